@@ -1,0 +1,47 @@
+# Everything runs in .venv, which is made from requirements/dev.txt (pinned, with hashes).
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := .venv/.ready
+
+.PHONY: setup demo test lint types unit bench lock fixtures clean
+
+setup: $(SETUP)
+
+$(SETUP): requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(SETUP)
+
+fixtures: $(SETUP)
+	$(BIN)/python fixtures/images/build.py
+
+## The main job, with its real output: a registry, a pull, an unpack, a run.
+demo: fixtures
+	BIN=$(BIN) scripts/demo
+
+## Lint, types, architecture, and every test that this machine can run.
+test: lint types unit
+
+lint: $(SETUP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(SETUP)
+	$(BIN)/mypy
+
+unit: fixtures
+	scripts/install-test-tools
+	$(BIN)/python -m pytest
+
+bench: fixtures
+	$(BIN)/python benchmarks/run.py
+
+## Write requirements/dev.txt anew from pyproject.toml (needs uv).
+lock:
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --output-file requirements/dev.txt
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* fixtures/images/layout

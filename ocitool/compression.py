@@ -1,0 +1,229 @@
+"""Compressed streams, told apart by their first bytes and never by their media type.
+
+Media types lie (Docker's plain layer type often holds gzip), first bytes don't.
+"""
+
+from __future__ import annotations
+
+import enum
+import zlib
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ocitool import limits
+from ocitool.errors import InvalidContent, UnsafeContent
+from ocitool.streams import CHUNK
+
+if TYPE_CHECKING:
+    from ocitool.streams import Reader
+
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE_TAIL: Final = b"\x2a\x4d\x18"
+_MAGIC_BYTES: Final = 4
+
+
+class Compression(enum.Enum):
+    """How a stream is compressed."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+def detect(head: bytes) -> Compression:
+    """Tell a stream's compression from its first four bytes (RFC 1952, RFC 8878)."""
+    if head[:2] == b"\x1f\x8b":
+        return Compression.GZIP
+    if head[:4] == _ZSTD_MAGIC or (
+        0x50 <= int.from_bytes(head[:1]) <= 0x5F and head[1:4] == _ZSTD_SKIPPABLE_TAIL
+    ):
+        return Compression.ZSTD
+    return Compression.NONE
+
+
+def decompressed(reader: Reader, what: str, *, limit: int = limits.DECOMPRESSED_BYTES) -> Reader:
+    """What a stream holds once decompressed: all gzip members, all zstd frames, to the very end.
+
+    Args:
+        reader: the compressed bytes, or plain ones, which pass unchanged.
+        what: how to call the stream in an error ("layer sha256:…").
+        limit: the largest size to produce, in bytes.
+
+    Raises (from `read`):
+        InvalidContent: the stream is corrupt, truncated, or followed by something else.
+        UnsafeContent: it grows past `limit`, or past a sane ratio.
+    """
+    source = _Pushback(reader)
+    kind = detect(source.peek(_MAGIC_BYTES))
+    inflating: Reader
+    if kind is Compression.GZIP:
+        inflating = _GzipReader(source, what)
+    elif kind is Compression.ZSTD:
+        inflating = _zstd_reader(source, what)
+    else:
+        inflating = source
+    return _Bounded(inflating, source, what, limit)
+
+
+class _Pushback:
+    """A reader whose first bytes can be looked at, and that counts what was taken from it."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._head = b""
+        self.taken = 0
+
+    def peek(self, n: int) -> bytes:
+        while len(self._head) < n and (more := self._reader.read(CHUNK)):
+            self._head += more
+        return self._head[:n]
+
+    def read(self, n: int = -1, /) -> bytes:
+        if self._head:
+            data, self._head = (self._head, b"") if n < 0 else (self._head[:n], self._head[n:])
+        else:
+            data = self._reader.read(n)
+        self.taken += len(data)
+        return data
+
+
+class _Bounded:
+    """Passes on decompressed bytes until they are too many, in all or for what they came from."""
+
+    def __init__(self, reader: Reader, source: _Pushback, what: str, limit: int) -> None:
+        self._reader = reader
+        self._source = source
+        self._what = what
+        self._limit = limit
+        self._produced = 0
+
+    def read(self, n: int = -1, /) -> bytes:
+        if n < 0:
+            parts = []
+            while part := self.read(CHUNK):
+                parts.append(part)
+            return b"".join(parts)
+        data = self._reader.read(n)
+        self._produced += len(data)
+        if self._produced > self._limit:
+            raise UnsafeContent(f"{self._what} is larger than {self._limit} bytes once decompressed")
+        if self._produced > limits.RATIO_GRACE_BYTES and self._produced > self._source.taken * limits.RATIO:
+            raise UnsafeContent(
+                f"{self._what} grows more than {limits.RATIO} times when decompressed: it looks like a bomb"
+            )
+        return data
+
+
+class _Inflate(Protocol):
+    """One gzip member's decompressor, as `zlib._ZlibDecompressor` and isal's share it."""
+
+    eof: bool
+    unused_data: bytes
+    needs_input: bool
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _ZlibInflate:
+    """The same from what `zlib` makes public."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(wbits=31)
+
+    @property
+    def eof(self) -> bool:
+        return self._inflate.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inflate.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inflate.unconsumed_tail
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        tail = self._inflate.unconsumed_tail
+        return self._inflate.decompress(tail + data if tail else data, max_length)
+
+
+def _new_inflate() -> _Inflate:
+    try:
+        from isal import igzip_lib
+    except ImportError:
+        return _ZlibInflate()
+    inflate: _Inflate = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    return inflate
+
+
+class _GzipReader:
+    """All members of a gzip stream, and the zeros that some tools pad it with."""
+
+    def __init__(self, source: _Pushback, what: str) -> None:
+        self._source = source
+        self._what = what
+        self._inflate: _Inflate | None = _new_inflate()
+        self._pending = b""
+        self._empty_members = 0
+        self._member_bytes = 0
+
+    def read(self, n: int = -1, /) -> bytes:
+        while self._inflate is not None:
+            data = self._step(self._inflate, n)
+            if data:
+                self._member_bytes += len(data)
+                return data
+        return b""
+
+    def _step(self, inflate: _Inflate, n: int) -> bytes:
+        if inflate.eof:
+            self._next_member(inflate)
+            return b""
+        if not self._pending and inflate.needs_input:
+            self._pending = self._source.read(CHUNK)
+            if not self._pending:
+                raise InvalidContent(f"{self._what} is truncated: its gzip stream has no end")
+        pending, self._pending = self._pending, b""
+        try:
+            return inflate.decompress(pending, n)
+        except Exception as error:
+            # zlib.error and isal's IsalError share no base but Exception.
+            raise InvalidContent(f"{self._what} is corrupt: {error}") from error
+
+    def _next_member(self, inflate: _Inflate) -> None:
+        self._empty_members = 0 if self._member_bytes else self._empty_members + 1
+        if self._empty_members > limits.EMPTY_MEMBERS:
+            raise UnsafeContent(f"{self._what} has more than {limits.EMPTY_MEMBERS} empty gzip members")
+        self._member_bytes = 0
+        rest = inflate.unused_data or self._source.read(CHUNK)
+        while rest and not rest.strip(b"\0"):
+            rest = self._source.read(CHUNK)
+        if not rest:
+            self._inflate = None
+            return
+        if not rest.startswith(b"\x1f"):
+            raise InvalidContent(f"{self._what} has something other than a gzip member after its gzip stream")
+        self._pending = rest
+        self._inflate = _new_inflate()
+
+
+def _zstd_reader(source: _Pushback, what: str) -> Reader:
+    import zstandard
+
+    decompressor = zstandard.ZstdDecompressor(max_window_size=limits.ZSTD_WINDOW_BYTES)
+    return _ZstdReader(decompressor.stream_reader(source, read_size=CHUNK, read_across_frames=True), what)
+
+
+class _ZstdReader:
+    """Turns the library's errors into ours."""
+
+    def __init__(self, reader: Reader, what: str) -> None:
+        self._reader = reader
+        self._what = what
+
+    def read(self, n: int = -1, /) -> bytes:
+        import zstandard
+
+        try:
+            return self._reader.read(n)
+        except zstandard.ZstdError as error:
+            raise InvalidContent(f"{self._what} is corrupt: {error}") from error

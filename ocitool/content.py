@@ -1,0 +1,205 @@
+"""The seam: everything is content in a store, and pull, push, mirror, export and import are one copy.
+
+A *store* is a content-addressed set of blobs plus names (tags). A registry's repository is a store; so
+is an image layout, an archive, and a dictionary in memory. `Source` is what can be read from, `Store`
+what can be written to as well. What only some stores can do are small protocols of their own: ask with
+`isinstance`, and have a plain way where the answer is no.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from ocitool import limits
+from ocitool.errors import InvalidContent
+from ocitool.model import Descriptor, ImageConfig, Index, Manifest, parse_manifest
+from ocitool.streams import Reader, VerifiedReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Content that can be read. Every method may be called from several threads at once."""
+
+    def resolve(self, ref: str, /) -> Descriptor:
+        """What a tag or a digest names.
+
+        Raises:
+            NotFound: nothing has that name.
+        """
+        ...
+
+    def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> AbstractContextManager[Reader]:
+        """Open content, from `offset` bytes on.
+
+        The bytes are not verified: whoever consumes them does so (`open_verified`, `read_verified`), and
+        `Store.push` always does.
+
+        Raises:
+            NotFound: the source does not have it.
+        """
+        ...
+
+
+@runtime_checkable
+class Store(Source, Protocol):
+    """Content that can be read and added to."""
+
+    def exists(self, desc: Descriptor, /) -> bool:
+        """Whether the store has this content, as far as it can tell without reading all of it."""
+        ...
+
+    def push(self, desc: Descriptor, stream: Reader, /) -> None:
+        """Add content.
+
+        It is invisible until all of it has been verified; pushing what is there already does no harm. A
+        manifest is pushed after what it names, and one that has a `subject` is among the subject's
+        referrers afterwards.
+
+        Raises:
+            IntegrityError: the stream is not what the descriptor names; nothing has been added.
+        """
+        ...
+
+    def tag(self, desc: Descriptor, ref: str, /) -> None:
+        """Name content that is in the store; a name that exists moves.
+
+        A `ref` that is the content's own digest keeps the content without a name, where a store would
+        otherwise be free to collect it.
+        """
+        ...
+
+
+@runtime_checkable
+class Mounter(Protocol):
+    """A store that can take a blob over from a neighbour without its bytes passing through here."""
+
+    def mount(self, desc: Descriptor, source: Source, /) -> bool:
+        """Take a blob over, or say False: then it has to be copied."""
+        ...
+
+
+@runtime_checkable
+class Deleter(Protocol):
+    """A store from which content and names can be removed."""
+
+    def untag(self, ref: str, /) -> None:
+        """Remove a name; the content stays.
+
+        Raises:
+            NotFound: nothing has that name.
+        """
+        ...
+
+    def delete(self, desc: Descriptor, /) -> None:
+        """Remove content, and with it every name that it has.
+
+        Raises:
+            NotFound: the store does not have it.
+        """
+        ...
+
+
+@runtime_checkable
+class Referrers(Protocol):
+    """A source that knows which manifests have a given one as their subject."""
+
+    def referrers(self, desc: Descriptor, /, artifact_type: str = "") -> Iterable[Descriptor]:
+        """The manifests that refer to this one, with their `artifact_type` and annotations.
+
+        Nothing refers to content that is not there: that is no error (distribution-spec, "Listing
+        Referrers").
+        """
+        ...
+
+
+@runtime_checkable
+class Lister(Protocol):
+    """A source whose names can be listed."""
+
+    def tags(self) -> Iterable[str]:
+        """The names, sorted."""
+        ...
+
+
+class Partial(Protocol):
+    """One blob on its way into a store, held by this process alone."""
+
+    @property
+    def offset(self) -> int:
+        """How many of its bytes an earlier, interrupted push left, in bytes."""
+        ...
+
+    def push(self, rest: Reader, /) -> None:
+        """Add what follows `offset`, verify the whole, and make it visible.
+
+        Raises:
+            IntegrityError: the whole is not what the descriptor names; nothing of it is kept.
+        """
+        ...
+
+
+@runtime_checkable
+class Resumer(Protocol):
+    """A store that keeps what it got of an interrupted push, across processes."""
+
+    def resume(self, desc: Descriptor, /) -> AbstractContextManager[Partial | None]:
+        """Take hold of a blob's partial; None where the blob has become whole in the meantime.
+
+        Waits for another process that holds it, so that one blob is downloaded once.
+        """
+        ...
+
+
+@contextmanager
+def open_verified(source: Source, desc: Descriptor) -> Iterator[Reader]:
+    """Open content such that reading to its end proves that it is what the descriptor names.
+
+    Content that the descriptor carries itself (`data`) is not asked for.
+
+    Raises (from `read`):
+        IntegrityError: it is not what the descriptor names.
+    """
+    if desc.data is not None:
+        yield io.BytesIO(desc.data)  # compared with the digest when the descriptor was parsed
+        return
+    with source.fetch(desc) as reader:
+        yield VerifiedReader(reader, desc.digest, desc.size)
+
+
+def read_verified(source: Source, desc: Descriptor, *, limit: int = limits.MANIFEST_BYTES) -> bytes:
+    """Read content that fits in memory.
+
+    Raises:
+        InvalidContent: it is larger than `limit` bytes.
+        IntegrityError: it is not what the descriptor names.
+    """
+    if desc.size > limit:
+        raise InvalidContent(
+            f"{desc.media_type} {desc.digest} has {desc.size} bytes; at most {limit} are read"
+        )
+    with open_verified(source, desc) as reader:
+        return reader.read()
+
+
+def read_manifest(source: Source, desc: Descriptor) -> Manifest | Index:
+    """Read and parse a manifest or an index.
+
+    Raises:
+        InvalidContent, IntegrityError: as `read_verified` and `parse_manifest`.
+    """
+    return parse_manifest(read_verified(source, desc), desc)
+
+
+def read_config(source: Source, manifest: Manifest) -> ImageConfig:
+    """Read and parse an image's configuration.
+
+    Raises:
+        InvalidContent, IntegrityError: as `read_verified` and `ImageConfig.parse`.
+    """
+    raw = read_verified(source, manifest.config, limit=limits.CONFIG_BYTES)
+    return ImageConfig.parse(raw, f"image config {manifest.config.digest}")

@@ -1,0 +1,120 @@
+"""JSON from strangers: one loader that accepts only what every parser would read alike."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from ocitool.errors import InvalidContent
+from ocitool.limits import JSON_DEPTH
+
+_MAX_NUMBER_DIGITS = 40
+
+
+def loads(raw: bytes, what: str) -> Any:
+    """Parse UTF-8 JSON, or say why it can't be trusted.
+
+    Refused beyond the grammar: a key that stands twice (parsers differ in which one wins), NaN and
+    Infinity, numbers of absurd length, lone surrogates, a byte order mark, and deep nesting.
+
+    Args:
+        raw: the document's bytes.
+        what: how to call the document in an error ("manifest sha256:…").
+
+    Raises:
+        InvalidContent: the bytes are none of the above.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidContent(f"{what} is not UTF-8 (byte {error.start})") from error
+    _check_depth(text, what)
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=lambda pairs: _object(pairs, what),
+            parse_constant=lambda name: _refuse(f"{what} holds {name}, which is not JSON"),
+            parse_int=lambda digits: _integer(digits, what),
+            parse_float=lambda digits: _float(digits, what),
+        )
+    except ValueError as error:
+        raise InvalidContent(f"{what} is not JSON: {error}") from error
+    # The bytes are valid UTF-8, so a lone surrogate can only come from an escape.
+    if "\\ud" in text.lower() and _holds_surrogate(value):
+        _refuse(f"{what} holds half of a surrogate pair, which is not Unicode text")
+    return value
+
+
+def load_object(raw: bytes, what: str) -> dict[str, Any]:
+    """Parse a document that must be an object.
+
+    Raises:
+        InvalidContent: it is not JSON, or not an object.
+    """
+    value = loads(raw, what)
+    if not isinstance(value, dict):
+        raise InvalidContent(f"{what} is not a JSON object")
+    return value
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON with keys in the order given, the same bytes for the same value every time."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _refuse(message: str) -> NoReturn:
+    raise InvalidContent(message)
+
+
+def _check_depth(text: str, what: str) -> None:
+    """Count brackets outside strings, before a recursive parser meets them."""
+    if text.count("[") + text.count("{") <= JSON_DEPTH:
+        return
+    depth = 0
+    in_string = escaped = False
+    for char in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == '"':
+                in_string = False
+        elif char == '"':
+            in_string = True
+        elif char in "[{":
+            depth += 1
+            if depth > JSON_DEPTH:
+                _refuse(f"{what} is nested deeper than {JSON_DEPTH} levels")
+        elif char in "]}":
+            depth -= 1
+
+
+def _object(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        _refuse(f"{what} has the key {twice!r} twice")
+    return result
+
+
+def _holds_surrogate(value: Any) -> bool:
+    if isinstance(value, str):
+        return any("\ud800" <= char <= "\udfff" for char in value)
+    if isinstance(value, dict):
+        return any(_holds_surrogate(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(_holds_surrogate(part) for part in value)
+
+
+def _integer(digits: str, what: str) -> int:
+    if len(digits) > _MAX_NUMBER_DIGITS:
+        _refuse(f"{what} holds a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _float(digits: str, what: str) -> float:
+    value = float(digits)
+    if value in {float("inf"), float("-inf")}:
+        _refuse(f"{what} holds the number {digits[:_MAX_NUMBER_DIGITS]}, which is out of range")
+    return value
