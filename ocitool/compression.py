@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import enum
 import zlib
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from ocitool import limits
 from ocitool.errors import InvalidContent, UnsafeContent
 from ocitool.streams import CHUNK
 
 if TYPE_CHECKING:
+    from typing import IO
+
     from ocitool.streams import Reader
 
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
@@ -116,9 +118,14 @@ class _Bounded:
 class _Inflate(Protocol):
     """One gzip member's decompressor, as `zlib._ZlibDecompressor` and isal's share it."""
 
-    eof: bool
-    unused_data: bytes
-    needs_input: bool
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    @property
+    def needs_input(self) -> bool: ...
 
     def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
@@ -210,7 +217,9 @@ def _zstd_reader(source: _Pushback, what: str) -> Reader:
     import zstandard
 
     decompressor = zstandard.ZstdDecompressor(max_window_size=limits.ZSTD_WINDOW_BYTES)
-    return _ZstdReader(decompressor.stream_reader(source, read_size=CHUNK, read_across_frames=True), what)
+    # The library asks for no more of the source than `read`, whatever its annotation says.
+    raw = cast("IO[bytes]", source)
+    return _ZstdReader(decompressor.stream_reader(raw, read_size=CHUNK, read_across_frames=True), what)
 
 
 class _ZstdReader:

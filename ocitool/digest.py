@@ -38,8 +38,8 @@ class Digest:
             )
         if len(self.hex) != length or not _HEX.fullmatch(self.hex):
             raise InvalidDigest(
-                f"{self.algorithm}:{self.hex!r} is not a digest: {length} lower-case hexadecimal digits follow"
-                f" {self.algorithm}:"
+                f"{self.algorithm}:{self.hex!r} is not a digest: {length} lower-case hexadecimal digits"
+                f" follow {self.algorithm}:"
             )
 
     @classmethod

@@ -36,7 +36,7 @@ class Descriptor:
     digest: Digest
     size: int
     platform: Platform | None = field(default=None, compare=False)
-    annotations: Mapping[str, str] = field(default=_NO_ANNOTATIONS, compare=False)
+    annotations: Mapping[str, str] = field(default_factory=lambda: _NO_ANNOTATIONS, compare=False)
     artifact_type: str = field(default="", compare=False)
     urls: tuple[str, ...] = field(default=(), compare=False)
     data: bytes | None = field(default=None, compare=False)

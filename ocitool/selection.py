@@ -107,9 +107,8 @@ def select(source: Source, root: Descriptor, selection: Selection) -> Selected:
         return Selected(source, root)
     index = _index(source, root)
     chosen = {_entry(source, root, index, platform) for platform in selection.platforms}
-    chosen |= {
-        entry.digest for entry in index.manifests if entry.annotations.get(_ATTESTED) in map(str, chosen)
-    }
+    attested = {str(digest) for digest in chosen}
+    chosen |= {entry.digest for entry in index.manifests if entry.annotations.get(_ATTESTED) in attested}
     left_out = frozenset(entry.digest for entry in index.manifests) - chosen
     if selection.sparse or not left_out:
         return Selected(source, root, left_out)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from typing import Any, NoReturn
 
 from ocitool.errors import InvalidContent
 from ocitool.limits import JSON_DEPTH
 
 _MAX_NUMBER_DIGITS = 40
+# A string is matched whole, so that the brackets inside it do not count.
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 def loads(raw: bytes, what: str) -> Any:
@@ -71,30 +75,16 @@ def _check_depth(text: str, what: str) -> None:
     if text.count("[") + text.count("{") <= JSON_DEPTH:
         return
     depth = 0
-    in_string = escaped = False
-    for char in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif char == "\\":
-                escaped = True
-            elif char == '"':
-                in_string = False
-        elif char == '"':
-            in_string = True
-        elif char in "[{":
-            depth += 1
-            if depth > JSON_DEPTH:
-                _refuse(f"{what} is nested deeper than {JSON_DEPTH} levels")
-        elif char in "]}":
-            depth -= 1
+    for bracket in _BRACKETS.findall(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(bracket, 0)
+        if depth > JSON_DEPTH:
+            _refuse(f"{what} is nested deeper than {JSON_DEPTH} levels")
 
 
 def _object(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
         _refuse(f"{what} has the key {twice!r} twice")
     return result
 
