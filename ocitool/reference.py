@@ -18,6 +18,7 @@ _REPOSITORY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _REGISTRY: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::([0-9]{{1,5}}))?")
+_DIGEST: Final = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 _HEX_NAME: Final = re.compile(r"[a-f0-9]{64}")
 
 # distribution-spec: "Many clients impose a limit of 255 characters on the length of the concatenation of
@@ -126,5 +127,5 @@ def check_tag(tag: str) -> None:
 
 
 def is_digest(ref: str) -> bool:
-    """Whether a `ref` is a digest; a tag can't hold a colon."""
-    return ":" in ref
+    """Whether a name is a bare digest, and not a tag or the full name that an image has in a layout."""
+    return _DIGEST.fullmatch(ref) is not None

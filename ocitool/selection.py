@@ -40,6 +40,24 @@ EVERYTHING: Final = Selection()
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """The one platform that a pull takes; `named` where a person asked for it and it was no default."""
+
+    platform: Platform
+    named: bool = False
+
+    def under(self, source: Source, root: Descriptor) -> Descriptor:
+        """The manifest for the platform under a root.
+
+        A lone image of another platform is taken unless the platform was named.
+
+        Raises:
+            NotFound: there is no such manifest.
+        """
+        return (require if self.named else choose)(source, root, self.platform)
+
+
+@dataclass(frozen=True, slots=True)
 class Selected:
     """What a selection comes to: where to read, from which root, and which children of it are left out."""
 

@@ -35,7 +35,7 @@ class VerifiedReader:
     to reduce hash collision space." So reading stops at the first byte too many.
 
     The reader's word is given only at the end: what it passed on before may be wrong, so nothing may be
-    made visible until `read` has returned b"".
+    made visible until `read` has returned b"". Once it has raised, it raises again whenever it is asked.
     """
 
     def __init__(self, reader: Reader, digest: Digest, size: int, *, prefix: bytes = b"") -> None:
@@ -58,8 +58,10 @@ class VerifiedReader:
             return b""
         if n < 0:
             return b"".join(chunks(self))
-        # One byte more than is due, so that an endless stream is found out without being read.
-        data = self._reader.read(min(n, self._size - self._seen + 1))
+        # One byte more than is due, so that an endless stream is found out without being read. Nothing is
+        # due any more where a caller reads on after an error.
+        due = max(self._size - self._seen + 1, 0)
+        data = self._reader.read(min(n, due)) if due else b""
         self._seen += len(data)
         if self._seen > self._size:
             raise IntegrityError(
@@ -89,7 +91,7 @@ class VerifiedReader:
 
 
 class BoundedReader:
-    """Passes on bytes and raises once there are more than a limit."""
+    """Passes on bytes and raises, then and ever after, once there are more than a limit."""
 
     def __init__(self, reader: Reader, limit: int, what: str) -> None:
         self._reader = reader
@@ -103,7 +105,11 @@ class BoundedReader:
         Raises:
             UnsafeContent: there are more bytes than the limit.
         """
-        data = self._reader.read(self._left + 1 if n < 0 else min(n, self._left + 1))
+        if n < 0:
+            return b"".join(chunks(self))
+        # One byte more than is left, to see whether there is one; none where a caller reads on after an error.
+        due = max(self._left + 1, 0)
+        data = self._reader.read(min(n, due)) if due else b""
         self._left -= len(data)
         if self._left < 0:
             raise UnsafeContent(f"{self._what} is larger than {self._limit} bytes")

@@ -7,12 +7,13 @@ import re
 from collections import Counter
 from typing import Any, NoReturn
 
-from ocitool.errors import InvalidContent
+from ocitool.errors import InvalidContent, UnsafeContent
 from ocitool.limits import JSON_DEPTH
 
 _MAX_NUMBER_DIGITS = 40
-# A string is matched whole, so that the brackets inside it do not count.
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# A string is matched whole, so that the brackets inside it do not count; one without an end is matched to
+# the end of the text, and nothing is ever given back, so that every character is looked at once.
+_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 def loads(raw: bytes, what: str) -> Any:
@@ -26,7 +27,8 @@ def loads(raw: bytes, what: str) -> Any:
         what: how to call the document in an error ("manifest sha256:…").
 
     Raises:
-        InvalidContent: the bytes are none of the above.
+        InvalidContent: the bytes are not such JSON.
+        UnsafeContent: they are nested deeper than `limits.JSON_DEPTH`.
     """
     try:
         text = raw.decode("utf-8")
@@ -75,10 +77,10 @@ def _check_depth(text: str, what: str) -> None:
     if text.count("[") + text.count("{") <= JSON_DEPTH:
         return
     depth = 0
-    for bracket in _BRACKETS.findall(text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(bracket, 0)
+    for match in _BRACKETS.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(text[match.start()], 0)
         if depth > JSON_DEPTH:
-            _refuse(f"{what} is nested deeper than {JSON_DEPTH} levels")
+            raise UnsafeContent(f"{what} is nested deeper than {JSON_DEPTH} levels")
 
 
 def _object(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
@@ -98,13 +100,18 @@ def _holds_surrogate(value: Any) -> bool:
 
 
 def _integer(digits: str, what: str) -> int:
-    if len(digits) > _MAX_NUMBER_DIGITS:
-        _refuse(f"{what} holds a number of {len(digits)} digits")
+    _check_length(digits, what)
     return int(digits)
 
 
+def _check_length(digits: str, what: str) -> None:
+    if len(digits) > _MAX_NUMBER_DIGITS:
+        _refuse(f"{what} holds a number of {len(digits)} digits")
+
+
 def _float(digits: str, what: str) -> float:
+    _check_length(digits, what)
     value = float(digits)
     if value in {float("inf"), float("-inf")}:
-        _refuse(f"{what} holds the number {digits[:_MAX_NUMBER_DIGITS]}, which is out of range")
+        _refuse(f"{what} holds the number {digits}, which is out of range")
     return value

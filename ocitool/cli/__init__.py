@@ -1,0 +1,96 @@
+"""The command line: parse, one library call, render.
+
+Each command's module imports click and nothing that costs time; what a command needs it imports in its
+body, so that `ocitool --help` loads no command's libraries.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from ocitool import __version__
+from ocitool.cli import containers, images, inspection, registries, serving, stores
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OCITOOL"})
+@click.version_option(__version__, prog_name="ocitool", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show where in the program an error arose.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but results, warnings and errors.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "bar", "plain", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="How to show progress.",
+)
+@click.pass_context
+def cli(ctx: click.Context, *, debug: bool, quiet: bool, progress: str) -> None:
+    """Move, inspect, unpack and run container images without a daemon.
+
+    A LOCATION is where an image is or goes: a registry reference (alpine:3.20), oci:DIR[:TAG],
+    oci-archive:FILE[:TAG], docker-archive:FILE[:REF], store:REF for the local store, or a path that
+    starts with /, ./ or ../.
+    """
+    ctx.obj = {"debug": debug, "progress": "none" if quiet else progress}
+
+
+for module in (images, containers, inspection, registries, stores, serving):
+    for command in module.COMMANDS:
+        cli.add_command(command)
+
+
+class _Terminated(BaseException):
+    """SIGTERM: end as an interrupt does."""
+
+
+def _terminate(*_: Any) -> NoReturn:
+    raise _Terminated
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code; every error becomes one clear sentence."""
+    from ocitool import console
+
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code: int = cli.main(arguments, prog_name="ocitool", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _leave(console.report(KeyboardInterrupt()))
+    except _Terminated:
+        _leave(143)
+    except BrokenPipeError:
+        # Whoever read our output has enough of it, which is no error; Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the one place where errors become text
+        if _debugging():
+            import traceback
+
+            traceback.print_exc()
+        return console.report(error)
+    return code
+
+
+def _debugging() -> bool:
+    return "--debug" in sys.argv or bool(os.environ.get("OCITOOL_DEBUG"))
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit at once: a thread may be waiting for a peer that says nothing.
+
+    What is on disk is as good after this as after any other kill.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

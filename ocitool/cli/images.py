@@ -1,0 +1,155 @@
+"""Commands that move images: pull, push, copy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ocitool.cli.options import platform_option, wanted_platform, with_session
+
+if TYPE_CHECKING:
+    from ocitool.locations import Session
+    from ocitool.reference import Reference
+
+_jobs_option = click.option("-j", "--jobs", default=4, show_default=True, help="Blobs on their way at once.")
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@click.argument("location", required=False)
+@platform_option
+@click.option("--all", "everything", is_flag=True, help="Take every platform, and keep the index.")
+@_jobs_option
+@with_session
+def pull(
+    session: Session,
+    reference: str,
+    location: str | None,
+    *,
+    platform: str | None,
+    everything: bool,
+    jobs: int,
+) -> None:
+    """Pull an image from a registry; print its digest.
+
+    It goes to LOCATION, or into the local store. Of an index with several platforms, the host's is taken.
+    """
+    from ocitool import console, pulling
+    from ocitool.locations import Kind, Location
+    from ocitool.reference import Reference
+
+    parsed = Reference.parse(reference.removeprefix("docker://"))
+    target = (
+        Location.parse(location).named(parsed.tag or "latest") if location else Location(Kind.STORE, parsed)
+    )
+    desc = pulling.pull(
+        session.client.repository(parsed),
+        session.store(target),
+        parsed.ref,
+        to=target.name,
+        wanted=None if everything else wanted_platform(platform),
+        jobs=jobs,
+        on_event=session.on_event,
+    )
+    console.result(str(desc.digest))
+
+
+@click.command()
+@click.argument("location")
+@click.argument("reference", metavar="REF")
+@click.option("--referrers", is_flag=True, help="Push what refers to the image as well.")
+@_jobs_option
+@with_session
+def push(session: Session, location: str, reference: str, *, referrers: bool, jobs: int) -> None:
+    """Push an image to a registry; print its digest.
+
+    LOCATION without a prefix names an image of the local store. All platforms that are there are pushed.
+    """
+    from ocitool import console
+    from ocitool.locations import Kind, Location
+    from ocitool.reference import Reference
+    from ocitool.transfer import copy
+
+    origin = Location.parse(location)
+    if origin.kind is Kind.REGISTRY:
+        origin = Location(Kind.STORE, origin.reference)
+    target = Reference.parse(reference.removeprefix("docker://"))
+    desc = copy(
+        session.source(origin),
+        session.client.repository(target),
+        origin.name,
+        to=target.ref,
+        referrers=referrers,
+        jobs=jobs,
+        on_event=session.on_event,
+    )
+    _require_digest(target, str(desc.digest))
+    console.result(str(desc.digest))
+
+
+def _require_digest(target: Reference, digest: str) -> None:
+    from ocitool.errors import IntegrityError
+
+    if target.digest and str(target.digest) != digest:
+        raise IntegrityError(
+            f"the image is {digest}, not {target.digest}", expected=str(target.digest), actual=digest
+        )
+
+
+@click.command()
+@click.argument("source", metavar="FROM")
+@click.argument("destination", metavar="TO")
+@click.option(
+    "--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Take this platform; repeatable."
+)
+@click.option("--all", "everything", is_flag=True, help="Take every platform, as is the default.")
+@click.option("--sparse", is_flag=True, help="Keep the index and its digest, leave the other platforms out.")
+@click.option("--preserve-digests", is_flag=True, help="Fail where the digest would change.")
+@click.option("--referrers", is_flag=True, help="Copy what refers to the image as well.")
+@_jobs_option
+@with_session
+def copy(  # noqa: PLR0913 - one parameter for each option
+    session: Session,
+    source: str,
+    destination: str,
+    *,
+    platforms: tuple[str, ...],
+    everything: bool,
+    sparse: bool,
+    preserve_digests: bool,
+    referrers: bool,
+    jobs: int,
+) -> None:
+    """Copy an image, all platforms of it, between any two locations; print its digest."""
+    from ocitool import console
+    from ocitool.errors import Conflict
+    from ocitool.locations import Location
+    from ocitool.platforms import Platform
+    from ocitool.selection import Selection, select
+    from ocitool.transfer import copy_graph
+
+    if everything and platforms:
+        raise click.UsageError("--all and --platform exclude each other")
+    selection = Selection(tuple(map(Platform.parse, platforms)), sparse=sparse)
+    origin = Location.parse(source)
+    target = Location.parse(destination)
+    src = session.source(origin)
+    root = src.resolve(origin.name)
+    selected = select(src, root, selection)
+    if preserve_digests and selected.root != root:
+        raise Conflict(
+            f"leaving platforms out of {root.digest} changes its digest",
+            hint="add --sparse to keep the index as it is, or drop --preserve-digests",
+        )
+    name = target.name or (origin.reference.tag if origin.reference else origin.ref) or str(root.digest)
+    desc = copy_graph(
+        src, session.store(target), root, to=name, platforms=selection, referrers=referrers, jobs=jobs,
+        on_event=session.on_event,
+    )  # fmt: skip
+    if desc != root:
+        console.say(f"left platforms out of {root.digest}: the new index is {desc.digest}")
+    console.result(str(desc.digest))
+
+
+COMMANDS = (pull, push, copy)

@@ -1,0 +1,147 @@
+"""Commands that look at images without moving them."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ocitool.cli.options import format_option, platform_option, wanted_platform, with_session
+
+if TYPE_CHECKING:
+    from ocitool.content import Source
+    from ocitool.locations import Session
+    from ocitool.model import Descriptor
+
+
+def _resolved(session: Session, location: str, platform: str | None = None) -> tuple[Source, Descriptor]:
+    """What a location names; one platform's manifest where a platform is given."""
+    from ocitool.locations import Location
+
+    where = Location.parse(location)
+    source = session.source(where)
+    root = source.resolve(where.name)
+    return source, wanted_platform(platform).under(source, root) if platform else root
+
+
+def _raw(content: bytes) -> None:
+    """A document on stdout, byte for byte, so that its digest can be taken."""
+    sys.stdout.buffer.write(content)
+
+
+@click.command()
+@click.argument("location")
+@platform_option
+@with_session
+def digest(session: Session, location: str, *, platform: str | None) -> None:
+    """Print the digest of an image."""
+    from ocitool import console
+
+    console.result(str(_resolved(session, location, platform)[1].digest))
+
+
+@click.command()
+@click.argument("location")
+@platform_option
+@with_session
+def manifest(session: Session, location: str, *, platform: str | None) -> None:
+    """Print a manifest or an index, byte for byte."""
+    from ocitool.content import read_verified
+
+    _raw(read_verified(*_resolved(session, location, platform)))
+
+
+@click.command()
+@click.argument("location")
+@platform_option
+@with_session
+def config(session: Session, location: str, *, platform: str | None) -> None:
+    """Print an image's configuration, byte for byte."""
+    from ocitool.content import read_manifest, read_verified
+    from ocitool.model import Manifest
+
+    source, root = _resolved(session, location)
+    image = read_manifest(source, wanted_platform(platform).under(source, root))
+    assert isinstance(image, Manifest)  # noqa: S101 - an index was resolved to one of its manifests
+    _raw(read_verified(source, image.config))
+
+
+@click.command()
+@click.argument("location")
+@format_option
+@with_session
+def inspect(session: Session, location: str, *, output: str) -> None:
+    """Say what an image is: digest, platforms, layers, configuration."""
+    from ocitool import console
+    from ocitool.viewing import view
+
+    described = view(*_resolved(session, location))
+    if output == "json":
+        console.result_json(described)
+    else:
+        for line in _lines(described):
+            console.result(line)
+
+
+def _lines(value: Any, indent: str = "") -> list[str]:
+    """Nested data as indented lines."""
+    if isinstance(value, dict):
+        pairs = [(f"{key}:", part) for key, part in value.items() if part not in ("", [], {}, None)]
+    elif isinstance(value, list):
+        pairs = [("-", part) for part in value]
+    else:
+        return [f"{indent}{value}"]
+    lines = []
+    for head, part in pairs:
+        if isinstance(part, dict | list):
+            lines += [f"{indent}{head}", *_lines(part, indent + "  ")]
+        else:
+            lines.append(f"{indent}{head} {part}")
+    return lines
+
+
+@click.command()
+@click.argument("location")
+@format_option
+@with_session
+def tags(session: Session, location: str, *, output: str) -> None:
+    """List the tags of a repository or the names in a layout."""
+    from ocitool import console
+    from ocitool.content import Lister
+    from ocitool.errors import Unsupported
+    from ocitool.locations import Location
+
+    source = session.source(Location.parse(location))
+    if not isinstance(source, Lister):
+        raise Unsupported(f"the names in {location} can't be listed")
+    names = list(source.tags())
+    if output == "json":
+        console.result_json(names)
+    else:
+        for name in names:
+            console.result(name)
+
+
+@click.command()
+@click.argument("location")
+@click.option("--artifact-type", default="", help="List only referrers of this type.")
+@format_option
+@with_session
+def referrers(session: Session, location: str, *, artifact_type: str, output: str) -> None:
+    """List what refers to an image: signatures, SBOMs and other artifacts."""
+    from ocitool import console
+    from ocitool.content import Referrers
+    from ocitool.errors import Unsupported
+
+    source, root = _resolved(session, location)
+    if not isinstance(source, Referrers):
+        raise Unsupported(f"{location} keeps no referrers")
+    found = list(source.referrers(root, artifact_type))
+    if output == "json":
+        console.result_json([desc.to_json() for desc in found])
+    else:
+        console.table([("DIGEST", "TYPE"), *((str(desc.digest), desc.artifact_type) for desc in found)])
+
+
+COMMANDS = (inspect, manifest, config, digest, tags, referrers)

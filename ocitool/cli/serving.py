@@ -1,0 +1,5 @@
+"""The embedded registry."""
+
+from __future__ import annotations
+
+COMMANDS = ()

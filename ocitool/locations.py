@@ -1,0 +1,210 @@
+"""Locations: where an image is or goes, as people write it, and the store behind it.
+
+==================================================  ============================================
+`alpine:3.20`, `host/org/app@sha256:…`, `docker://…`  a repository of a registry
+`oci:DIR[:TAG]`, `oci:DIR@sha256:…`                 an image layout
+`oci-archive:FILE[:TAG]`                            an image layout in one tar file
+`docker-archive:FILE[:REF]`                         what `docker save` writes
+`store:REF`                                         the local store
+a path that starts with `/`, `./` or `../`          a layout or an archive, told apart by looking
+==================================================  ============================================
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from ocitool.digest import Digest
+from ocitool.errors import InvalidReference
+from ocitool.events import OnEvent, ignore
+from ocitool.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ocitool.content import Source, Store
+    from ocitool.layout import LayoutStore
+    from ocitool.registry import Client, ClientConfig
+
+
+class Kind(Enum):
+    """What sort of place a location is."""
+
+    REGISTRY = "docker"
+    LAYOUT = "oci"
+    OCI_ARCHIVE = "oci-archive"
+    DOCKER_ARCHIVE = "docker-archive"
+    STORE = "store"
+
+
+_FOREIGN: Final = {
+    "containers-storage": "podman save --format oci-archive IMAGE -o FILE",
+    "docker-daemon": "docker save IMAGE -o FILE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place, and the name of an image in it.
+
+    `reference` is set for a registry and the local store; `path` and `ref` for a file or directory, where
+    `ref` is a tag, a digest, or "" for the only image in it.
+    """
+
+    kind: Kind
+    reference: Reference | None = None
+    path: Path = Path()
+    ref: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Location:
+        """Read a location.
+
+        Raises:
+            InvalidReference: it is none of the forms above.
+        """
+        scheme, colon, rest = text.partition(":")
+        if colon and scheme in _FOREIGN:
+            raise InvalidReference(
+                f"{scheme}: is another tool's storage, which ocitool does not read",
+                hint=f"export it first: {_FOREIGN[scheme]}",
+            )
+        if text.startswith(("/", "./", "../")):
+            return _looked_at(*_path_and_ref(text))
+        if scheme == "docker" and rest.startswith("//"):
+            return cls(Kind.REGISTRY, Reference.parse(rest[2:]))
+        if scheme == "store" and colon and rest:
+            return cls(Kind.STORE, Reference.parse(rest))
+        if scheme in {"oci", "oci-archive", "docker-archive"} and colon:
+            path, ref = _path_and_ref(rest)
+            return cls(Kind(scheme), path=path, ref=ref)
+        return cls(Kind.REGISTRY, Reference.parse(text))
+
+    @property
+    def name(self) -> str:
+        """What to ask the store behind the location for."""
+        if self.reference is None:
+            return self.ref
+        if self.kind is Kind.REGISTRY:
+            return self.reference.ref
+        return str(self.reference)
+
+    def named(self, name: str) -> Location:
+        """The same place with a name where it has none of its own."""
+        return self if self.reference or self.ref else replace(self, ref=name)
+
+    def __str__(self) -> str:
+        if self.kind is Kind.REGISTRY:
+            return str(self.reference)
+        if self.reference:
+            return f"{self.kind.value}:{self.reference}"
+        separator = "@" if ":" in self.ref else ":"
+        return f"{self.kind.value}:{self.path}{separator + self.ref if self.ref else ''}"
+
+
+def _path_and_ref(text: str) -> tuple[Path, str]:
+    """Split at the first colon, as every tool that reads this notation does; `@sha256:…` is a digest."""
+    path, at, digest = text.partition("@")
+    if at and digest.startswith(("sha256:", "sha512:")):
+        ref = str(Digest.parse(digest))
+    else:
+        path, _, ref = text.partition(":")
+    if not path:
+        raise InvalidReference(f"{text!r} names no file or directory")
+    return Path(path), ref
+
+
+def _looked_at(path: Path, ref: str) -> Location:
+    """A path says by itself what it is; one that is not there yet becomes a layout."""
+    if not path.is_file():
+        return Location(Kind.LAYOUT, path=path, ref=ref)
+    from ocitool.layout import archive_format
+
+    return Location(Kind(archive_format(path)), path=path, ref=ref)
+
+
+def local_store() -> Path:
+    """Where pulled images are kept: $OCITOOL_STORE, else the user's data directory (XDG)."""
+    if chosen := os.environ.get("OCITOOL_STORE"):
+        return Path(chosen)
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "ocitool" / "store"
+
+
+class Session:
+    """The stores behind locations, for as long as one command runs.
+
+    Connections, and what is known of credentials, are shared between all registries of a session; a
+    registry is not connected to before it is used.
+    """
+
+    def __init__(
+        self,
+        config: Callable[[], ClientConfig] | None = None,
+        *,
+        store: Path | None = None,
+        on_event: OnEvent = ignore,
+    ) -> None:
+        """Open nothing yet; `config` is called when a registry is first used, which loads much."""
+        self.on_event = on_event
+        self._config = config
+        self._store = store or local_store()
+        self._client: Client | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    @property
+    def client(self) -> Client:
+        """The one client of the session."""
+        if self._client is None:
+            from ocitool.registry import Client, ClientConfig
+
+            self._client = self._stack.enter_context(
+                Client(self._config() if self._config else ClientConfig(), on_event=self.on_event)
+            )
+        return self._client
+
+    @property
+    def local(self) -> LayoutStore:
+        """The local store."""
+        from ocitool.layout import LayoutStore
+
+        return LayoutStore(self._store)
+
+    def source(self, location: Location) -> Source:
+        """What to read from; `location.name` is the image's name in it."""
+        if location.kind is Kind.REGISTRY:
+            return self._repository(location)
+        if location.kind is Kind.STORE:
+            return self.local
+        from ocitool import layout
+
+        if location.kind is Kind.LAYOUT:
+            return layout.LayoutStore(location.path, create=False)
+        return self._stack.enter_context(layout.ArchiveSource(location.path))
+
+    def store(self, location: Location) -> Store:
+        """What to write to."""
+        if location.kind is Kind.REGISTRY:
+            return self._repository(location)
+        if location.kind is Kind.STORE:
+            return self.local
+        from ocitool import layout
+
+        if location.kind is Kind.LAYOUT:
+            return layout.LayoutStore(location.path)
+        return self._stack.enter_context(layout.ArchiveWriter(location.path, location.kind.value))
+
+    def _repository(self, location: Location) -> Store:
+        assert location.reference is not None  # noqa: S101 - a registry's location has one
+        return self.client.repository(location.reference)

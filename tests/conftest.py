@@ -1,0 +1,54 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from support.peers import call, require
+
+# Shared machines are slow by fits and starts, so no example has a deadline; CI repeats the same examples.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Keep the configuration, credentials and proxies of whoever runs the tests out of them."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    for name in list(os.environ):
+        if name == "OCITOOL_NO_APT":
+            continue
+        if name.lower().endswith("_proxy") or name.startswith(
+            ("OCITOOL_", "DOCKER_", "REGISTRY_AUTH", "XDG_")
+        ):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def debian_tar() -> Path:
+    """A minimal Debian 12 root filesystem, about 8,700 entries, made once and kept in build/."""
+    require("mmdebstrap")
+    path = Path(__file__).parent.parent / "build" / "debian-12.tar"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_suffix(".partial.tar")
+        call("mmdebstrap", "--variant=minbase", "--quiet", "bookworm", partial)
+        partial.rename(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def debian_layout(debian_tar: Path) -> Path:
+    """That root filesystem as an image that another tool made: one gzip layer, tag `12`."""
+    require("skopeo")
+    path = debian_tar.parent / "debian-12"
+    if not (path / "index.json").exists():
+        call("skopeo", "copy", f"tarball:{debian_tar}", f"oci:{path}:12")
+    return path
