@@ -87,7 +87,7 @@ def _object(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
-        _refuse(f"{what} has the key {twice!r} twice")
+        _refuse(f"{what} has the key {twice!r:.60} twice")
     return result
 
 
