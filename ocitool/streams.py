@@ -107,7 +107,7 @@ class BoundedReader:
         """
         if n < 0:
             return b"".join(chunks(self))
-        # One byte more than is left, to see whether there is one; none where a caller reads on after an error.
+        # One byte more than is left, to see whether there is one; none after an error.
         due = max(self._left + 1, 0)
         data = self._reader.read(min(n, due)) if due else b""
         self._left -= len(data)
