@@ -102,7 +102,8 @@ def require(source: Source, root: Descriptor, wanted: Platform) -> Descriptor:
         NotFound: there is no manifest for the platform.
     """
     chosen = choose(source, root, wanted)
-    if chosen.platform is None:
+    # What a descriptor outside an index says of its platform is hearsay: ask the image.
+    if not root.is_index or chosen.platform is None:
         manifest = read_manifest(source, chosen)
         if isinstance(manifest, Manifest) and manifest.config.media_type in mediatypes.CONFIGS:
             actual = read_config(source, manifest).platform

@@ -9,16 +9,76 @@ import click
 from ocitool.cli.options import read_password, with_session
 
 if TYPE_CHECKING:
-    from ocitool.locations import Session
+    from pathlib import Path
+
+    from ocitool.content import Deleter
+    from ocitool.locations import Location, Session
 
 
 @click.command()
-@click.argument("registry", metavar="REGISTRY")
+@click.argument("registry")
 @click.option("-u", "--username", prompt=True, help="User at the registry.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from stdin instead of asking.")
+@click.option("--authfile", help="Keep the credentials in this file.")
 @with_session
-def login(session: Session, registry: str, *, username: str, password_stdin: bool) -> None:
+def login(
+    session: Session, registry: str, *, username: str, password_stdin: bool, authfile: Path | None
+) -> None:
     """Check a user and password, and keep them where docker and podman look as well."""
 
 
-COMMANDS = ()
+@click.command()
+@click.argument("location")
+@click.argument("name", metavar="TAG")
+@with_session
+def tag(session: Session, location: str, name: str) -> None:
+    """Give an image another name in the place where it is."""
+    from ocitool import console
+    from ocitool.locations import Kind, Location
+    from ocitool.reference import Reference, check_tag
+
+    where = Location.parse(location)
+    if where.kind is Kind.STORE:
+        name = Reference.parse(name).tagged
+    else:
+        check_tag(name)
+    store = session.store(where)
+    desc = store.resolve(where.name)
+    store.tag(desc, name)
+    console.result(str(desc.digest))
+
+
+@click.command()
+@click.argument("location")
+@click.option("--digest", "whole", is_flag=True, help="Delete the image itself, and with it all its names.")
+@with_session
+def delete(session: Session, location: str, *, whole: bool) -> None:
+    """Delete a name, or an image with all its names.
+
+    LOCATION with a tag deletes that name and leaves the image; with a digest, or with --digest, the image.
+    """
+    from ocitool import console
+    from ocitool.locations import Location
+    from ocitool.reference import is_digest
+
+    where = Location.parse(location)
+    store = _deleter(session, where)
+    if whole or is_digest(where.name):
+        desc = session.source(where).resolve(where.name)
+        store.delete(desc)
+        console.result(str(desc.digest))
+    else:
+        store.untag(where.name)
+
+
+def _deleter(session: Session, where: Location) -> Deleter:
+    from ocitool.content import Deleter
+    from ocitool.errors import Unsupported
+
+    store = session.store(where)
+    if not isinstance(store, Deleter):
+        raise Unsupported(f"nothing can be deleted from {where}")
+    return store
+
+
+COMMANDS = (tag, delete)
