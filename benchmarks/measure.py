@@ -1,0 +1,93 @@
+"""Whole-process measurements: wall time, processor time and peak memory, one command beside another.
+
+The commands take turns, so that a machine that slows down slows all of them. What is quoted is the median.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished process: seconds of wall and processor time, peak resident memory in MiB."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A command to measure, and what has to be done, unmeasured, before each run of it."""
+
+    name: str
+    command: Sequence[str]
+    prepare: Callable[[], object] = lambda: None
+    environment: Mapping[str, str] | None = None
+
+    @property
+    def installed(self) -> bool:
+        return shutil.which(self.command[0]) is not None
+
+
+def run(contender: Contender) -> Run:
+    """Run a command once; a failure ends the benchmark."""
+    contender.prepare()
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        contender.command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **(contender.environment or {})},
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(contender.command)} exited {process.returncode}")
+    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def compare(title: str, contenders: Sequence[Contender], rounds: int = 5) -> dict[str, Run]:
+    """Measure the contenders that are on PATH in turns; print and return their medians.
+
+    The first contender is the one that the others are compared with: a ratio below 1 is in its favour.
+    """
+    present = [contender for contender in contenders if contender.installed]
+    for contender in present:
+        run(contender)  # warms caches, and is not counted
+    runs: dict[str, list[Run]] = {contender.name: [] for contender in present}
+    for _ in range(rounds):
+        for contender in present:
+            runs[contender.name].append(run(contender))
+    medians = {name: _median(done) for name, done in runs.items()}
+    first = medians[present[0].name]
+    print(f"\n{title}: medians of {rounds}")
+    for name, median in medians.items():
+        ratio = f"  {present[0].name} / {name} = {first.wall / median.wall:.2f}" if median is not first else ""
+        print(
+            f"  {name:<16} {median.wall:8.3f} s wall {median.cpu:8.3f} s cpu {median.memory:8.1f} MiB peak{ratio}"
+        )
+    for contender in contenders:
+        if contender not in present:
+            print(f"  {contender.name:<16} not on PATH, so not measured")
+    return medians
+
+
+def _median(runs: Sequence[Run]) -> Run:
+    return Run(
+        statistics.median(run.wall for run in runs),
+        statistics.median(run.cpu for run in runs),
+        statistics.median(run.memory for run in runs),
+    )
