@@ -12,9 +12,12 @@ from ocitool.errors import InvalidDigest, Unsupported
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-# "When the algorithm identifier is sha256, the encoded portion MUST match /[a-f0-9]{64}/."
-# "When the algorithm identifier is sha512, the encoded portion MUST match /[a-f0-9]{128}/."
+# "When the _algorithm identifier_ is `sha256`, the _encoded_ portion MUST match `/[a-f0-9]{64}/`."
+# "When the _algorithm identifier_ is `sha512`, the _encoded_ portion MUST match `/[a-f0-9]{128}/`."
+# Both times: "Note that `[A-F]` MUST NOT be used here."
 _HEX_LENGTH: Final = {"sha256": 64, "sha512": 128}
+# "A digest string MUST match the following grammar": algorithm ":" encoded. Digests of algorithms that are
+# not registered follow it and are still refused: content that can't be verified is not handled.
 _GRAMMAR: Final = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)")
 _HEX: Final = re.compile(r"[a-f0-9]+")
 

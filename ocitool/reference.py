@@ -9,31 +9,34 @@ from typing import Final
 from ocitool.digest import Digest
 from ocitool.errors import InvalidReference, OciError
 
-# distribution-spec: "<name> MUST match the following regular expression:
-#   [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
+# distribution-spec, "Pulling manifests": "Throughout this document, `<name>` MUST match the following
+# regular expression: `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-# distribution-spec: "<reference> as a tag MUST be at most 128 characters in length and MUST match the
-# following regular expression: [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}"
+# distribution-spec, "Pulling manifests": "Throughout this document, `<reference>` as a tag MUST be at most
+# 128 characters in length and MUST match the following regular expression:
+# `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`"
 _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _REGISTRY: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::([0-9]{{1,5}}))?")
 _DIGEST: Final = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 _HEX_NAME: Final = re.compile(r"[a-f0-9]{64}")
 
-# distribution-spec: "Many clients impose a limit of 255 characters on the length of the concatenation of
-# the registry hostname (and optional port), /, and <name> value."
+# distribution-spec, "Pulling manifests": "Many clients impose a limit of 255 characters on the length of the
+# concatenation of the registry hostname (and optional port), `/`, and `<name>` value."
 _MAX_LENGTH: Final = 255
 
 DOCKER_HUB: Final = "docker.io"
 DEFAULT_TAG: Final = "latest"
+_DOCKER_HUB_ALIASES: Final = frozenset({"index.docker.io", "registry-1.docker.io"})
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
     """A registry, a repository in it, and a tag or a digest or both; cannot be built invalid.
 
-    Where both stand, the digest decides and the tag is what people call it.
+    Where both stand, the digest decides and the tag is what people call it. Docker's registry is always
+    `docker.io`, and a name of one part there is always in `library/`, so that equal names are equal.
     """
 
     registry: str
@@ -43,8 +46,12 @@ class Reference:
 
     def __post_init__(self) -> None:
         match = _REGISTRY.fullmatch(self.registry)
-        if match is None or int(match[1] or 0) > 65535:
+        if match is None or int(match[1] or 0) > 65535 or not _looks_like_host(self.registry):
             raise InvalidReference(f"{self.registry!r} is not a registry's host or host:port")
+        if self.registry in _DOCKER_HUB_ALIASES:
+            object.__setattr__(self, "registry", DOCKER_HUB)
+        if self.registry == DOCKER_HUB and "/" not in self.repository:
+            object.__setattr__(self, "repository", f"library/{self.repository}")
         if not _REPOSITORY.fullmatch(self.repository):
             hint = "repository names are lower-case" if self.repository != self.repository.lower() else ""
             raise InvalidReference(f"{self.repository!r} is not a repository name", hint=hint)
@@ -77,15 +84,11 @@ class Reference:
         if colon > rest.rfind("/"):
             name, tag = rest[:colon], rest[colon + 1 :]
             check_tag(tag)
-        if _HEX_NAME.fullmatch(name):
+        if _HEX_NAME.fullmatch(text):
             raise InvalidReference("64 hexadecimal digits alone are an image ID, not a name")
         registry, slash, repository = name.partition("/")
         if not slash or not _looks_like_host(registry):
             registry, repository = DOCKER_HUB, name
-        if registry in {"index.docker.io", "registry-1.docker.io"}:
-            registry = DOCKER_HUB
-        if registry == DOCKER_HUB and "/" not in repository:
-            repository = f"library/{repository}"
         return cls(registry, repository, tag, Digest.parse(digest) if at else None)
 
     @property
