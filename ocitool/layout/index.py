@@ -1,0 +1,147 @@
+"""`index.json`: the roots and names of a layout (image-spec, image-layout.md, "index.json file").
+
+Entries are kept as the JSON they were read from, so that what other tools wrote there survives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ocitool import limits, mediatypes, strictjson
+from ocitool.errors import InvalidContent, NotFound, OciError
+from ocitool.model import Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ocitool.digest import Digest
+
+# annotations.md: "org.opencontainers.image.ref.name Name of the reference for a target (string).
+# SHOULD only be considered valid when on descriptors on `index.json` within image layout."
+REF_NAME: Final = "org.opencontainers.image.ref.name"
+# The full name, as containerd and Docker write it beside the short one.
+IMAGE_NAME: Final = "io.containerd.image.name"
+_NAMES: Final = (REF_NAME, IMAGE_NAME)
+
+
+class IndexJson:
+    """The document in memory; `dump` gives it back."""
+
+    def __init__(self, raw: bytes | None = None) -> None:
+        """Read the document, or start an empty one.
+
+        Raises:
+            InvalidContent: it is not an image index.
+        """
+        if raw is None:
+            raw = strictjson.dumps({"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": []})
+        self._fields = strictjson.load_object(raw, "index.json")
+        if self._fields.get("schemaVersion") != 2:
+            raise InvalidContent(
+                f"index.json has schemaVersion {self._fields.get('schemaVersion')!r:.60}, not 2"
+            )
+        manifests = self._fields.get("manifests")
+        if not isinstance(manifests, list):
+            raise InvalidContent("manifests of index.json is missing or not a list")
+        self._entries = [
+            (Descriptor.from_json(entry, f"manifests[{i}] of index.json"), entry)
+            for i, entry in enumerate(manifests)
+        ]
+
+    def dump(self) -> bytes:
+        """The document's bytes.
+
+        Raises:
+            OciError: it has grown larger than it could be read again.
+        """
+        raw = strictjson.dumps({**self._fields, "manifests": [entry for _, entry in self._entries]})
+        if len(raw) > limits.INDEX_JSON_BYTES:
+            raise OciError(f"index.json would be larger than {limits.INDEX_JSON_BYTES} bytes")
+        return raw
+
+    @property
+    def entries(self) -> list[Descriptor]:
+        """The roots, in the order of the document."""
+        return [desc for desc, _ in self._entries]
+
+    def find(self, ref: str) -> list[Descriptor]:
+        """The entries of a name."""
+        return [desc for desc in self.entries if ref in names(desc)]
+
+    def put(self, desc: Descriptor, ref: str = "") -> None:
+        """Add a root with a name, which moves if it exists, or without one unless that is there already."""
+        if ref:
+            self.remove_name(ref, missing_ok=True)
+        elif any(entry == desc and not names(entry) for entry in self.entries):
+            return
+        entry = desc.to_json()
+        # The content is in the layout, and names come from this layout's user, not from where it was found.
+        entry.pop("data", None)
+        annotations = {key: value for key, value in desc.annotations.items() if key not in _NAMES}
+        if ref:
+            annotations |= {REF_NAME: ref, IMAGE_NAME: ref} if is_full(ref) else {REF_NAME: ref}
+        _annotate(entry, annotations)
+        self._entries.append((Descriptor.from_json(entry, "a new entry of index.json"), entry))
+
+    def remove_name(self, ref: str, *, missing_ok: bool = False) -> None:
+        """Take a name away; an entry whose last name it was goes too.
+
+        Raises:
+            NotFound: nothing has that name.
+        """
+        if not missing_ok and not self.find(ref):
+            raise NotFound(f"nothing in the layout is named {ref}", hint=listing(self.entries))
+        self._edit(lambda desc: _without_name(desc, ref) if ref in names(desc) else desc)
+
+    def remove(self, digest: Digest) -> None:
+        """Take every entry of some content away."""
+        self._edit(lambda desc: None if desc.digest == digest else desc)
+
+    def _edit(self, change: Callable[[Descriptor], Descriptor | None]) -> None:
+        edited: list[tuple[Descriptor, dict[str, Any]]] = []
+        for desc, entry in self._entries:
+            changed = change(desc)
+            if changed is not None and changed is not desc:
+                _annotate(entry, dict(changed.annotations))
+            if changed is not None:
+                edited.append((changed, entry))
+        self._entries = edited
+
+
+def _annotate(entry: dict[str, Any], annotations: dict[str, str]) -> None:
+    if annotations:
+        entry["annotations"] = annotations
+    else:
+        entry.pop("annotations", None)
+
+
+def _without_name(desc: Descriptor, ref: str) -> Descriptor | None:
+    kept = {key: value for key, value in desc.annotations.items() if not (key in _NAMES and value == ref)}
+    if not any(key in _NAMES for key in kept):
+        return None
+    fields = desc.to_json()
+    return Descriptor.from_json({**fields, "annotations": kept}, "an entry of index.json")
+
+
+def names(desc: Descriptor) -> tuple[str, ...]:
+    """The names of an entry: none, one, or a short and a full one."""
+    return tuple(desc.annotations[key] for key in _NAMES if key in desc.annotations)
+
+
+def tags(entries: list[Descriptor]) -> list[str]:
+    """One name per entry that has any, the full one where there is one; sorted."""
+    return sorted({found[-1] for found in map(names, entries) if found})
+
+
+def is_full(ref: str) -> bool:
+    """Whether a name is more than a tag: it has a repository in front."""
+    return "/" in ref or ":" in ref
+
+
+def listing(entries: list[Descriptor]) -> str:
+    """What a person could have meant, for a hint."""
+    found = tags(entries) or [str(desc.digest) for desc in entries]
+    if not found:
+        return "the layout is empty"
+    shown = ", ".join(found[:20])
+    return f"it has {shown}" + (f" and {len(found) - 20} more" if len(found) > 20 else "")

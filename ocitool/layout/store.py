@@ -1,0 +1,387 @@
+"""An image layout as a store that any number of processes may use at once (image-spec, image-layout.md).
+
+The order of writing is the promise: a blob is verified and on the disk before it gets its name, its name is
+on the disk before `index.json` mentions what it belongs to. So a process or a machine that stops anywhere
+leaves a layout in which every name resolves to content that is whole. docs/explanation/durability.md tells
+the whole story.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ocitool import limits, strictjson
+from ocitool.content import read_manifest, read_verified
+from ocitool.digest import Digest
+from ocitool.errors import Conflict, InvalidContent, InvalidReference, NotFound, OciError, Unsupported
+from ocitool.layout import files
+from ocitool.layout.blobs import Blobs, PartialFile
+from ocitool.layout.index import IndexJson, listing, names, tags
+from ocitool.layout.locks import GC_LOCK, INDEX_LOCK, PRIVATE, Lease, leased, lock
+from ocitool.model import Descriptor, sniff_media_type
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ocitool.streams import Reader
+
+INDEX_JSON: Final = "index.json"
+OCI_LAYOUT: Final = "oci-layout"
+# The version that every layout has had since the specification's first release.
+_VERSION: Final = {"imageLayoutVersion": "1.0.0"}
+_BLOB: Final = "application/octet-stream"
+_REPAIR: Final = "`ocitool store check --repair` rebuilds it from the blobs"
+# image-layout.md gives names no grammar. What could mislead a terminal, or who reads lines, is refused.
+_NAME: Final = re.compile(r"[!-~]{0,512}")
+
+
+class LayoutStore:
+    """A directory of blobs and names.
+
+    Implements Source, Store, Deleter, Referrers, Lister and Resumer, and may be used from several threads.
+    A store that has written holds a lease on what it wrote or found there, against the collection of
+    garbage, until it is closed or forgotten.
+    """
+
+    def __init__(
+        self, path: Path | str, *, create: bool = True, read_only: bool = False, verify: bool = False
+    ) -> None:
+        """Name a layout; nothing is opened yet.
+
+        Args:
+            path: the directory.
+            create: make it with the first write if it is not there.
+            read_only: refuse every write.
+            verify: `exists` reads the content instead of comparing sizes only.
+        """
+        self._path = Path(path)
+        self._create = create
+        self._read_only = read_only
+        self._verify = verify
+        self._mutex = threading.Lock()
+        self._lease: Lease | None = None
+        self._prepared = False
+        self._subjects: dict[Digest, Digest | None] = {}
+        self.blobs = Blobs(self._path)
+
+    @property
+    def path(self) -> Path:
+        """The directory."""
+        return self._path
+
+    def close(self) -> None:
+        """Let garbage be collected that this store has added and not named."""
+        with self._mutex:
+            if self._lease:
+                self._lease.close()
+            self._lease = None
+
+    # Source
+
+    def resolve(self, ref: str, /) -> Descriptor:
+        """What a name or a digest stands for; "" is the only image that there is.
+
+        Raises:
+            NotFound: nothing has that name.
+            InvalidReference: "" and there are several images.
+            InvalidContent: the name stands at different content.
+        """
+        entries = self.entries()
+        if ref == "":
+            return self._only(entries)
+        found = [entry for entry in entries if ref in (*names(entry), str(entry.digest))]
+        if not found and (desc := self._unlisted(ref)):
+            return desc
+        if not found:
+            raise NotFound(f"nothing in the layout {self._path} is named {ref}", hint=listing(entries))
+        if len(set(found)) > 1:
+            raise InvalidContent(
+                f"{ref} names {len(set(found))} different manifests in the layout {self._path}",
+                hint="name one by its digest: " + ", ".join(str(desc.digest) for desc in found),
+            )
+        return found[0]
+
+    def _only(self, entries: list[Descriptor]) -> Descriptor:
+        candidates = [entry for entry in entries if names(entry)] or entries
+        if not candidates:
+            raise NotFound(f"the layout {self._path} is empty")
+        if len(set(candidates)) > 1:
+            raise InvalidReference(
+                f"the layout {self._path} holds {len(set(candidates))} images", hint=listing(candidates)
+            )
+        return candidates[0]
+
+    def _unlisted(self, ref: str) -> Descriptor | None:
+        """Content that is there without being a root: part of an image."""
+        digest = _digest(ref)
+        size = self.blobs.size(digest) if digest else None
+        if digest is None or size is None:
+            return None
+        desc = Descriptor(_BLOB, digest, size)
+        if size > limits.MANIFEST_BYTES:
+            return desc
+        try:
+            media_type = sniff_media_type(read_verified(self, desc), f"blob {digest}")
+        except InvalidContent:
+            return desc
+        return replace(desc, media_type=media_type)
+
+    @contextmanager
+    def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> Iterator[Reader]:
+        """See `Source`; the reader is an open file."""
+        with self.blobs.open(desc.digest, offset) as blob:
+            yield blob
+
+    # Store
+
+    def exists(self, desc: Descriptor, /) -> bool:
+        """See `Store`. What is there then stays, whoever collects garbage, for as long as this store.
+
+        A manifest is read, and counts only if it is listed among the referrers of its subject.
+        """
+        if not self._path.is_dir():
+            return False
+        if self._read_only or not os.access(self._path, os.W_OK):
+            return self._is_there(desc, None)
+        with self._noted(desc.digest) as lease:
+            return self._is_there(desc, lease)
+
+    def _is_there(self, desc: Descriptor, lease: Lease | None) -> bool:
+        if self.blobs.size(desc.digest) != desc.size:
+            return False
+        suspect = lease is not None and desc.digest in lease.suspects
+        if (self._verify or suspect or desc.is_manifest) and not self.blobs.is_sound(desc):
+            return False
+        if lease and suspect:
+            lease.trust(desc.digest)
+        return not desc.is_manifest or self._subject(desc) is None or desc in self.entries()
+
+    def push(self, desc: Descriptor, stream: Reader, /) -> None:
+        """See `Store`."""
+        with self.resume(desc) as partial:
+            if partial is not None:
+                partial.discard()
+                partial.push(stream)
+
+    @contextmanager
+    def resume(self, desc: Descriptor, /) -> Iterator[PartialFile | None]:
+        """See `Resumer`."""
+        self._prepare()
+        with self.blobs.partial(desc) as partial:
+            with self._noted(desc.digest) as lease:
+                there = self._is_there(desc, lease)
+            if there or partial.complete():
+                if not partial.committed:
+                    partial.discard()
+                yield None
+            else:
+                yield partial
+            if partial.committed:
+                lease.trust(desc.digest)
+        if desc.is_manifest and self._subject(desc):
+            self._list_referrer(desc)
+
+    def tag(self, desc: Descriptor, ref: str, /) -> None:
+        """See `Store`.
+
+        A `ref` with a repository in it is written as containerd's full name too.
+        """
+        own = ref == str(desc.digest)
+        if not own and (_digest(ref) or not _NAME.fullmatch(ref)):
+            raise InvalidReference(f"content of {desc.digest} can't be named {ref!r:.80} in a layout")
+        with self._edit() as index:
+            if self.blobs.size(desc.digest) != desc.size:
+                raise NotFound(f"{desc.digest} is not in the layout {self._path}, so it can't be named {ref}")
+            index.put(desc, "" if own else ref)
+
+    # Deleter
+
+    def untag(self, ref: str, /) -> None:
+        """See `Deleter`."""
+        with self._edit() as index:
+            index.remove_name(ref)
+
+    def delete(self, desc: Descriptor, /) -> None:
+        """See `Deleter`. The bytes of what another process is using stay until garbage is collected."""
+        self._prepare()
+        with lock(self._path, GC_LOCK):
+            if self.blobs.size(desc.digest) is None:
+                raise NotFound(f"{desc.digest} is not in the layout {self._path}")
+            with self._edit() as index:
+                index.remove(desc.digest)
+            if desc.digest not in leased(self._path, but=self._lease):
+                self.blobs.remove(desc.digest)
+
+    # Referrers and Lister
+
+    def referrers(self, desc: Descriptor, /, artifact_type: str = "") -> list[Descriptor]:
+        """See `Referrers`. Those are found that `index.json` lists, directly or under the fallback tag."""
+        entries = self.entries()
+        found = [self._as_referrer(entry) for entry in entries if self._subject(entry) == desc.digest]
+        # distribution-spec, "Referrers Tag Schema": the digest with the colon replaced by a dash names an
+        # index of referrers; some tools keep it in layouts as well.
+        for entry in entries:
+            if f"{desc.digest.algorithm}-{desc.digest.hex}" in names(entry) and entry.is_index:
+                found += read_manifest(self, entry).children
+        return [one for one in dict.fromkeys(found) if artifact_type in {"", one.artifact_type}]
+
+    def _subject(self, desc: Descriptor) -> Digest | None:
+        """What a manifest refers to; remembered, because content does not change."""
+        if not desc.is_manifest:
+            return None
+        if desc.digest not in self._subjects:
+            try:
+                manifest = read_manifest(self, desc)
+            except (NotFound, InvalidContent):
+                return None
+            self._subjects[desc.digest] = manifest.subject.digest if manifest.subject else None
+        return self._subjects[desc.digest]
+
+    def _as_referrer(self, desc: Descriptor) -> Descriptor:
+        manifest = read_manifest(self, desc)
+        return replace(desc, annotations=manifest.annotations, artifact_type=manifest.kind)
+
+    def _list_referrer(self, desc: Descriptor) -> None:
+        if desc not in self.entries():
+            with self._edit() as index:
+                index.put(self._as_referrer(desc))
+
+    def tags(self) -> list[str]:
+        """See `Lister`: one name per named root, the full one where there are two."""
+        return tags(self.entries())
+
+    def entries(self) -> list[Descriptor]:
+        """What `index.json` lists, annotations included.
+
+        Raises:
+            NotFound: there is no layout.
+            InvalidContent: the directory, or its index, is none.
+        """
+        return self.read_index().entries
+
+    def read_index(self) -> IndexJson:
+        """`index.json`, read."""
+        return read_index(self._path)
+
+    # Writing
+
+    @contextmanager
+    def _edit(self) -> Iterator[IndexJson]:
+        """Change `index.json`; nothing is written if the body raises or changes nothing."""
+        self._prepare()
+        with files.translated(INDEX_JSON, self._path), lock(self._path, INDEX_LOCK) as private:
+            index = self.read_index()
+            before = index.dump()
+            yield index
+            if (after := index.dump()) != before:
+                # A blob may have been named by a process that has not put the name on the disk yet.
+                self.blobs.sync()
+                with files.directory(self._path) as root:
+                    files.replace_file(private, root, INDEX_JSON, after)
+
+    @contextmanager
+    def _noted(self, digest: Digest) -> Iterator[Lease]:
+        """Put content on the lease; while the body runs, no garbage is collected."""
+        with files.translated(PRIVATE, self._path):
+            with self._mutex:
+                self._lease = lease = self._lease or Lease(self._path)
+            with lock(self._path, GC_LOCK, shared=True):
+                lease.note(digest)
+                yield lease
+
+    def _prepare(self) -> None:
+        """Make sure that there is a layout to write to."""
+        if self._read_only:
+            raise Conflict(f"the layout {self._path} was opened for reading only")
+        if self._prepared:
+            return
+        if self._create and not (self._path / OCI_LAYOUT).exists():
+            initialise(self._path)
+        # Now, so that nobody waits for a download that has no place to go.
+        self.read_index()
+        self._prepared = True
+
+
+def initialise(path: Path) -> None:
+    """Make an empty layout, or end what an interrupted process began.
+
+    Raises:
+        Conflict: the directory holds something else.
+    """
+    with files.translated(f"directory {path.name}", path):
+        files.make_root(path)
+        _check_empty(path)
+        with lock(path, INDEX_LOCK) as private, files.directory(path) as root:
+            _check_empty(path)
+            with files.directory(path, "blobs", "sha256", create=True):
+                pass
+            if not (path / INDEX_JSON).exists():
+                files.replace_file(private, root, INDEX_JSON, IndexJson().dump())
+            # Last, because a directory that has this file is a layout.
+            if not (path / OCI_LAYOUT).exists():
+                files.replace_file(private, root, OCI_LAYOUT, strictjson.dumps(_VERSION))
+
+
+def _check_empty(path: Path) -> None:
+    """Whether nothing is lost by making a layout here; half-made ones have no content yet."""
+    names_there = {entry.name for entry in path.iterdir()} - {PRIVATE, "blobs", INDEX_JSON}
+    if not names_there and not any(True for _ in Blobs(path)):
+        with files.directory(path) as root:
+            try:
+                if not IndexJson(files.read_file(root, INDEX_JSON, limits.INDEX_JSON_BYTES)).entries:
+                    return
+            except FileNotFoundError:
+                return
+    elif OCI_LAYOUT in names_there:
+        return  # another process was faster
+    if (path / INDEX_JSON).exists() or (path / "blobs").exists():
+        raise InvalidContent(f"the layout {path} has no oci-layout file", hint=_REPAIR)
+    raise Conflict(
+        f"the directory {path} is neither empty nor an image layout", hint="name a directory of its own"
+    )
+
+
+def read_index(path: Path) -> IndexJson:
+    """Read `index.json` of a layout, once `oci-layout` has said that it is one.
+
+    Raises:
+        NotFound: there is no layout.
+        InvalidContent: there is one that breaks the specification.
+    """
+    what = OCI_LAYOUT
+    with files.translated(f"directory {path.name}", path):
+        try:
+            with files.directory(path) as root:
+                _check_version(files.read_file(root, OCI_LAYOUT, limits.CONFIG_BYTES))
+                what = INDEX_JSON
+                return IndexJson(files.read_file(root, INDEX_JSON, limits.INDEX_JSON_BYTES))
+        except FileNotFoundError as error:
+            if not any((path / name).exists() for name in (OCI_LAYOUT, INDEX_JSON, "blobs")):
+                raise NotFound(f"there is no image layout at {path}") from error
+            raise InvalidContent(f"the layout {path} has no {what} file", hint=_REPAIR) from error
+        except InvalidContent as error:
+            error.add_note(f"in the layout {path}")
+            error.hint = error.hint or _REPAIR
+            raise
+
+
+def _check_version(raw: bytes) -> None:
+    """image-layout.md: it "MUST be a JSON object", "MUST contain an `imageLayoutVersion` field"."""
+    version = strictjson.load_object(raw, OCI_LAYOUT).get("imageLayoutVersion")
+    if not isinstance(version, str):
+        raise InvalidContent("oci-layout has no imageLayoutVersion")
+    if not version.startswith("1."):
+        raise Unsupported(f"layouts of version {version!r:.40} are not supported; 1.x are")
+
+
+def _digest(ref: str) -> Digest | None:
+    try:
+        return Digest.parse(ref)
+    except OciError:
+        return None  # a name
