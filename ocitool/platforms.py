@@ -1,8 +1,8 @@
 """Platforms: what a manifest in an index runs on, and which one a host takes.
 
 The names are Go's (image-spec, image-index.md: "Image indexes SHOULD use, and implementations SHOULD
-understand, values listed in the Go Language document for `GOARCH`"); the aliases and the order of
-fallbacks are those that container engines share.
+understand, values listed in the Go Language document for [`GOARCH`][go-environment2]."); the aliases and
+the order of fallbacks are those that container engines share.
 """
 
 from __future__ import annotations
@@ -24,14 +24,22 @@ _ARCH_ALIASES: Final = {
     "i586": ("386", ""),
     "i686": ("386", ""),
     "armhf": ("arm", "v7"),
+    "armv8l": ("arm", "v8"),
     "armv7l": ("arm", "v7"),
     "armel": ("arm", "v6"),
     "armv6l": ("arm", "v6"),
+    "loongarch64": ("loong64", ""),
 }
+# What a platform of one word may be, where it is no architecture.
+_OS_NAMES: Final = frozenset({"linux", "windows", "darwin", "macos", "freebsd"})
 _DEFAULT_VARIANT: Final = {"arm": "v7"}
 _IMPLIED_VARIANT: Final = {("arm64", "v8"), ("amd64", "v1")}
-_PART: Final = re.compile(r"[a-z0-9_.-]+")
-_VARIANT_NUMBER: Final = re.compile(r"v?([0-9]+)(?:\.([0-9]+))?")
+_WORD = r"[A-Za-z0-9_.-]+"
+# os/arch/variant, with the version of a Windows behind a colon or, features too, in brackets behind the os.
+_GRAMMAR: Final = re.compile(
+    rf"({_WORD})(?:\(({_WORD})?((?:\+{_WORD})*)\))?(?:/({_WORD})(?:/({_WORD}))?)?(?::({_WORD}))?"
+)
+_VARIANT_NUMBER: Final = re.compile(r"v?([0-9]{1,2})(?:\.([0-9]{1,2}))?")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -57,25 +65,31 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Read `os/arch[/variant][:os.version]`, or `arch` alone for a Linux platform.
+        """Read `os/arch[/variant][:os.version]`, `os(os.version+feature)/arch[/variant]`, `arch` or `os`.
+
+        An architecture alone is a Linux one; an operating system alone is that of this machine's processor.
 
         Raises:
             InvalidReference: the text does not follow the grammar.
         """
-        name, _, os_version = text.strip().lower().partition(":")
-        parts = name.split("/")
-        if len(parts) == 1:
-            parts = ["linux", *parts]
-        if not 2 <= len(parts) <= 3 or not all(_PART.fullmatch(part) for part in parts):
+        match = _GRAMMAR.fullmatch(text.strip())
+        if match is None or (match[2] and match[6]):
             raise InvalidReference(
                 f"{text!r} is not a platform",
                 hint="a platform reads os/arch or os/arch/variant, as linux/arm/v7",
             )
-        return cls(parts[0], parts[1], "".join(parts[2:]), os_version)
+        os_name, architecture = match[1], match[4]
+        if architecture is None:
+            alone = os_name.lower() in _OS_NAMES
+            os_name, architecture = (os_name, os.uname().machine) if alone else ("linux", os_name)
+        features = tuple(match[3].split("+")[1:]) if match[3] else ()
+        return cls(os_name, architecture, match[5] or "", match[2] or match[6] or "", features)
 
     def __str__(self) -> str:
-        name = "/".join(part for part in (self.os, self.architecture, self.variant) if part)
-        return f"{name}:{self.os_version}" if self.os_version else name
+        os_name, version = self.os, f":{self.os_version}" if self.os_version else ""
+        if self.os_features:
+            os_name, version = f"{os_name}({self.os_version}+{'+'.join(self.os_features)})", ""
+        return "/".join(part for part in (os_name, self.architecture, self.variant) if part) + version
 
     @property
     def is_unknown(self) -> bool:
@@ -130,10 +144,13 @@ def _arm64_fallbacks(wanted: Platform) -> list[Platform]:
 def runs_on(entry: Platform, wanted: Platform) -> bool:
     """Whether an entry of an index is exactly what is wanted.
 
-    An OS version counts only where one is asked for and names itself; every feature asked for must be there.
+    An OS version counts only where one is asked for, and then whole parts of it do: 10.0 takes 10.0.14393.
+
+    image-spec, image-index.md, os.features: "This OPTIONAL property specifies an array of strings, each
+    specifying a mandatory OS feature." So the entry's must all be among those that are there.
     """
     return (
         (entry.os, entry.architecture, entry.variant) == (wanted.os, wanted.architecture, wanted.variant)
-        and (not wanted.os_version or entry.os_version.startswith(wanted.os_version))
-        and set(wanted.os_features) <= set(entry.os_features)
+        and (not wanted.os_version or f"{entry.os_version}.".startswith(f"{wanted.os_version}."))
+        and set(entry.os_features) <= set(wanted.os_features)
     )
