@@ -205,8 +205,8 @@ def test_a_manifest_with_a_subject_is_among_its_referrers(store: Store) -> None:
     signature = put_artifact(store, "signature", subject=subject, kind="text/signature")
     found = {desc.digest: desc for desc in store.referrers(subject)}
     assert found.keys() == {sbom.digest, signature.digest}
-    # distribution-spec, "Listing Referrers": "The descriptors MUST include annotations from the image manifest
-    # or index."
+    # distribution-spec, "Listing Referrers": "The descriptors MUST include annotations from the image
+    # manifest or index."
     assert found[sbom.digest].artifact_type == "text/sbom"
     assert found[sbom.digest].annotations == {"text": "sbom"}
     assert [desc.digest for desc in store.referrers(subject, "text/signature")] == [signature.digest]
