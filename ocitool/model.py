@@ -7,14 +7,14 @@ written again from its parsed form, so fields that ocitool does not know survive
 from __future__ import annotations
 
 import base64
-import binascii
+import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from ocitool import limits, mediatypes, strictjson
 from ocitool.digest import Digest
-from ocitool.errors import IntegrityError, InvalidContent, InvalidDigest
+from ocitool.errors import IntegrityError, InvalidContent, InvalidDigest, UnsafeContent
 from ocitool.platforms import Platform
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _NO_ANNOTATIONS: Final[Mapping[str, str]] = MappingProxyType({})
 _MAX_SIZE: Final = (1 << 63) - 1
+# descriptor.md, mediaType: "Values MUST comply with [RFC 6838][rfc6838], including the [naming requirements
+# in its section 4.2][rfc6838-s4.2]." Artifacts in the wild carry parameters too ("text/plain; charset=x"), and
+# nothing is gained by refusing to copy those; what could not stand in a header is refused.
+_MEDIA_TYPE: Final = re.compile(r"[!-.0-~]+/[!-~][ -~]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +64,23 @@ class Descriptor:
             Unsupported: its digest's algorithm is not registered.
         """
         fields = _mapping(value, what)
-        # descriptor.md: mediaType, digest and size are "REQUIRED" properties.
+        _check_spelling(fields, _DESCRIPTOR_KEYS, what)
+        # descriptor.md: "This REQUIRED property contains the media type of the referenced content."
         media_type = _string(fields, "mediaType", what)
-        try:
-            digest = Digest.parse(_string(fields, "digest", what))
-        except InvalidDigest as error:
-            raise InvalidContent(f"{what}: {error.message}") from error
+        if not _MEDIA_TYPE.fullmatch(media_type):
+            raise InvalidContent(f"{what} has the media type {media_type!r:.60}, which is none")
+        # descriptor.md: "This REQUIRED property is the _digest_ of the targeted content, conforming to the
+        # requirements outlined in [Digests](#digests)."
+        digest = _digest(_string(fields, "digest", what), what)
+        # descriptor.md: "This REQUIRED property specifies the size, in bytes, of the raw content."
         size = fields.get("size")
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE:
             raise InvalidContent(f"{what} has the size {size!r:.60}, which is not a number of bytes")
-        platform = fields.get("platform")
         return cls(
             media_type,
             digest,
             size,
-            platform=None if platform is None else _platform(platform, f"platform of {what}"),
+            platform=_entry_platform(fields.get("platform"), f"platform of {what}"),
             annotations=_string_map(fields, "annotations", what),
             artifact_type=_string(fields, "artifactType", what, default=""),
             urls=_strings(fields, "urls", what),
@@ -134,10 +140,7 @@ class Manifest:
         Raises:
             InvalidContent: it is not a manifest, or says that it is something else.
         """
-        fields = _document(raw, media_type, what)
-        # A document with both lists is an image to one client and an index to another (CVE-2021-41190).
-        if "manifests" in fields:
-            raise InvalidContent(f"{what} holds both layers and manifests, so its meaning is ambiguous")
+        fields = _document(raw, media_type, what, foreign=("manifests",))
         layers = _list(fields, "layers", what)
         config = Descriptor.from_json(fields.get("config"), f"config of {what}")
         subject = fields.get("subject")
@@ -187,12 +190,11 @@ class Index:
             InvalidContent: it is not an index, or says that it is something else.
             UnsafeContent: it has more entries than anyone needs.
         """
-        fields = _document(raw, media_type, what)
-        if "layers" in fields:
-            raise InvalidContent(f"{what} holds both layers and manifests, so its meaning is ambiguous")
+        fields = _document(raw, media_type, what, foreign=("layers", "config"))
+        # image-index.md, manifests: "While this property MUST be present, the size of the array MAY be zero."
         manifests = _list(fields, "manifests", what)
         if len(manifests) > limits.INDEX_ENTRIES:
-            raise InvalidContent(
+            raise UnsafeContent(
                 f"{what} has {len(manifests)} entries; at most {limits.INDEX_ENTRIES} are read"
             )
         subject = fields.get("subject")
@@ -241,21 +243,21 @@ class ImageConfig:
         """
         fields = strictjson.load_object(raw, what)
         rootfs = _mapping(fields.get("rootfs"), f"rootfs of {what}")
-        # config.md, rootfs.type: "MUST be set to `layers`. Implementations MUST generate an error if they
+        # config.md, rootfs, type: "MUST be set to `layers`. Implementations MUST generate an error if they
         # encounter a unknown value while verifying or unpacking an image."
         if rootfs.get("type") != "layers":
             raise InvalidContent(f"rootfs of {what} has the type {rootfs.get('type')!r:.60}, not layers")
-        diff_ids = rootfs.get("diff_ids") or []
-        try:
-            parsed = tuple(Digest.parse(diff_id) for diff_id in diff_ids)
-        except (InvalidDigest, TypeError) as error:
-            raise InvalidContent(f"diff_ids of {what} are not a list of digests") from error
-        execution = fields.get("config") or {}
+        diff_ids = _strings(rootfs, "diff_ids", what)  # builders leave it out of an image without layers
+        execution = fields.get("config")
         return cls(
             raw=raw,
             platform=_platform(fields, what),
-            diff_ids=parsed,
-            config=_execution(_mapping(execution, f"config of {what}"), what),
+            diff_ids=tuple(
+                _digest(diff_id, f"diff_ids[{i}] of {what}") for i, diff_id in enumerate(diff_ids)
+            ),
+            # config.md, config: "This field can be `null`, in which case any execution parameters should be
+            # specified at creation of the container."
+            config=_execution({} if execution is None else execution, what),
             fields=fields,
         )
 
@@ -286,17 +288,53 @@ def sniff_media_type(raw: bytes, what: str) -> str:
     return mediatypes.OCI_INDEX if has_manifests else mediatypes.OCI_MANIFEST
 
 
-def _document(raw: bytes, media_type: str, what: str) -> dict[str, Any]:
+_DESCRIPTOR_KEYS: Final = frozenset(
+    {"mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "platform"}
+)
+_DOCUMENT_KEYS: Final = frozenset(
+    {
+        *("schemaVersion", "mediaType", "artifactType", "config", "layers"),
+        *("manifests", "subject", "annotations"),
+    }
+)
+
+
+def _document(raw: bytes, media_type: str, what: str, foreign: tuple[str, ...]) -> dict[str, Any]:
+    """A manifest or an index; `foreign` are the keys that only the other of the two has."""
     fields = strictjson.load_object(raw, what)
-    # manifest.md, schemaVersion: "For this version of the specification, this MUST be `2`".
-    if fields.get("schemaVersion") != 2:
-        raise InvalidContent(f"{what} has schemaVersion {fields.get('schemaVersion')!r:.60}, not 2")
+    _check_spelling(fields, _DOCUMENT_KEYS, what)
+    # manifest.md and image-index.md, schemaVersion: "For this version of the specification, this MUST be `2`
+    # to ensure backward compatibility with older versions of Docker."
+    version = fields.get("schemaVersion")
+    if version != 2 or not isinstance(version, int):
+        raise InvalidContent(f"{what} has schemaVersion {version!r:.60}, not 2")
     # distribution-spec, "Pulling manifests": "If the manifest has a `mediaType` field, clients SHOULD reject
     # unless the `mediaType` field's value matches the type specified by the `Content-Type` header."
     declared = _string(fields, "mediaType", what, default=media_type)
     if declared != media_type:
-        raise InvalidContent(f"{what} says that it is {declared!r}, but was announced as {media_type!r}")
+        raise InvalidContent(
+            f"{what} says that it is {declared!r:.100}, but was announced as {media_type!r:.100}"
+        )
+    # A document with both lists is an image to one client and an index to another (CVE-2021-41190).
+    for key in foreign:
+        if key in fields:
+            raise InvalidContent(f"{what} holds {key}, so it could be an image or an index")
     return fields
+
+
+def _check_spelling(fields: Mapping[str, Any], known: frozenset[str], what: str) -> None:
+    """Refuse `Layers` beside, or instead of, `layers`: many parsers take one for the other."""
+    for key in fields.keys() - known:
+        folded = key.casefold()
+        if any(folded == name.casefold() for name in known):
+            raise InvalidContent(f"{what} has the key {key!r}, which only some parsers would read")
+
+
+def _digest(text: str, what: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except InvalidDigest as error:
+        raise InvalidContent(f"{what}: {error.message:.200}") from error
 
 
 def _embedded(fields: Mapping[str, Any], digest: Digest, size: int, what: str) -> bytes | None:
@@ -305,17 +343,27 @@ def _embedded(fields: Mapping[str, Any], digest: Digest, size: int, what: str) -
         return None
     if not isinstance(encoded, str):
         raise InvalidContent(f"data of {what} is not a string")
+    # descriptor.md, data: "Values MUST conform to the Base 64 encoding, as defined in
+    # [RFC 4648][rfc4648-s4]."
     try:
         data = base64.b64decode(encoded, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise InvalidContent(f"data of {what} is not base64: {error}") from error
-    # descriptor.md, "data": "The decoded data MUST be identical to the referenced content and SHOULD be
-    # verified against the digest and size fields by content consumers."
+    # descriptor.md, data: "The decoded data MUST be identical to the referenced content and SHOULD be
+    # verified against the [`digest`](#digests) and `size` fields by content consumers."
     if len(data) != size or Digest.of(data, digest.algorithm) != digest:
         raise IntegrityError(
             f"data of {what} is not the content that the descriptor names", expected=str(digest)
         )
     return data
+
+
+def _entry_platform(value: Any, what: str) -> Platform | None:
+    """The platform of a descriptor; one that names neither a system nor a processor says nothing."""
+    if value is None:
+        return None
+    platform = _platform(value, what)
+    return platform if platform.os or platform.architecture else None
 
 
 def _platform(value: Any, what: str) -> Platform:
@@ -345,9 +393,11 @@ _EXECUTION_LISTS: Final = ("Env", "Entrypoint", "Cmd")
 _EXECUTION_SETS: Final = ("ExposedPorts", "Volumes")
 
 
-def _execution(config: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+def _execution(value: Any, what: str) -> Mapping[str, Any]:
     """Check the types of what the runner will use, and leave out what is null."""
-    result = {key: value for key, value in config.items() if value is not None}
+    config = _mapping(value, f"config of {what}")
+    # config.md: "Note: Any OPTIONAL field MAY also be set to null, which is equivalent to being absent."
+    result = {key: item for key, item in config.items() if item is not None}
     for key in _EXECUTION_STRINGS:
         _string(result, key, f"config of {what}", default="")
     for key in _EXECUTION_LISTS:
@@ -365,14 +415,18 @@ def _mapping(value: Any, what: str) -> Mapping[str, Any]:
 
 
 def _list(fields: Mapping[str, Any], key: str, what: str) -> list[Any]:
-    value = fields.get(key)
+    value = fields.get(key, "")
+    if value is None:  # what Go writes for a list that has nothing in it
+        return []
     if not isinstance(value, list):
         raise InvalidContent(f"{key} of {what} is missing or not a list")
     return value
 
 
 def _string(fields: Mapping[str, Any], key: str, what: str, *, default: str | None = None) -> str:
-    value = fields.get(key, default)
+    value = fields.get(key)
+    if value is None:
+        value = default
     if not isinstance(value, str):
         raise InvalidContent(f"{key} of {what} is missing or not a string")
     return value
@@ -389,8 +443,9 @@ def _strings(fields: Mapping[str, Any], key: str, what: str) -> tuple[str, ...]:
 
 def _string_map(fields: Mapping[str, Any], key: str, what: str) -> Mapping[str, str]:
     value = fields.get(key)
-    if not value:
+    if value is None:
         return _NO_ANNOTATIONS
+    # annotations.md: "Annotations MUST be a key-value map where both the key and value MUST be strings."
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise InvalidContent(f"{key} of {what} does not map strings to strings")
     return MappingProxyType(value)
