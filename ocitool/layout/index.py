@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from ocitool import limits, mediatypes, strictjson
-from ocitool.errors import InvalidContent, NotFound, OciError
+from ocitool.digest import Digest
+from ocitool.errors import InvalidContent, InvalidReference, NotFound, OciError
 from ocitool.model import Descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from ocitool.digest import Digest
 
 # annotations.md: "org.opencontainers.image.ref.name Name of the reference for a target (string).
 # SHOULD only be considered valid when on descriptors on `index.json` within image layout."
@@ -131,6 +130,55 @@ def names(desc: Descriptor) -> tuple[str, ...]:
 def tags(entries: list[Descriptor]) -> list[str]:
     """One name per entry that has any, the full one where there is one; sorted."""
     return sorted({found[-1] for found in map(names, entries) if found})
+
+
+def pick(
+    entries: list[Descriptor], ref: str, where: str, unlisted: Callable[[Digest], Descriptor | None]
+) -> Descriptor:
+    """What a name or a digest stands for; "" is the only image that there is.
+
+    Args:
+        entries: the roots.
+        ref: the name or digest.
+        where: how to call the place in an error.
+        unlisted: finds content that is no root, by its digest.
+
+    Raises:
+        NotFound: nothing has that name.
+        InvalidReference: "" and there are several images.
+        InvalidContent: the name stands at different content.
+    """
+    if ref == "":
+        return _only(entries, where)
+    found = [entry for entry in entries if ref in (*names(entry), str(entry.digest))]
+    if not found and (digest := digest_of(ref)) and (desc := unlisted(digest)):
+        return desc
+    if not found:
+        raise NotFound(f"nothing in {where} is named {ref}", hint=listing(entries))
+    if len(set(found)) > 1:
+        raise InvalidContent(
+            f"{ref} names {len(set(found))} different manifests in {where}",
+            hint="name one by its digest: " + ", ".join(str(desc.digest) for desc in found),
+        )
+    return found[0]
+
+
+def _only(entries: list[Descriptor], where: str) -> Descriptor:
+    # What has no name beside something that has one is a referrer of it, or kept by its digest.
+    candidates = [entry for entry in entries if names(entry)] or entries
+    if not candidates:
+        raise NotFound(f"{where} is empty")
+    if len(set(candidates)) > 1:
+        raise InvalidReference(f"{where} holds {len(set(candidates))} images", hint=listing(candidates))
+    return candidates[0]
+
+
+def digest_of(ref: str) -> Digest | None:
+    """The digest that a name is, if it is one."""
+    try:
+        return Digest.parse(ref)
+    except OciError:
+        return None
 
 
 def is_full(ref: str) -> bool:

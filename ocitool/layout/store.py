@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Final
 
 from ocitool import limits, strictjson
 from ocitool.content import read_manifest, read_verified
-from ocitool.digest import Digest
-from ocitool.errors import Conflict, InvalidContent, InvalidReference, NotFound, OciError, Unsupported
+from ocitool.errors import Conflict, InvalidContent, InvalidReference, NotFound, Unsupported
 from ocitool.layout import files
 from ocitool.layout.blobs import Blobs, PartialFile
-from ocitool.layout.index import IndexJson, listing, names, tags
+from ocitool.layout.index import IndexJson, digest_of, names, pick, tags
 from ocitool.layout.locks import GC_LOCK, INDEX_LOCK, PRIVATE, Lease, leased, lock
 from ocitool.model import Descriptor, sniff_media_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ocitool.digest import Digest
     from ocitool.streams import Reader
 
 INDEX_JSON: Final = "index.json"
@@ -92,36 +92,12 @@ class LayoutStore:
             InvalidReference: "" and there are several images.
             InvalidContent: the name stands at different content.
         """
-        entries = self.entries()
-        if ref == "":
-            return self._only(entries)
-        found = [entry for entry in entries if ref in (*names(entry), str(entry.digest))]
-        if not found and (desc := self._unlisted(ref)):
-            return desc
-        if not found:
-            raise NotFound(f"nothing in the layout {self._path} is named {ref}", hint=listing(entries))
-        if len(set(found)) > 1:
-            raise InvalidContent(
-                f"{ref} names {len(set(found))} different manifests in the layout {self._path}",
-                hint="name one by its digest: " + ", ".join(str(desc.digest) for desc in found),
-            )
-        return found[0]
+        return pick(self.entries(), ref, f"the layout {self._path}", self._unlisted)
 
-    def _only(self, entries: list[Descriptor]) -> Descriptor:
-        candidates = [entry for entry in entries if names(entry)] or entries
-        if not candidates:
-            raise NotFound(f"the layout {self._path} is empty")
-        if len(set(candidates)) > 1:
-            raise InvalidReference(
-                f"the layout {self._path} holds {len(set(candidates))} images", hint=listing(candidates)
-            )
-        return candidates[0]
-
-    def _unlisted(self, ref: str) -> Descriptor | None:
+    def _unlisted(self, digest: Digest) -> Descriptor | None:
         """Content that is there without being a root: part of an image."""
-        digest = _digest(ref)
-        size = self.blobs.size(digest) if digest else None
-        if digest is None or size is None:
+        size = self.blobs.size(digest)
+        if size is None:
             return None
         desc = Descriptor(_BLOB, digest, size)
         if size > limits.MANIFEST_BYTES:
@@ -193,7 +169,7 @@ class LayoutStore:
         A `ref` with a repository in it is written as containerd's full name too.
         """
         own = ref == str(desc.digest)
-        if not own and (_digest(ref) or not _NAME.fullmatch(ref)):
+        if not own and (digest_of(ref) or not _NAME.fullmatch(ref)):
             raise InvalidReference(f"content of {desc.digest} can't be named {ref!r:.80} in a layout")
         with self._edit() as index:
             if self.blobs.size(desc.digest) != desc.size:
@@ -378,10 +354,3 @@ def _check_version(raw: bytes) -> None:
         raise InvalidContent("oci-layout has no imageLayoutVersion")
     if not version.startswith("1."):
         raise Unsupported(f"layouts of version {version!r:.40} are not supported; 1.x are")
-
-
-def _digest(ref: str) -> Digest | None:
-    try:
-        return Digest.parse(ref)
-    except OciError:
-        return None  # a name
