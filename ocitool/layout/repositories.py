@@ -1,0 +1,217 @@
+"""A layout seen as a registry: its names sorted into repositories.
+
+An entry named `[host/]repo:tag` is tag `tag` of repository `repo`; one with a plain tag belongs to the
+repository that is named after the layout's directory. A layout does not say which repository content
+without a name belongs to, so every repository has all of it; only what a client deleted is hidden from it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Final
+
+from ocitool.content import read_manifest
+from ocitool.digest import Digest
+from ocitool.errors import InvalidReference, NotFound, OciError
+from ocitool.layout.index import is_full, names
+from ocitool.layout.store import INDEX_JSON
+from ocitool.model import Descriptor
+from ocitool.reference import Reference, is_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from contextlib import AbstractContextManager
+
+    from ocitool.layout.store import LayoutStore
+    from ocitool.streams import Reader
+
+_BLOB: Final = "application/octet-stream"
+_DEFAULT: Final = "image"  # where the directory's name is no repository's
+
+
+class LayoutRepositories:
+    """The repositories of one layout; for `ocitool.serve`."""
+
+    def __init__(self, store: LayoutStore) -> None:
+        self._store = store
+        self._created: set[str] = set()
+        self._hidden: set[tuple[str, Digest]] = set()
+        self._catalogue = _Catalogue(store)
+
+    def names(self) -> Iterable[str]:
+        """The repositories that have a tag, and those that were pushed to since this object was made."""
+        return sorted({*self._catalogue.read().tags, *self._created})
+
+    def open(self, name: str, *, create: bool = False) -> Repository | None:
+        """A repository; None where there is none of that name and none is to be created."""
+        if create:
+            self._created.add(name)
+        elif name not in self._created and name not in self._catalogue.read().tags:
+            return None
+        return Repository(self._store, name, self._catalogue, self._hidden)
+
+
+class _View:
+    """`index.json` at one moment."""
+
+    def __init__(self, entries: list[Descriptor], default: str) -> None:
+        self.entries = entries
+        self.roots = {entry.digest: entry for entry in entries}
+        self.tags: dict[str, dict[str, tuple[str, Descriptor]]] = {}
+        for entry in entries:
+            # The last name is the full one, where an entry has two.
+            found = repository_and_tag(names(entry)[-1], default) if names(entry) else None
+            if found:
+                # Of two hosts' images with the same name the first one counts.
+                self.tags.setdefault(found[0], {}).setdefault(found[1], (names(entry)[-1], entry))
+
+
+class _Catalogue:
+    """`index.json`, read again when it changes."""
+
+    def __init__(self, store: LayoutStore) -> None:
+        self._store = store
+        self._default = _default_repository(store)
+        self._lock = threading.Lock()
+        self._stamp: tuple[int, int, int] | None = None
+        self._view = _View([], self._default)
+
+    def read(self) -> _View:
+        """The view as it is now."""
+        with self._lock:
+            stamp = self._changed()
+            if stamp is None or stamp != self._stamp:
+                self._view = _View(self._store.entries(), self._default)
+                self._stamp = stamp
+            return self._view
+
+    def _changed(self) -> tuple[int, int, int] | None:
+        try:
+            status = os.stat(self._store.path / INDEX_JSON)  # noqa: PTH116 - a stat result, without a second object
+        except OSError:
+            return None  # `entries` says why
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+class Repository:
+    """One repository of a layout. Implements Store, Deleter, Referrers and Lister."""
+
+    def __init__(
+        self, store: LayoutStore, name: str, catalogue: _Catalogue, hidden: set[tuple[str, Digest]]
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._catalogue = catalogue
+        self._hidden = hidden
+
+    def resolve(self, ref: str, /) -> Descriptor:
+        """See `Source`; a blob's media type is not known to a layout."""
+        view = self._catalogue.read()
+        digest = Digest.parse(ref) if is_digest(ref) else None
+        if digest is None:
+            _, desc = self._tagged(ref)
+        else:
+            desc = view.roots.get(digest) or Descriptor(_BLOB, digest, self._store.blobs.size(digest) or 0)
+        if self._is_hidden(desc) or self._store.blobs.size(desc.digest) != desc.size:
+            raise NotFound(f"{ref} is not in repository {self._name}")
+        return desc
+
+    def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> AbstractContextManager[Reader]:
+        """See `Source`."""
+        return self._store.fetch(desc, offset=offset)
+
+    def exists(self, desc: Descriptor, /) -> bool:
+        """See `Store`."""
+        return not self._is_hidden(desc) and self._store.exists(desc)
+
+    def push(self, desc: Descriptor, stream: Reader, /) -> None:
+        """See `Store`."""
+        self._store.push(desc, stream)
+        self._hidden.discard((self._name, desc.digest))
+
+    def tag(self, desc: Descriptor, ref: str, /) -> None:
+        """See `Store`; a tag that there is keeps the name that its entry has, with its host."""
+        name = ref
+        if not is_digest(ref):
+            known = self._catalogue.read().tags.get(self._name, {}).get(ref)
+            name = known[0] if known else f"{self._name}:{ref}"
+        self._store.tag(desc, name)
+
+    def untag(self, ref: str, /) -> None:
+        """See `Deleter`."""
+        self._store.untag(self._tagged(ref)[0])
+
+    def delete(self, desc: Descriptor, /) -> None:
+        """See `Deleter`. What an image that keeps its name is made of is hidden here, and stays."""
+        self.resolve(str(desc.digest))
+        for name, tagged in list(self._catalogue.read().tags.get(self._name, {}).values()):
+            if tagged.digest == desc.digest:
+                self._store.untag(name)
+        if not self._is_needed(desc.digest):
+            self._store.delete(desc)
+        self._hidden.add((self._name, desc.digest))
+
+    def referrers(self, desc: Descriptor, /, artifact_type: str = "") -> Iterable[Descriptor]:
+        """See `Referrers`."""
+        found = self._store.referrers(desc, artifact_type)
+        return [referrer for referrer in found if not self._is_hidden(referrer)]
+
+    def tags(self) -> Iterable[str]:
+        """See `Lister`."""
+        return sorted(self._catalogue.read().tags.get(self._name, {}))
+
+    def _tagged(self, tag: str) -> tuple[str, Descriptor]:
+        found = self._catalogue.read().tags.get(self._name, {}).get(tag)
+        if found is None:
+            raise NotFound(f"repository {self._name} has no tag {tag}")
+        return found
+
+    def _is_hidden(self, desc: Descriptor) -> bool:
+        return (self._name, desc.digest) in self._hidden
+
+    def _is_needed(self, digest: Digest) -> bool:
+        """Whether an entry, other than the content's own one without a name, reaches it."""
+        seen: set[Digest] = set()
+        left = [entry for entry in self._catalogue.read().entries if names(entry) or entry.digest != digest]
+        while left:
+            desc = left.pop()
+            if desc.digest == digest:
+                return True
+            if desc.is_manifest and desc.digest not in seen:
+                seen.add(desc.digest)
+                left += self._children(desc)
+        return False
+
+    def _children(self, desc: Descriptor) -> tuple[Descriptor, ...]:
+        try:
+            return read_manifest(self._store, desc).children
+        except OciError:
+            return ()  # what is lost needs nothing
+
+
+def repository_and_tag(name: str, default: str) -> tuple[str, str] | None:
+    """The repository and the tag that a layout's name means; None where it can't be either.
+
+    Args:
+        name: an entry's name, full or a plain tag.
+        default: the repository of plain tags.
+    """
+    repository, tag = default, name
+    if is_full(name):
+        repository, colon, tag = name.rpartition(":")
+        if not colon or "/" in tag:
+            repository, tag = name, "latest"
+        host, slash, rest = repository.partition("/")
+        if slash and (host == "localhost" or "." in host or ":" in host):
+            repository = rest
+    try:
+        Reference("localhost", repository, tag)
+    except InvalidReference:
+        return None
+    return repository, tag
+
+
+def _default_repository(store: LayoutStore) -> str:
+    name = store.path.resolve().name.lower()
+    return name if repository_and_tag("latest", name) else _DEFAULT

@@ -1,0 +1,120 @@
+"""Uploads under way: bytes that have come and belong to no content yet."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+import uuid
+from typing import IO, TYPE_CHECKING
+
+from ocitool.errors import OciError
+from ocitool.serve.messages import Refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ocitool.content import Store
+    from ocitool.model import Descriptor
+
+
+class Upload:
+    """One upload. Whoever changes it holds its lock: a client may repeat a request that still runs."""
+
+    def __init__(self, name: str, spool: Path | None) -> None:
+        self.id = str(uuid.uuid4())
+        self.name = name
+        self.size = 0
+        self.lock = asyncio.Lock()
+        self.touched = time.monotonic()
+        # Without a name in the file system, so that nothing is left whatever becomes of this process.
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=spool, buffering=0)  # noqa: SIM115 - `close` closes it
+
+    def append(self, data: bytes) -> None:
+        """Keep more bytes.
+
+        Raises:
+            OciError: they can't be kept; what came before them is.
+        """
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            self._file.truncate(self.size)
+            self._file.seek(self.size)
+            raise OciError(f"an upload can't be kept: {error.strerror}") from error
+        self.size += len(data)
+        self.touched = time.monotonic()
+
+    def push(self, store: Store, desc: Descriptor) -> None:
+        """Hand the bytes to a store, which verifies them."""
+        self._file.seek(0)
+        store.push(desc, self._file)
+
+    def close(self) -> None:
+        """Forget the bytes."""
+        self._file.close()
+
+    @property
+    def location(self) -> str:
+        """Where the upload goes on."""
+        return f"/v2/{self.name}/blobs/uploads/{self.id}"
+
+    @property
+    def range(self) -> str:
+        """What has come, as the specification writes it; nothing and one byte are written alike."""
+        return f"0-{max(self.size - 1, 0)}"
+
+
+class Uploads:
+    """All of them; used by one thread only, that of the event loop."""
+
+    def __init__(self, limit: int, seconds: float, spool: Path | None) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._spool = spool
+        self._uploads: dict[str, Upload] = {}
+
+    def start(self, name: str) -> Upload:
+        """Begin an upload to a repository.
+
+        Raises:
+            Refused: there are too many.
+        """
+        self._expire()
+        if len(self._uploads) >= self._limit:
+            raise Refused(429, "TOOMANYREQUESTS", f"{self._limit} uploads are under way already")
+        upload = Upload(name, self._spool)
+        self._uploads[upload.id] = upload
+        return upload
+
+    def get(self, name: str, upload_id: str) -> Upload:
+        """An upload that has begun.
+
+        Raises:
+            Refused: there is none of that name in that repository.
+        """
+        upload = self._uploads.get(upload_id)
+        if upload is None or upload.name != name:
+            raise Refused(404, "BLOB_UPLOAD_UNKNOWN", f"there is no upload {upload_id:.40} to {name}")
+        return upload
+
+    def forget(self, upload: Upload) -> None:
+        """End an upload."""
+        self._uploads.pop(upload.id, None)
+        upload.close()
+
+    def close(self) -> None:
+        """End all of them."""
+        for upload in list(self._uploads.values()):
+            self.forget(upload)
+
+    def __len__(self) -> int:
+        return len(self._uploads)
+
+    def _expire(self) -> None:
+        oldest = time.monotonic() - self._seconds
+        for upload in list(self._uploads.values()):
+            if upload.touched < oldest and not upload.lock.locked():
+                self.forget(upload)
