@@ -1,0 +1,388 @@
+"""Applying layers to a root: entries become files (image-spec, layer.md, "Applying Changesets").
+
+The order of operations on one file is chown, extended attributes, chmod, times: chown(2) clears setuid
+and file capabilities, and writing changes the time. Directories get theirs when everything else is done,
+and until then are 0700 and ours, so that nothing in them inherits a group or an access control list.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ocitool.errors import InvalidContent, OciError, UnsafeContent
+from ocitool.unpack import removal, whiteouts
+from ocitool.unpack.entries import Entry, Kind, shown
+from ocitool.unpack.owners import RECORD, Owners, is_refusal
+from ocitool.unpack.root import OPEN_DIRECTORY, Directory, Root
+
+if TYPE_CHECKING:
+    from ocitool.unpack.entries import Archive
+    from ocitool.unpack.tally import Tally
+
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_PRIVATE: Final = 0o600
+_NODES: Final = {Kind.FIFO: stat.S_IFIFO, Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK}
+_IMPLIED: Final = Entry(Kind.DIRECTORY, b"", 0o755, 0, 0, 0, 0)
+"""What a directory gets that no entry describes; its time stays as it is."""
+
+# Labels and seals of the host that made the layer, and the marks of overlay mounts, which would change
+# what a mount of this tree shows.
+_FOREIGN_XATTRS: Final = frozenset(
+    {b"security.selinux", b"security.evm", b"system.nfs4_acl", b"system.nfs4acl", RECORD}
+)
+_FOREIGN_PREFIXES: Final = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What to make of entries that need privilege.
+
+    Attributes:
+        devices: make device nodes; else they are left out and counted.
+    """
+
+    devices: bool
+
+
+class Applier:
+    """Applies layers, from the lowest on, to a root that was empty.
+
+    Call `apply` for each layer and `finish` once at the end.
+    """
+
+    def __init__(self, fd: int, owners: Owners, tally: Tally, policy: Policy) -> None:
+        """Take over the root's file descriptor; `close` closes it."""
+        self._directories: dict[bytes, Entry] = {}
+        self.root = Root(fd, made=self._implied)
+        self._owners = owners
+        self._tally = tally
+        self._policy = policy
+        self._umask = _umask()
+        self._layers = 0
+        self._upper: set[bytes] = set()
+
+    def close(self) -> None:
+        """Close every directory."""
+        self.root.close()
+
+    def apply(self, archive: Archive) -> None:
+        """Apply one layer.
+
+        Raises:
+            InvalidContent: the archive is no layer.
+            UnsafeContent: it tries to leave the root, or exceeds a limit.
+            OciError: the file system refuses, for lack of space for example.
+        """
+        makers = {
+            Kind.FILE: self._file,
+            Kind.DIRECTORY: self._directory,
+            Kind.SYMLINK: self._symlink,
+            Kind.HARDLINK: self._hardlink,
+            Kind.FIFO: self._node,
+            Kind.CHARACTER: self._node,
+            Kind.BLOCK: self._node,
+        }
+        made, upper = self.root.made, self._upper
+        count = 0
+        entry = _IMPLIED
+        try:
+            for entry in archive:
+                count += 1
+                path = entry.path
+                if b".wh." in path and self._whiteout(path):
+                    continue
+                directory, _, name = path.rpartition(b"/")
+                if not name:
+                    self._top(entry)
+                    continue
+                parent = made(directory)
+                makers[entry.kind](entry, parent, name, archive)
+                if self._layers:
+                    upper.add(parent.path + b"/" + name if parent.path else name)
+        except OSError as error:
+            raise OciError(f"{shown(entry.path)} can't be unpacked: {error.strerror}") from error
+        self._tally.entries += count
+        self._layers += 1
+        upper.clear()
+
+    def finish(self) -> None:
+        """Give the directories their owners, modes and times.
+
+        From the deepest up, because a directory's own mode may shut us out.
+        """
+        path = b""
+        try:
+            for path in sorted(self._directories, reverse=True):
+                above, _, name = path.rpartition(b"/")
+                fd = os.open(name or b".", OPEN_DIRECTORY, dir_fd=self.root.made(above).fd)
+                try:
+                    self._describe(fd, self._directories[path])
+                finally:
+                    os.close(fd)
+        except OSError as error:
+            raise OciError(f"{shown(path)} can't be unpacked: {error.strerror}") from error
+
+    # Making things
+
+    def _file(self, entry: Entry, parent: Directory, name: bytes, archive: Archive) -> None:
+        mode = entry.mode
+        owner = self._owners.change(entry.uid, entry.gid)
+        record = self._owners.record(entry.uid, entry.gid)
+        plain = not (owner or record or entry.xattrs or mode & ~0o777 or mode & self._umask)
+        try:
+            fd = os.open(name, _CREATE, mode if plain else _PRIVATE, dir_fd=parent.fd)
+        except FileExistsError:
+            self._replace(parent, name)
+            fd = os.open(name, _CREATE, mode if plain else _PRIVATE, dir_fd=parent.fd)
+        try:
+            if entry.size:
+                self._fill(fd, entry, archive)
+            elif entry.sparse:
+                os.truncate(fd, entry.sparse.size)
+            if not plain:
+                self._own(fd, entry, owner, record)
+                os.fchmod(fd, mode)
+            os.utime(fd, ns=(entry.mtime, entry.mtime))
+        finally:
+            os.close(fd)
+
+    def _fill(self, fd: int, entry: Entry, archive: Archive) -> None:
+        self._tally.bytes += entry.size
+        if entry.sparse:
+            _write_extents(fd, entry, archive)
+            return
+        for piece in archive.body():
+            written = os.write(fd, piece)
+            while written < len(piece):
+                written += os.write(fd, piece[written:])
+
+    def _directory(self, entry: Entry, parent: Directory, name: bytes, _archive: Archive) -> None:
+        path = parent.join(name)
+        # layer.md: "If the entry and the existing path are both directories, then the existing path's
+        # attributes MUST be replaced by those of the entry in the changeset."
+        if path not in self._directories:
+            try:
+                os.mkdir(name, 0o700, dir_fd=parent.fd)
+            except FileExistsError:
+                self._replace(parent, name)
+                os.mkdir(name, 0o700, dir_fd=parent.fd)
+        self._directories[path] = entry
+
+    def _symlink(self, entry: Entry, parent: Directory, name: bytes, _archive: Archive) -> None:
+        try:
+            os.symlink(entry.link, name, dir_fd=parent.fd)
+        except FileExistsError:
+            self._replace(parent, name)
+            os.symlink(entry.link, name, dir_fd=parent.fd)
+        self._describe_by_name(parent, name, entry)
+
+    def _hardlink(self, entry: Entry, parent: Directory, name: bytes, _archive: Archive) -> None:
+        directory, _, target = entry.link.rpartition(b"/")
+        source = self.root.directory(directory)
+        if source is None or not target:
+            raise InvalidContent(
+                f"{shown(entry.path)} is a hard link to {shown(entry.link)}, which is not there"
+            )
+        if parent.join(name) == source.join(target):
+            os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+            return
+        try:
+            _link(source, target, parent, name)
+        except FileExistsError:
+            self._replace(parent, name)
+            # What was in the way may have held the target.
+            source = self.root.directory(directory)
+            if source is not None:
+                _link(source, target, self.root.made(parent.path), name)
+
+    def _node(self, entry: Entry, parent: Directory, name: bytes, _archive: Archive) -> None:
+        if entry.kind is not Kind.FIFO and not self._policy.devices:
+            self._tally.devices += 1
+            self._remove_if_there(parent, name)
+            return
+        mode, device = _NODES[entry.kind] | _PRIVATE, os.makedev(*entry.device)
+        try:
+            os.mknod(name, mode, device, dir_fd=parent.fd)
+        except FileExistsError:
+            self._replace(parent, name)
+            os.mknod(name, mode, device, dir_fd=parent.fd)
+        self._describe_by_name(parent, name, entry)
+
+    def _top(self, entry: Entry) -> None:
+        if entry.kind is not Kind.DIRECTORY:
+            raise UnsafeContent(f"the layer would replace the root itself by a {entry.kind.value}")
+        self._directories[b""] = entry
+
+    # Removing things
+
+    def _whiteout(self, path: bytes) -> bool:
+        """Apply an entry that may be a whiteout; whether it was one."""
+        meaning = whiteouts.meaning(path)
+        if meaning is None:
+            return False
+        # layer.md: "Whiteout files MUST only apply to resources in lower/parent layers."
+        if isinstance(meaning, whiteouts.Whiteout) and self._layers:
+            directory = self.root.directory(meaning.directory)
+            if directory is None:
+                return True
+            if meaning.name:
+                self._remove_if_there(directory, meaning.name, self)
+            else:
+                removal.clear(directory, self)
+                self.root.forget()
+        return True
+
+    def _replace(self, parent: Directory, name: bytes) -> None:
+        """Remove what is in an entry's way.
+
+        layer.md: "In all other cases, the implementation MUST do the semantic equivalent of the following:
+        removing the file path […], recreating the file path". Never written through: it may have a second
+        name, or be a device.
+        """
+        if removal.remove(parent, name, _Replaced(self._directories)):
+            self.root.forget()
+
+    def _remove_if_there(
+        self, parent: Directory, name: bytes, survivors: removal.Survivors | None = None
+    ) -> None:
+        try:
+            if removal.remove(parent, name, survivors or _Replaced(self._directories)):
+                self.root.forget()
+        except FileNotFoundError:
+            return
+
+    def spares(self, path: bytes, /) -> bool:
+        """See `Survivors`: a whiteout spares what its own layer brought."""
+        return path in self._upper
+
+    def removed(self, path: bytes, /) -> None:
+        """See `Survivors`."""
+        self._directories.pop(path, None)
+
+    def emptied(self, path: bytes, /) -> None:
+        """See `Survivors`: the lower directory is hidden, and no entry describes the one that stays."""
+        self._directories[path] = _IMPLIED
+
+    # Describing things
+
+    def _implied(self, path: bytes) -> None:
+        self._directories[path] = _IMPLIED
+
+    def _own(self, fd: int, entry: Entry, owner: tuple[int, int] | None, record: bytes) -> None:
+        if owner:
+            os.chown(fd, *owner)
+        if record:
+            self._set_xattr(fd, RECORD, record)
+        for key, value in entry.xattrs:
+            self._set_xattr(fd, key, value)
+
+    def _describe(self, fd: int, entry: Entry) -> None:
+        """Give an open directory its attributes."""
+        self._own(
+            fd,
+            entry,
+            self._owners.change(entry.uid, entry.gid),
+            self._owners.record(entry.uid, entry.gid),
+        )
+        os.fchmod(fd, entry.mode)
+        if entry is not _IMPLIED:
+            os.utime(fd, ns=(entry.mtime, entry.mtime))
+
+    def _describe_by_name(self, parent: Directory, name: bytes, entry: Entry) -> None:
+        """Give something its attributes that can't be opened, or must not be."""
+        owner = self._owners.change(entry.uid, entry.gid)
+        if owner:
+            os.chown(name, *owner, dir_fd=parent.fd, follow_symlinks=False)
+        record = self._owners.record(entry.uid, entry.gid)
+        if record or entry.xattrs:
+            # The kernel has no call for this yet that takes a directory; the magic link is one.
+            path = b"/proc/self/fd/%d/%s" % (parent.fd, name)
+            for key, value in ((RECORD, record), *entry.xattrs) if record else entry.xattrs:
+                self._set_xattr(path, key, value)
+        if entry.kind is not Kind.SYMLINK:
+            self._chmod_node(parent, name, entry)
+        os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent.fd, follow_symlinks=False)
+
+    def _chmod_node(self, parent: Directory, name: bytes, entry: Entry) -> None:
+        # chmod(2) follows links, and opening a device may do anything: hold it by O_PATH, be sure that it
+        # is what was made, and change that.
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent.fd)
+        try:
+            if stat.S_IFMT(os.fstat(fd).st_mode) != _NODES[entry.kind]:
+                raise UnsafeContent(f"{shown(entry.path)} was replaced while it was being unpacked")
+            os.chmod(b"/proc/self/fd/%d" % fd, entry.mode)  # noqa: PTH101 - a magic link, in bytes
+        finally:
+            os.close(fd)
+
+    def _set_xattr(self, file: int | bytes, key: bytes, value: bytes) -> None:
+        if key != RECORD and (key in _FOREIGN_XATTRS or key.startswith(_FOREIGN_PREFIXES)):
+            self._tally.filtered += 1
+            return
+        try:
+            os.setxattr(file, key, value, follow_symlinks=isinstance(file, int))
+        except OSError as error:
+            if not is_refusal(error):
+                raise
+            self._tally.xattrs += 1
+
+
+class _Replaced:
+    """Spares nothing, and has the directories forgotten."""
+
+    def __init__(self, directories: dict[bytes, Entry]) -> None:
+        self._directories = directories
+
+    def spares(self, _path: bytes, /) -> bool:
+        return False
+
+    def removed(self, path: bytes, /) -> None:
+        self._directories.pop(path, None)
+
+    def emptied(self, path: bytes, /) -> None:
+        """Never called: nothing is spared."""
+
+
+def _link(source: Directory, target: bytes, parent: Directory, name: bytes) -> None:
+    try:
+        # Python 3.14 follows links here unless told not to.
+        os.link(target, name, src_dir_fd=source.fd, dst_dir_fd=parent.fd, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InvalidContent(
+            f"{shown(parent.join(name))} is a hard link to {shown(target)}, which is not there"
+        ) from error
+    except PermissionError as error:
+        raise InvalidContent(
+            f"{shown(parent.join(name))} is a hard link to {shown(target)}, which can't have one"
+        ) from error
+
+
+def _write_extents(fd: int, entry: Entry, archive: Archive) -> None:
+    """Write a body with holes: the end first, so that the rest of the file is one."""
+    if entry.sparse is None:
+        return
+    os.truncate(fd, entry.sparse.size)
+    pieces = iter(archive.body())
+    piece = memoryview(b"")
+    for start, length in entry.sparse.extents:
+        at, end = start, start + length
+        while at < end:
+            if not piece:
+                piece = memoryview(next(pieces))
+            written = os.pwrite(fd, piece[: end - at], at)
+            piece = piece[written:]
+            at += written
+
+
+def _umask() -> int:
+    """The process's umask; asking with umask(2) would change it for every thread meanwhile."""
+    try:
+        status = Path("/proc/self/status").read_text("ascii")
+    except OSError:
+        return 0o777
+    found = re.search(r"^Umask:\s*([0-7]+)$", status, re.MULTILINE)
+    return int(found[1], 8) if found else 0o777

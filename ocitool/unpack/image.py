@@ -1,0 +1,243 @@
+"""Unpacking an image: layers and configuration become a bundle, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ocitool import limits, mediatypes, strictjson
+from ocitool.content import read_config, read_manifest
+from ocitool.errors import InvalidContent, NotFound, OciError, Unsupported
+from ocitool.events import Finished, Planned, Started, ignore
+from ocitool.model import Manifest
+from ocitool.unpack import bundle as bundles
+from ocitool.unpack import layers, volumes
+from ocitool.unpack.apply import Applier, Policy
+from ocitool.unpack.entries import Archive
+from ocitool.unpack.idmap import IdMap
+from ocitool.unpack.owners import Given, Single
+from ocitool.unpack.staging import staged
+from ocitool.unpack.tally import Tally
+from ocitool.unpack.users import Accounts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from ocitool.content import Source
+    from ocitool.digest import Digest
+    from ocitool.events import OnEvent
+    from ocitool.model import Descriptor, ImageConfig
+    from ocitool.streams import Reader
+    from ocitool.unpack.root import Root
+
+_ACCOUNT_BYTES: Final = 4 * limits.MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpackOptions:
+    """How to unpack.
+
+    Attributes:
+        rootless: make a bundle for a user namespace, and do without privilege; None for "unless root".
+        keep_owner: give files the owners that the image names; None for "unless rootless".
+        devices: make device nodes; None for "where owners are kept". Those left out are counted.
+        config_only: write `config.json` alone, from an image whose users are numbers.
+        rootfs_only: write `rootfs` alone.
+        config_template: a runtime configuration that wins over the image's and the defaults'.
+        hostname: the container's host name.
+        env: `NAME=VALUE` to set, or `NAME` to unset, in the process's environment.
+        annotations: annotations to set.
+        hooks: the runtime configuration's hooks.
+        sync: have everything on the disk before the bundle gets its name, so that not even a power cut
+            leaves one that only looks complete.
+        max_bytes: the largest uncompressed size of one layer.
+        max_entries: the largest number of entries of one layer.
+    """
+
+    rootless: bool | None = None
+    keep_owner: bool | None = None
+    devices: bool | None = None
+    config_only: bool = False
+    rootfs_only: bool = False
+    config_template: Path | None = None
+    hostname: str = ""
+    env: Sequence[str] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    hooks: Mapping[str, Any] = field(default_factory=dict)
+    sync: bool = True
+    max_bytes: int = limits.DECOMPRESSED_BYTES
+    max_entries: int = limits.TAR_ENTRIES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpackReport:
+    """What was unpacked, and what of it could not be represented.
+
+    Attributes:
+        bundle: where it is.
+        diff_ids: the layers, each verified, from the lowest on.
+        entries: how many entries were applied.
+        bytes: how many bytes of file content were written.
+        owners: files whose owner is not the one that the image names; it is recorded beside them.
+        devices: device nodes that were left out.
+        xattrs: extended attributes that the file system or the lack of privilege refused.
+        filtered: extended attributes left out because they mean something only to the host that made them.
+        volumes: paths of `Config.Volumes` that got no mount, because the image has files there.
+    """
+
+    bundle: Path
+    diff_ids: tuple[Digest, ...] = ()
+    entries: int = 0
+    bytes: int = 0
+    owners: int = 0
+    devices: int = 0
+    xattrs: int = 0
+    filtered: int = 0
+    volumes: tuple[str, ...] = ()
+
+
+def unpack(
+    source: Source,
+    image: Descriptor,
+    bundle: Path,
+    *,
+    options: UnpackOptions = UnpackOptions(),
+    on_event: OnEvent = ignore,
+) -> UnpackReport:
+    """Make a bundle of an image: `rootfs/` and `config.json`.
+
+    Everything happens in a private directory beside `bundle`, which gets its name when every layer's
+    digest and diff ID have been verified.
+
+    Args:
+        source: where the image is.
+        image: an image manifest's descriptor, not an index's.
+        bundle: the directory to make.
+        options: how.
+        on_event: hears of each layer.
+
+    Raises:
+        Conflict: `bundle` exists.
+        IntegrityError: content is not what its descriptor, or the config's diff ID, promises.
+        InvalidContent: the image, its configuration or a layer is malformed.
+        UnsafeContent: a layer tries to leave the root, or exceeds a limit.
+        Unsupported: it is no image for Linux, or has layers of a kind that can't be unpacked.
+        OciError: the file system refuses.
+    """
+    manifest, config = _documents(source, image)
+    template = _template(options.config_template)
+    rootless = os.geteuid() != 0 if options.rootless is None else options.rootless
+    with staged(bundle, sync=options.sync) as staging:
+        tally = Tally()
+        if options.config_only:
+            accounts, wanted = Accounts(), volumes.Wanted()
+        else:
+            layers.check(manifest.layers, config.diff_ids)
+            with _applier(staging, tally, rootless=rootless, options=options) as applier:
+                _apply(source, manifest, config, applier, options, on_event)
+                accounts = _accounts(applier.root)
+                wanted = volumes.find(config.config.get("Volumes") or {}, applier.root)
+                applier.finish()
+        if not options.rootfs_only:
+            runtime = bundles.runtime_config(
+                config,
+                accounts.find(config.config.get("User") or ""),
+                ids=IdMap.only_me() if rootless else None,
+                volumes=wanted.mounts,
+                edits=_edits(options, template),
+            )
+            (staging / "config.json").write_bytes(bundles.dumps(runtime))
+    return UnpackReport(
+        bundle=bundle,
+        diff_ids=config.diff_ids,
+        entries=tally.entries,
+        bytes=tally.bytes,
+        owners=tally.owners,
+        devices=tally.devices,
+        xattrs=tally.xattrs,
+        filtered=tally.filtered,
+        volumes=wanted.kept,
+    )
+
+
+def _documents(source: Source, image: Descriptor) -> tuple[Manifest, ImageConfig]:
+    manifest = read_manifest(source, image)
+    if not isinstance(manifest, Manifest):
+        raise Unsupported(f"{image.digest} is an index, not an image", hint="choose one of its platforms")
+    if manifest.config.media_type not in mediatypes.CONFIGS:
+        raise Unsupported(f"{image.digest} is an artifact of the type {manifest.kind}, not a container image")
+    config = read_config(source, manifest)
+    if config.platform.os not in {"", "linux"}:
+        raise Unsupported(f"{image.digest} is an image for {config.platform.os}, not for Linux")
+    return manifest, config
+
+
+def _apply(
+    source: Source,
+    manifest: Manifest,
+    config: ImageConfig,
+    applier: Applier,
+    options: UnpackOptions,
+    on_event: OnEvent,
+) -> None:
+    on_event(Planned(manifest.layers))
+    with layers.opened(source, manifest.layers, config.diff_ids, limit=options.max_bytes) as streams:
+        for layer, stream in zip(manifest.layers, streams, strict=True):
+            on_event(Started(layer))
+            try:
+                _apply_layer(applier, stream, options.max_entries)
+            except OciError as error:
+                error.add_note(f"in layer {layer.digest}")
+                raise
+            on_event(Finished(layer, "copied"))
+
+
+def _apply_layer(applier: Applier, stream: Reader, max_entries: int) -> None:
+    try:
+        applier.apply(Archive(stream, max_entries=max_entries))
+    except InvalidContent:
+        # If the bytes are not even those that were promised, that is the error to report.
+        layers.drain(stream)
+        raise
+
+
+@contextmanager
+def _applier(staging: Path, tally: Tally, *, rootless: bool, options: UnpackOptions) -> Iterator[Applier]:
+    keep = not rootless if options.keep_owner is None else options.keep_owner
+    devices = keep if options.devices is None else options.devices
+    rootfs = staging / "rootfs"
+    rootfs.mkdir(0o700)
+    fd = os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    applier = Applier(fd, Given() if keep else Single(tally), tally, Policy(devices=devices))
+    try:
+        yield applier
+    finally:
+        applier.close()
+
+
+def _accounts(root: Root) -> Accounts:
+    passwd, group = (root.read(path, limit=_ACCOUNT_BYTES) for path in (b"etc/passwd", b"etc/group"))
+    return Accounts.parse(passwd or b"", group or b"")
+
+
+def _template(path: Path | None) -> Mapping[str, Any]:
+    if path is None:
+        return {}
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise NotFound(f"the configuration template {path} can't be read: {error.strerror}") from error
+    return strictjson.load_object(raw, f"the configuration template {path}")
+
+
+def _edits(options: UnpackOptions, template: Mapping[str, Any]) -> bundles.Edits:
+    return bundles.Edits(
+        hostname=options.hostname,
+        env=options.env,
+        annotations=options.annotations,
+        hooks=options.hooks,
+        template=template,
+    )

@@ -1,0 +1,156 @@
+"""Removing trees through file descriptors, however deep, whoever renames things meanwhile."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Protocol
+
+from ocitool.errors import UnsafeContent
+from ocitool.unpack.root import OPEN_DIRECTORY
+
+if TYPE_CHECKING:
+    from ocitool.unpack.root import Directory
+
+
+class Survivors(Protocol):
+    """Who decides what a removal spares, and hears what became of the rest."""
+
+    def spares(self, path: bytes, /) -> bool:
+        """Whether what is at this path stays."""
+        ...
+
+    def removed(self, path: bytes, /) -> None:
+        """The directory at this path is gone."""
+        ...
+
+    def emptied(self, path: bytes, /) -> None:
+        """The directory at this path was to go, and stays for the sake of what is in it."""
+        ...
+
+
+class Nobody:
+    """Spares nothing."""
+
+    def spares(self, _path: bytes, /) -> bool:
+        """See `Survivors`."""
+        return False
+
+    def removed(self, _path: bytes, /) -> None:
+        """See `Survivors`."""
+
+    def emptied(self, _path: bytes, /) -> None:
+        """See `Survivors`."""
+
+
+class _Level:
+    """A directory on the way down."""
+
+    __slots__ = ("directories", "identity", "kept", "name", "path")
+
+    def __init__(self, fd: int, name: bytes, path: bytes, survivors: Survivors) -> None:
+        self.name = name
+        self.path = path
+        self.identity = _identity(fd)
+        self.directories: list[bytes] = []
+        self.kept = False
+        with os.scandir(fd) as children:
+            for child in children:
+                self._sort(fd, os.fsencode(child.name), child.is_dir(follow_symlinks=False), survivors)
+
+    def _sort(self, fd: int, name: bytes, is_directory: bool, survivors: Survivors) -> None:  # noqa: FBT001 - internal
+        if is_directory:
+            self.directories.append(name)
+        elif survivors.spares(self.join(name)):
+            self.kept = True
+        else:
+            os.unlink(name, dir_fd=fd)
+
+    def join(self, name: bytes) -> bytes:
+        return self.path + b"/" + name if self.path else name
+
+
+def clear(directory: Directory, survivors: Survivors) -> bool:
+    """Remove everything that a directory holds, but for what is spared.
+
+    Goes down and up with one file descriptor, so that no depth is too great; on the way up it makes sure
+    to arrive in the directory that it came from.
+
+    Returns:
+        Whether the directory is empty now.
+
+    Raises:
+        UnsafeContent: directories were moved meanwhile.
+    """
+    fd = os.open(b".", OPEN_DIRECTORY, dir_fd=directory.fd)
+    try:
+        levels = [_Level(fd, b"", directory.path, survivors)]
+        while True:
+            level = levels[-1]
+            if level.directories:
+                name = level.directories.pop()
+                fd = _move(fd, name)
+                levels.append(_Level(fd, name, level.join(name), survivors))
+                continue
+            levels.pop()
+            if not levels:
+                return not level.kept
+            fd = _move(fd, b"..")
+            if _identity(fd) != levels[-1].identity:
+                raise UnsafeContent("a directory was moved while it was being removed")
+            levels[-1].kept |= _leave(fd, level, survivors)
+    finally:
+        os.close(fd)
+
+
+def remove(parent: Directory, name: bytes, survivors: Survivors) -> bool:
+    """Remove something of whatever type, but for what is spared.
+
+    Returns:
+        Whether it was a directory or a symbolic link, so that paths may lead elsewhere now.
+
+    Raises:
+        FileNotFoundError: there is no such thing.
+    """
+    mode = os.stat(name, dir_fd=parent.fd, follow_symlinks=False).st_mode
+    path = parent.join(name)
+    if not stat.S_ISDIR(mode):
+        if not survivors.spares(path):
+            os.unlink(name, dir_fd=parent.fd)
+        return stat.S_ISLNK(mode)
+    fd = os.open(name, OPEN_DIRECTORY, dir_fd=parent.fd)
+    try:
+        empty = clear(parent._replace(fd=fd, path=path), survivors)
+    finally:
+        os.close(fd)
+    if survivors.spares(path):
+        return True
+    if empty:
+        os.rmdir(name, dir_fd=parent.fd)
+        survivors.removed(path)
+    else:
+        survivors.emptied(path)
+    return True
+
+
+def _leave(fd: int, level: _Level, survivors: Survivors) -> bool:
+    """Remove a directory after what it held; whether it stays."""
+    if survivors.spares(level.path):
+        return True
+    if level.kept:
+        survivors.emptied(level.path)
+        return True
+    os.rmdir(level.name, dir_fd=fd)
+    survivors.removed(level.path)
+    return False
+
+
+def _move(fd: int, name: bytes) -> int:
+    there = os.open(name, OPEN_DIRECTORY, dir_fd=fd)
+    os.close(fd)
+    return there
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino

@@ -1,0 +1,96 @@
+"""A directory that appears under its name when it is complete, and otherwise not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ocitool.errors import Conflict, OciError
+from ocitool.unpack import removal
+from ocitool.unpack.root import OPEN_DIRECTORY, Directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def staged(target: Path, *, sync: bool) -> Iterator[Path]:
+    """Give a private directory beside `target`, and rename it to that when the block has succeeded.
+
+    Only its owner can enter it, then and later: an image's setuid programs are no other user's to run.
+
+    Raises:
+        Conflict: `target` exists.
+        OciError: the file system refuses.
+    """
+    target = Path(os.path.abspath(target))  # noqa: PTH100 - not resolved: the last part must not be a link
+    _check_free(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    except OSError as error:
+        raise OciError(f"no directory can be made beside {target}: {error.strerror}") from error
+    try:
+        _make_plain(staging)
+        yield staging
+        if sync:
+            _sync(staging)
+        _check_free(target)
+        staging.rename(target)
+    except OSError as error:
+        discard(staging)
+        raise OciError(f"{target} can't be written: {error.strerror}") from error
+    except BaseException:
+        discard(staging)
+        raise
+    if sync:
+        _sync_directory(target.parent)
+
+
+def discard(directory: Path) -> None:
+    """Remove a directory and what it holds, as far as we may."""
+    with suppress(OSError):
+        fd = os.open(directory, OPEN_DIRECTORY)
+        try:
+            removal.clear(Directory(fd, b""), removal.Nobody())
+        finally:
+            os.close(fd)
+        directory.rmdir()
+
+
+def _check_free(target: Path) -> None:
+    if target.exists() or target.is_symlink():
+        raise Conflict(f"{target} exists", hint="choose another place, or remove it first")
+
+
+def _make_plain(directory: Path) -> None:
+    """Undo what a directory inherits from the one above: its group, and its access control list."""
+    for attribute in ("system.posix_acl_default", "system.posix_acl_access"):
+        with suppress(OSError):
+            os.removexattr(directory, attribute)
+    directory.chmod(0o700)
+    if directory.stat().st_gid != os.getegid():
+        os.chown(directory, -1, os.getegid())
+
+
+def _sync(directory: Path) -> None:
+    """Have a file system's data on the disk: one call, where fsync(2) would be one for each file."""
+    fd = os.open(directory, OPEN_DIRECTORY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(fd)
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
