@@ -105,10 +105,36 @@ def copy_graph(  # noqa: PLR0913 - as copy
     return selected.root
 
 
-class _Graph:
-    """What a root names: leaves, and manifests with their bytes and what they name."""
+def survey(
+    src: Source,
+    root: Descriptor,
+    *,
+    platforms: Selection = EVERYTHING,
+    referrers: bool = False,
+    jobs: int = JOBS,
+) -> Graph:
+    """Find all content that `copy_graph` with the same arguments would see to, without moving any of it.
 
-    def __init__(self) -> None:
+    Raises:
+        OciError: as `copy`, for what is wrong with manifests.
+    """
+    selected = select(src, root, platforms)
+    with _Workers(jobs, threading.Event()) as workers:
+        return _walk(selected, workers, with_referrers=referrers)
+
+
+class Graph:
+    """What a root names: leaves, and manifests with their bytes and what they name.
+
+    Attributes:
+        root: where it starts; a new descriptor where a selection makes a new index.
+        leaves: the content that names nothing, in the order in which it was found.
+        manifests: the others, with their bytes; the root is the first.
+        children: what each manifest names and may be copied.
+    """
+
+    def __init__(self, root: Descriptor) -> None:
+        self.root = root
         self.leaves: dict[Descriptor, None] = {}
         self.manifests: dict[Descriptor, bytes] = {}
         self.children: dict[Descriptor, list[Descriptor]] = {}
@@ -129,10 +155,10 @@ class _Graph:
         return groups
 
 
-def _walk(selected: Selected, workers: _Workers, *, with_referrers: bool) -> _Graph:
+def _walk(selected: Selected, workers: _Workers, *, with_referrers: bool) -> Graph:
     """Read every manifest under a root, level by level, each level in parallel."""
     src, root = selected.source, selected.root
-    graph = _Graph()
+    graph = Graph(root)
     level, seen, depth = [root], {root.digest}, 0
     while level:
         depth += 1
