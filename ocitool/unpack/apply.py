@@ -381,8 +381,8 @@ def _write_extents(fd: int, entry: Entry, archive: Archive) -> None:
 def _umask() -> int:
     """The process's umask; asking with umask(2) would change it for every thread meanwhile."""
     try:
-        status = Path("/proc/self/status").read_text("ascii")
+        status = Path("/proc/self/status").read_bytes()
     except OSError:
         return 0o777
-    found = re.search(r"^Umask:\s*([0-7]+)$", status, re.MULTILINE)
+    found = re.search(rb"^Umask:\s*([0-7]+)$", status, re.MULTILINE)
     return int(found[1], 8) if found else 0o777

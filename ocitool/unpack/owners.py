@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 RECORD: Final = b"user.rootlesscontainers"
 """Where other rootless tools look for the intended owner: a protocol buffer of two numbers."""
 
+_AS_IT_IS: Final = 0xFFFFFFFF  # the user or the group is root, as it is without a record
+
 
 class Owners(Protocol):
     """Gives files their owner."""
@@ -65,8 +67,7 @@ class Single:
 
 def encode(uid: int, gid: int) -> bytes:
     """The record of an owner: `message Resource { uint32 uid = 1; uint32 gid = 2; }`."""
-    fields = ((0x08, uid), (0x10, gid))
-    return b"".join(bytes([tag]) + _varint(number) for tag, number in fields if number)
+    return b"\x08" + _varint(uid or _AS_IT_IS) + b"\x10" + _varint(gid or _AS_IT_IS)
 
 
 def decode(record: bytes) -> tuple[int, int] | None:
@@ -85,7 +86,8 @@ def decode(record: bytes) -> tuple[int, int] | None:
         if tag not in found:
             return None
         found[tag] = number & 0xFFFFFFFF
-    return found[0x08], found[0x10]
+    uid, gid = (0 if number == _AS_IT_IS else number for number in found.values())
+    return uid, gid
 
 
 def is_refusal(error: OSError) -> bool:
