@@ -5,12 +5,14 @@ Entries are kept as the JSON they were read from, so that what other tools wrote
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ocitool import limits, mediatypes, strictjson
+from ocitool.content import Source, read_verified
 from ocitool.digest import Digest
 from ocitool.errors import InvalidContent, InvalidReference, NotFound, OciError
-from ocitool.model import Descriptor
+from ocitool.model import Descriptor, sniff_media_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,6 +181,22 @@ def digest_of(ref: str) -> Digest | None:
         return Digest.parse(ref)
     except OciError:
         return None
+
+
+def sniff(source: Source, digest: Digest, size: int) -> Descriptor:
+    """The descriptor of content that nothing describes, by looking at it.
+
+    Raises:
+        IntegrityError: it is not what the digest names.
+    """
+    desc = Descriptor("application/octet-stream", digest, size)
+    if size > limits.MANIFEST_BYTES:
+        return desc
+    try:
+        media_type = sniff_media_type(read_verified(source, desc), f"blob {digest}")
+    except InvalidContent:
+        return desc
+    return replace(desc, media_type=media_type)
 
 
 def is_full(ref: str) -> bool:

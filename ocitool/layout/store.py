@@ -12,30 +12,28 @@ import os
 import re
 import threading
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ocitool import limits, strictjson
-from ocitool.content import read_manifest, read_verified
 from ocitool.errors import Conflict, InvalidContent, InvalidReference, NotFound, Unsupported
 from ocitool.layout import files
 from ocitool.layout.blobs import Blobs, PartialFile
-from ocitool.layout.index import IndexJson, digest_of, names, pick, tags
+from ocitool.layout.index import IndexJson, digest_of, pick, sniff, tags
 from ocitool.layout.locks import GC_LOCK, INDEX_LOCK, PRIVATE, Lease, leased, lock
-from ocitool.model import Descriptor, sniff_media_type
+from ocitool.layout.referring import Subjects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ocitool.digest import Digest
+    from ocitool.model import Descriptor
     from ocitool.streams import Reader
 
 INDEX_JSON: Final = "index.json"
 OCI_LAYOUT: Final = "oci-layout"
 # The version that every layout has had since the specification's first release.
 _VERSION: Final = {"imageLayoutVersion": "1.0.0"}
-_BLOB: Final = "application/octet-stream"
 _REPAIR: Final = "`ocitool store check --repair` rebuilds it from the blobs"
 # image-layout.md gives names no grammar. What could mislead a terminal, or who reads lines, is refused.
 _NAME: Final = re.compile(r"[!-~]{0,512}")
@@ -67,7 +65,7 @@ class LayoutStore:
         self._mutex = threading.Lock()
         self._lease: Lease | None = None
         self._prepared = False
-        self._subjects: dict[Digest, Digest | None] = {}
+        self._subjects = Subjects(self)
         self.blobs = Blobs(self._path)
 
     @property
@@ -95,18 +93,8 @@ class LayoutStore:
         return pick(self.entries(), ref, f"the layout {self._path}", self._unlisted)
 
     def _unlisted(self, digest: Digest) -> Descriptor | None:
-        """Content that is there without being a root: part of an image."""
         size = self.blobs.size(digest)
-        if size is None:
-            return None
-        desc = Descriptor(_BLOB, digest, size)
-        if size > limits.MANIFEST_BYTES:
-            return desc
-        try:
-            media_type = sniff_media_type(read_verified(self, desc), f"blob {digest}")
-        except InvalidContent:
-            return desc
-        return replace(desc, media_type=media_type)
+        return None if size is None else sniff(self, digest, size)
 
     @contextmanager
     def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> Iterator[Reader]:
@@ -136,7 +124,7 @@ class LayoutStore:
             return False
         if lease and suspect:
             lease.trust(desc.digest)
-        return not desc.is_manifest or self._subject(desc) is None or desc in self.entries()
+        return not desc.is_manifest or self._subjects.of(desc) is None or desc in self.entries()
 
     def push(self, desc: Descriptor, stream: Reader, /) -> None:
         """See `Store`."""
@@ -160,7 +148,7 @@ class LayoutStore:
                 yield partial
             if partial.committed:
                 lease.trust(desc.digest)
-        if desc.is_manifest and self._subject(desc):
+        if desc.is_manifest and self._subjects.of(desc):
             self._list_referrer(desc)
 
     def tag(self, desc: Descriptor, ref: str, /) -> None:
@@ -198,35 +186,12 @@ class LayoutStore:
 
     def referrers(self, desc: Descriptor, /, artifact_type: str = "") -> list[Descriptor]:
         """See `Referrers`. Those are found that `index.json` lists, directly or under the fallback tag."""
-        entries = self.entries()
-        found = [self._as_referrer(entry) for entry in entries if self._subject(entry) == desc.digest]
-        # distribution-spec, "Referrers Tag Schema": the digest with the colon replaced by a dash names an
-        # index of referrers; some tools keep it in layouts as well.
-        for entry in entries:
-            if f"{desc.digest.algorithm}-{desc.digest.hex}" in names(entry) and entry.is_index:
-                found += read_manifest(self, entry).children
-        return [one for one in dict.fromkeys(found) if artifact_type in {"", one.artifact_type}]
-
-    def _subject(self, desc: Descriptor) -> Digest | None:
-        """What a manifest refers to; remembered, because content does not change."""
-        if not desc.is_manifest:
-            return None
-        if desc.digest not in self._subjects:
-            try:
-                manifest = read_manifest(self, desc)
-            except (NotFound, InvalidContent):
-                return None
-            self._subjects[desc.digest] = manifest.subject.digest if manifest.subject else None
-        return self._subjects[desc.digest]
-
-    def _as_referrer(self, desc: Descriptor) -> Descriptor:
-        manifest = read_manifest(self, desc)
-        return replace(desc, annotations=manifest.annotations, artifact_type=manifest.kind)
+        return self._subjects.referrers(desc, self.entries(), artifact_type)
 
     def _list_referrer(self, desc: Descriptor) -> None:
         if desc not in self.entries():
             with self._edit() as index:
-                index.put(self._as_referrer(desc))
+                index.put(self._subjects.as_referrer(desc))
 
     def tags(self) -> list[str]:
         """See `Lister`: one name per named root, the full one where there are two."""

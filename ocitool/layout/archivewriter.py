@@ -1,0 +1,284 @@
+"""Archives as destinations: one tar file that every tool loads, the same bytes for the same content.
+
+The file is an image layout and what `docker load` reads in one: `index.json` and `manifest.json` come
+first and point to the same blobs.
+
+Nothing is kept twice on the way. What a copy would push here is only noted, with where it is to be had;
+the bytes move when the archive is closed, in one pass and in an order that does not depend on threads.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ocitool import limits, mediatypes, strictjson
+from ocitool.content import Source, open_verified, read_manifest
+from ocitool.errors import Conflict, InvalidReference, NotFound, OciError, Unsupported
+from ocitool.events import Advanced, Finished, OnEvent, Started, ignore
+from ocitool.layout import files
+from ocitool.layout.archive import STREAM
+from ocitool.layout.dockerarchive import MANIFEST_JSON
+from ocitool.layout.index import IndexJson, names, pick, sniff
+from ocitool.layout.referring import Subjects
+from ocitool.model import Descriptor, Manifest, parse_manifest
+from ocitool.platforms import host
+from ocitool.reference import Reference
+from ocitool.selection import choose
+from ocitool.streams import Reader, VerifiedReader, chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO, Self
+
+    from ocitool.digest import Digest
+    from ocitool.layout.archive import ArchiveFormat
+
+_BLOCK: Final = 512
+_RECORD: Final = 20 * _BLOCK
+
+
+class ArchiveWriter:
+    """An archive as a store to write to, once.
+
+    Implements Store, Referrers and Mounter. Used as a context manager: the archive is written at its end, and
+    only if nothing went wrong; the file has its name only when it is whole. Sources have to stay open until
+    then.
+    """
+
+    def __init__(
+        self, path: Path | str, kind: ArchiveFormat = "oci-archive", *, on_event: OnEvent = ignore
+    ) -> None:
+        """Name the archive; nothing is written yet.
+
+        Args:
+            path: the file, or "-" for standard output.
+            kind: `docker-archive` refuses what `docker load` could not use.
+            on_event: is told while the bytes move.
+        """
+        self._path = path
+        self._kind = kind
+        self._on_event = on_event
+        self._small: dict[Digest, bytes] = {}
+        self._noted: dict[Digest, tuple[Descriptor, Source]] = {}
+        self._index = IndexJson()
+        self._subjects = Subjects(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # A copy names what it has copied last, so without a name there is nothing that is whole.
+        if kind is None and self._index.entries:
+            self.write()
+
+    def resolve(self, ref: str, /) -> Descriptor:
+        """See `Source`."""
+        return pick(self._index.entries, ref, f"the archive {self._path}", self._find)
+
+    def _find(self, digest: Digest) -> Descriptor | None:
+        content = self._small.get(digest)
+        if content is not None:
+            return sniff(self, digest, len(content))
+        return self._noted[digest][0] if digest in self._noted else None
+
+    @contextmanager
+    def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> Iterator[Reader]:
+        """See `Source`."""
+        if desc.digest in self._small:
+            yield BytesIO(self._small[desc.digest][offset:])
+        elif desc.digest in self._noted:
+            with self._noted[desc.digest][1].fetch(desc, offset=offset) as reader:
+                yield reader
+        else:
+            raise NotFound(f"{desc.digest} is not in the archive {self._path}")
+
+    def exists(self, desc: Descriptor, /) -> bool:
+        """See `Store`."""
+        return desc.digest in self._small or desc.digest in self._noted
+
+    def push(self, desc: Descriptor, stream: Reader, /) -> None:
+        """See `Store`. Meant for manifests: what is pushed stays in memory.
+
+        Raises:
+            Unsupported: it is too large for that; `mount` takes it.
+        """
+        if desc.size > limits.INDEX_JSON_BYTES:
+            raise Unsupported(f"{desc.digest} has {desc.size} bytes; archives take blobs from their source")
+        content = VerifiedReader(stream, desc.digest, desc.size).read()
+        self._small[desc.digest] = content
+        if desc.is_manifest and parse_manifest(content, desc).subject:
+            self._index.put(self._subjects.as_referrer(desc))
+
+    def mount(self, desc: Descriptor, source: Source, /) -> bool:
+        """See `Mounter`: note where a blob is to be had."""
+        self._noted.setdefault(desc.digest, (desc, source))
+        return True
+
+    def tag(self, desc: Descriptor, ref: str, /) -> None:
+        """See `Store`.
+
+        Raises:
+            NotFound: the content was not pushed.
+            Unsupported: the archive is for `docker load`, and this is no image.
+        """
+        if not self.exists(desc):
+            raise NotFound(f"{desc.digest} is not in the archive {self._path}, so it can't be named {ref}")
+        if self._kind == "docker-archive" and self._image(desc) is None:
+            raise Unsupported(
+                f"{desc.digest} is no image, so it can't be in a docker-archive", hint="use oci-archive"
+            )
+        self._index.put(desc, "" if ref == str(desc.digest) else ref)
+
+    def referrers(self, desc: Descriptor, /, artifact_type: str = "") -> list[Descriptor]:
+        """See `Referrers`."""
+        return self._subjects.referrers(desc, self._index.entries, artifact_type)
+
+    def write(self) -> None:
+        """Write the archive.
+
+        Raises:
+            IntegrityError: a source does not hold what it promised; there is no archive then.
+        """
+        if str(self._path) == STREAM:
+            if sys.stdout.isatty():
+                raise Conflict("an archive is not written to a terminal", hint="redirect standard output")
+            self._write_to(sys.stdout.buffer)
+            return
+        path = Path(self._path)
+        with files.translated(f"archive {path}", path.parent):
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+            try:
+                with temporary.open("xb") as out:
+                    self._write_to(out)
+                    os.fsync(out.fileno())
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            with files.directory(path.parent) as parent:
+                os.fsync(parent)
+
+    def _write_to(self, out: BinaryIO) -> None:
+        tar = _Tar(out)
+        tar.add("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        tar.add("index.json", self._index.dump())
+        if manifest_json := self._manifest_json():
+            tar.add(MANIFEST_JSON, manifest_json)
+        for digest in sorted(self._small):
+            tar.add(_name(digest), self._small[digest])
+        for digest in sorted(self._noted.keys() - self._small.keys()):
+            desc, source = self._noted[digest]
+            self._on_event(Started(desc))
+            with open_verified(source, desc) as reader:
+                tar.add_stream(_name(digest), desc.size, self._reported(desc, reader))
+            self._on_event(Finished(desc, "copied"))
+        tar.end()
+
+    def _reported(self, desc: Descriptor, reader: Reader) -> Iterator[bytes]:
+        for chunk in chunks(reader):
+            self._on_event(Advanced(desc, len(chunk)))
+            yield chunk
+
+    def _manifest_json(self) -> bytes:
+        """What `docker load` starts from: one platform of each image."""
+        images: dict[Descriptor, dict[str, Any]] = {}
+        for root in self._index.entries:
+            manifest = self._image(root)
+            if manifest is None:
+                continue
+            image = images.setdefault(
+                root,
+                {
+                    "Config": _name(manifest.config.digest),
+                    "RepoTags": [],
+                    "Layers": [_name(layer.digest) for layer in manifest.layers],
+                },
+            )
+            image["RepoTags"] += [tag for name in names(root)[-1:] if (tag := _repo_tag(name))]
+        return strictjson.dumps([*images.values()]) if images else b""
+
+    def _image(self, root: Descriptor) -> Manifest | None:
+        """The image that Docker would take of a root."""
+        if not root.is_manifest:
+            return None
+        try:
+            manifest = read_manifest(self, choose(self, root, host()))
+        except NotFound:
+            return None
+        is_image = isinstance(manifest, Manifest) and manifest.config.media_type in mediatypes.CONFIGS
+        return manifest if isinstance(manifest, Manifest) and is_image else None
+
+
+def _repo_tag(name: str) -> str:
+    """A name as Docker takes it; a mere tag names no repository there."""
+    if "/" not in name and ":" not in name:
+        return ""
+    try:
+        reference = Reference.parse(name)
+    except InvalidReference:
+        return ""
+    return "" if reference.digest else reference.tagged
+
+
+def _name(digest: Digest) -> str:
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
+class _Tar:
+    """A tar file that grows: every header depends on name and size alone."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._written = 0
+        self._directories: set[str] = set()
+        self._time = _source_date_epoch()
+
+    def add(self, name: str, content: bytes) -> None:
+        """Add a small file."""
+        self.add_stream(name, len(content), iter([content]))
+
+    def add_stream(self, name: str, size: int, content: Iterator[bytes]) -> None:
+        """Add a file, and the directories that it needs."""
+        directory, _, _ = name.rpartition("/")
+        for end in [i for i, char in enumerate(name) if char == "/"] if directory else []:
+            self._add_directory(name[:end])
+        self._write(self._header(name, size, b"0", 0o644))
+        for chunk in content:
+            self._write(chunk)
+        self._write(bytes(-size % _BLOCK))
+
+    def end(self) -> None:
+        """Mark the end, and fill up the last record as POSIX asks for."""
+        self._write(bytes(2 * _BLOCK))
+        self._write(bytes(-self._written % _RECORD))
+        self._out.flush()
+
+    def _add_directory(self, name: str) -> None:
+        if name not in self._directories:
+            self._directories.add(name)
+            self._write(self._header(name, 0, b"5", 0o755))
+
+    def _header(self, name: str, size: int, kind: bytes, mode: int) -> bytes:
+        import tarfile
+
+        info = tarfile.TarInfo(name)
+        info.size, info.mode, info.mtime, info.type = size, mode, self._time, kind
+        return info.tobuf(tarfile.PAX_FORMAT)
+
+    def _write(self, data: bytes) -> None:
+        self._out.write(data)
+        self._written += len(data)
+
+
+def _source_date_epoch() -> int:
+    """The time that all files get, in seconds; see https://reproducible-builds.org/specs/source-date-epoch/."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "0")
+    if not text.isascii() or not text.isdigit():
+        raise OciError(f"SOURCE_DATE_EPOCH is {text!r}, which is no number of seconds")
+    return int(text)
