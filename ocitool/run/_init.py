@@ -1,0 +1,261 @@
+"""The child: from the first instruction in the new namespaces to the container's program.
+
+It runs in the interpreter that was cloned, so everything that it needs is loaded already; the
+first thing it does is to make every later import fail. After the change of root an import would
+take code from the container's file system and run it with the runtime's privileges (RN-02).
+"""
+
+from __future__ import annotations
+
+import gc
+import posix
+import sys
+
+from ocitool.errors import RunError
+
+from . import hooks, mounts, process, records, rootfs, terminal
+from .kernel import CLOEXEC, CLONE_PARENT, PR_SET_DUMPABLE, PR_SET_PDEATHSIG
+from .namespaces import CGROUP, NETWORK, TIME, USER, join
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from typing import Any, NoReturn
+
+    from .cgroups import Cgroup
+    from .kernel import Kernel
+else:
+    import _signal
+
+_SIGKILL = 9
+_SIOCSIFFLAGS = 0x8914
+
+
+class Job:
+    """Everything that the child needs; made by the parent before it clones.
+
+    Attributes:
+        kernel: the kernel.
+        process: the `process` to become.
+        entry: what `process.finish` needs.
+        new: flags of the namespaces that the clone makes.
+        joined: open namespaces to enter first, by flag.
+        time_offsets: text for timens_offsets, or "" (then there is no new time namespace).
+        entrances: descriptors by which the version 1 cgroups are entered.
+        go: the parent's pipe to us: one byte when the id maps are written and the hooks have run.
+        terminal: whether a pseudo-terminal is wanted; `console` is the socket it is sent to.
+        container: the container to set up, or None for a further process in a running one.
+    """
+
+    def __init__(self, kernel: Kernel, wanted: dict[str, Any], entry: process.Entry) -> None:
+        self.kernel = kernel
+        self.process = wanted
+        self.entry = entry
+        self.new = 0
+        self.joined: dict[int, int] = {}
+        self.time_offsets = ""
+        self.entrances: list[int] = []
+        self.go = -1
+        self.new_cgroup_namespace = False
+        self.console: Any = None
+        self.container: Container | None = None
+
+
+class Container:
+    """What the set-up of a new container needs.
+
+    Attributes:
+        config: the whole config.json.
+        bundle, rootfs: absolute paths.
+        state: the state for hooks that run in the container's namespaces.
+        cgroup: the container's cgroup.
+        trees: mounts that the parent has opened, by position.
+        pivot: whether to use pivot_root.
+        waits: descriptors of the `go` and `err` pipes, or () to go on at once.
+        overlay: what to mount as the root first, or None.
+    """
+
+    def __init__(self, config: dict[str, Any], bundle: str, rootfs_path: str) -> None:
+        self.config = config
+        self.bundle = bundle
+        self.rootfs = rootfs_path
+        self.state: dict[str, Any] = {}
+        self.cgroup: Cgroup | None = None
+        self.trees: dict[int, int] = {}
+        self.pivot = True
+        self.waits: tuple[int, int] | tuple[()] = ()
+        self.mounts_rootfs: Any = None
+        self.userns = False
+
+
+def become(job: Job) -> NoReturn:
+    """Do everything, and never return: what goes wrong is reported to the parent."""
+    try:
+        _leave_the_host()
+        _become(job)
+    except BaseException as exc:  # noqa: BLE001 - nothing may escape into the parent's code
+        records.write(job.entry.report, records.failure(exc))
+    posix._exit(1)
+
+
+def stage(job: Job, cgroup: int, answer: int) -> NoReturn:
+    """Enter existing namespaces, clone the real child as a sibling, and tell its number.
+
+    A process cannot move itself into a pid namespace, only its children; and a child cannot enter
+    namespaces that the rights of its new user namespace do not cover.
+    """
+    kernel = job.kernel
+    try:
+        kernel.prctl(PR_SET_PDEATHSIG, _SIGKILL)
+        join(kernel, job.joined)
+        if job.time_offsets:
+            kernel.unshare(TIME)
+            process.write_proc(kernel, job.entry.proc, "self/timens_offsets", job.time_offsets)
+        pid = kernel.clone(job.new | CLONE_PARENT, cgroup)
+        if pid == 0:
+            become(job)
+        posix.write(answer, b"%d" % pid)
+        posix._exit(0)
+    except BaseException as exc:  # noqa: BLE001 - as above
+        records.write(job.entry.report, records.failure(exc))
+    posix._exit(1)
+
+
+def _leave_the_host() -> None:
+    gc.disable()
+    sys.path[:] = []
+    sys.meta_path[:] = []
+    sys.path_hooks[:] = []
+    sys.path_importer_cache.clear()
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+
+
+def _become(job: Job) -> None:
+    kernel, report = job.kernel, job.entry.report
+    # Until the container is complete, it dies with its runtime.
+    kernel.prctl(PR_SET_PDEATHSIG, _SIGKILL)
+    for fd in job.entrances:
+        posix.write(fd, b"0")
+    if job.go >= 0:
+        records.write(report, records.JOINED)
+        if posix.read(job.go, 1) != b"g":
+            posix._exit(1)
+    # Nobody traces us, or reads our descriptors or memory, from here to the program (RN-18).
+    kernel.prctl(PR_SET_DUMPABLE, 0)
+    if job.new & USER or USER in job.joined:
+        _become_root_inside(kernel, job)
+    if job.new_cgroup_namespace:
+        kernel.unshare(CGROUP)
+    if job.container is not None:
+        _set_up(job, job.container)
+    else:
+        posix.setsid()
+        if job.console is not None:
+            terminal.give_at(kernel, job.console, job.process)
+    process.finish(kernel, job.process, job.entry)
+
+
+def _become_root_inside(kernel: Kernel, job: Job) -> None:
+    if process.groups_denied(kernel, job.entry.proc):
+        kernel.set_ids(0, 0, None)
+    else:
+        kernel.set_ids(0, 0, [])
+    # A change of user clears the signal that ends us with the runtime.
+    kernel.prctl(PR_SET_PDEATHSIG, _SIGKILL)
+
+
+def _set_up(job: Job, container: Container) -> None:
+    kernel, config = job.kernel, container.config
+    linux = config.get("linux") or {}
+    posix.setsid()
+    posix.umask(0)
+    _set_names(kernel, config)
+    root = _fill_root(job, container, linux)
+    hooks.run((config.get("hooks") or {}).get("createContainer") or [], container.state, "createContainer")
+    _write_sysctls(job, linux.get("sysctl") or {})
+    if container.pivot:
+        rootfs.change_root(kernel, root)
+    else:
+        rootfs.change_root_by_moving(kernel, root)
+    rootfs.finish_root(
+        kernel, linux.get("rootfsPropagation") or "", readonly=bool(config["root"].get("readonly"))
+    )
+    if job.new & NETWORK:
+        _loopback_up(kernel)
+    if job.process:
+        process.find_program_early(job.process)
+    _wait_for_start(job, container)
+    hooks.run(
+        (config.get("hooks") or {}).get("startContainer") or [],
+        {**container.state, "status": "created"},
+        "startContainer",
+    )
+
+
+def _set_names(kernel: Kernel, config: dict[str, Any]) -> None:
+    if config.get("hostname"):
+        kernel.hostname(config["hostname"])
+    if config.get("domainname"):
+        kernel.domainname(config["domainname"])
+
+
+def _fill_root(job: Job, container: Container, linux: dict[str, Any]) -> int:
+    """Make the whole tree below the root's descriptor, before the host's is let go."""
+    kernel, config = job.kernel, container.config
+    rootfs.detach_from_host(kernel, linux.get("rootfsPropagation") or "")
+    null = rootfs.open_null(kernel)
+    if container.mounts_rootfs is not None:
+        container.mounts_rootfs(kernel)
+    root = rootfs.enter_root(kernel, container.rootfs)
+    around = mounts.Surroundings(kernel, root, container.bundle)
+    around.userns = container.userns
+    around.gid_mappings = linux.get("gidMappings") or []
+    around.trees = container.trees
+    around.label = linux.get("mountLabel") or ""
+    around.cgroup = container.cgroup
+    entries = config.get("mounts") or []
+    mounts.mount_all(around, entries)
+    if not mounts.binds_dev(entries):
+        rootfs.make_devices(kernel, root, linux.get("devices") or [], bind=container.userns)
+    if job.console is not None:
+        terminal.give(kernel, root, job.console, job.process)
+    rootfs.freeze(kernel, root, linux.get("readonlyPaths") or [])
+    rootfs.hide(kernel, root, linux.get("maskedPaths") or [], null)
+    posix.close(null)
+    return root
+
+
+def _write_sysctls(job: Job, sysctls: dict[str, str]) -> None:
+    for key, value in sysctls.items():
+        # "net.ipv4.conf.eth0/1.forwarding" names the interface "eth0.1": the two characters change places.
+        path = key if "/" in key and "." not in key.partition("/")[0] else key.translate({46: "/", 47: "."})
+        try:
+            process.write_proc(job.kernel, job.entry.proc, f"sys/{path}", value)
+        except OSError as exc:
+            raise RunError(f"sysctl {key}: {exc.strerror}") from exc
+
+
+def _loopback_up(kernel: Kernel) -> None:
+    """Set the loopback interface up: the one thing of a network that every program expects."""
+    fd = kernel.call("socket", 2, 2 | CLOEXEC, 0)  # AF_INET, SOCK_DGRAM
+    try:
+        # struct ifreq: a name of 16 bytes, then the flags IFF_UP | IFF_RUNNING.
+        kernel.call("ioctl", fd, _SIOCSIFFLAGS, bytearray(b"lo".ljust(16, b"\0") + b"\x41\0" + bytes(22)))
+    finally:
+        posix.close(fd)
+
+
+def _wait_for_start(job: Job, container: Container) -> None:
+    """Tell that the container is created; where `start` is a command of its own, wait for it."""
+    records.write(job.entry.report, records.READY)
+    if not container.waits:
+        return
+    go, err = container.waits
+    # From here on the container lives without its runtime.
+    job.kernel.prctl(PR_SET_PDEATHSIG, 0)
+    posix.close(job.entry.report)
+    job.entry.report = err
+    posix.read(go, 1)
+    posix.close(go)

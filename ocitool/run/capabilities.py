@@ -1,0 +1,100 @@
+"""Capabilities: the five sets of a process (config.md, "Linux Process")."""
+
+from __future__ import annotations
+
+from .kernel import PR_CAP_AMBIENT, PR_CAPBSET_DROP
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .kernel import Kernel
+
+# In the order of their numbers (capability.h).
+NAMES = (
+    "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL CAP_SETGID CAP_SETUID"
+    " CAP_SETPCAP CAP_LINUX_IMMUTABLE CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_ADMIN CAP_NET_RAW"
+    " CAP_IPC_LOCK CAP_IPC_OWNER CAP_SYS_MODULE CAP_SYS_RAWIO CAP_SYS_CHROOT CAP_SYS_PTRACE CAP_SYS_PACCT"
+    " CAP_SYS_ADMIN CAP_SYS_BOOT CAP_SYS_NICE CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_MKNOD"
+    " CAP_LEASE CAP_AUDIT_WRITE CAP_AUDIT_CONTROL CAP_SETFCAP CAP_MAC_OVERRIDE CAP_MAC_ADMIN CAP_SYSLOG"
+    " CAP_WAKE_ALARM CAP_BLOCK_SUSPEND CAP_AUDIT_READ CAP_PERFMON CAP_BPF CAP_CHECKPOINT_RESTORE"
+).split()
+# What an engine gives to a container that asks for nothing.
+DEFAULT = (
+    "CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+)  # fmt: skip
+_NUMBERS = {name: number for number, name in enumerate(NAMES)}
+_AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 2, 4
+
+
+class Sets:
+    """The five sets as bit masks; all empty where config.json has no `capabilities`."""
+
+    def __init__(self, capabilities: dict[str, list[str]] | None, warn: Callable[[str], None]) -> None:
+        given = capabilities or {}
+        self.bounding = mask(given.get("bounding"), warn)
+        self.effective = mask(given.get("effective"), warn)
+        self.permitted = mask(given.get("permitted"), warn)
+        self.inheritable = mask(given.get("inheritable"), warn)
+        self.ambient = mask(given.get("ambient"), warn)
+
+
+def mask(names: list[str] | None, warn: Callable[[str], None]) -> int:
+    """Names to a bit mask.
+
+    "Any value which cannot be mapped to a relevant kernel interface, or cannot be granted otherwise
+    MUST be logged as a warning by the runtime."
+    """
+    bits = 0
+    for name in names or []:
+        number = _NUMBERS.get(name)
+        if number is None:
+            warn(f"capability {name} is not known and was left out")
+        else:
+            bits |= 1 << number
+    return bits
+
+
+def drop_bounding(kernel: Kernel, wanted: int) -> None:
+    """Take everything else out of the bounding set; needs CAP_SETPCAP, so it comes first."""
+    for number in range(64):
+        if wanted >> number & 1:
+            continue
+        try:
+            kernel.prctl(PR_CAPBSET_DROP, number)
+        except OSError:
+            if number < len(NAMES):
+                raise
+            return  # past the last capability of this kernel
+
+
+def apply(kernel: Kernel, sets: Sets, warn: Callable[[str], None]) -> None:
+    """Set effective, permitted, inheritable and ambient sets; what we do not hold is left out with a warning."""
+    _, held, _ = kernel.capget()
+    missing = (sets.permitted | sets.effective) & ~held
+    if missing:
+        warn("capabilities not held by the runtime were left out: " + ", ".join(names_of(missing)))
+    permitted = sets.permitted & held
+    kernel.capset(sets.effective & permitted, permitted, sets.inheritable & (held | permitted))
+    kernel.prctl(PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL)
+    # The kernel raises only what is both permitted and inheritable.
+    for number in range(len(NAMES)):
+        if (sets.ambient & permitted & sets.inheritable) >> number & 1:
+            kernel.prctl(PR_CAP_AMBIENT, _AMBIENT_RAISE, number)
+
+
+def names_of(bits: int) -> list[str]:
+    """The names of the bits of a mask; a bit without a name by its number."""
+    return [
+        NAMES[number] if number < len(NAMES) else f"capability {number}"
+        for number in range(bits.bit_length())
+        if bits >> number & 1
+    ]
+
+
+def process_sets(process: dict[str, Any], warn: Callable[[str], None]) -> Sets:
+    """The sets of `process.capabilities`."""
+    return Sets(process.get("capabilities"), warn)

@@ -1,0 +1,472 @@
+"""The command line of `ocitool-runtime`: runc's, so that engines can call it.
+
+Parsed by hand, because `argparse` alone takes as long to load as a container takes to start.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ocitool.errors import Conflict, OciError, RunError, Unsupported
+
+from . import jsonfast
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from .runtime import Runtime, Settings
+else:
+    import _signal
+
+
+class UsageError(OciError):
+    """The command line is wrong."""
+
+    exit_code = 2
+
+
+# Options by command: those that take a value, and those that do not. "" stands for the global ones.
+_STARTING = ("bundle b", "console-socket", "pid-file", "preserve-fds", "config f", "pidfd-socket")
+_VALUES = {
+    "": ("root", "log", "log-format", "rootless", "cgroup-manager", "criu", "message-fd"),
+    "create": _STARTING,
+    "run": (*_STARTING, "overlay"),
+    "exec": (
+        "process p", "console-socket", "pid-file", "preserve-fds", "cwd", "env e", "user u", "additional-gids g",
+        "apparmor", "process-label", "cap c", "cgroup", "pidfd-socket",
+    ),
+    "list": ("format f",),
+    "ps": ("format f",),
+    "spec": ("bundle b",),
+    "update": (
+        "resources r", "memory", "memory-swap", "memory-reservation", "cpu-quota", "cpu-period", "cpu-share",
+        "cpuset-cpus", "cpuset-mems", "pids-limit",
+    ),
+    "events": ("interval",),
+    "kill": ("signal s",),
+}  # fmt: skip
+_FLAGS = {
+    "": ("debug", "systemd-cgroup", "version v", "help h"),
+    "create": ("no-pivot", "no-new-keyring", "no-subreaper"),
+    "run": ("no-pivot", "no-new-keyring", "no-subreaper", "detach d", "keep"),
+    "exec": ("detach d", "tty t", "no-new-privs", "ignore-paused", "no-subreaper"),
+    "list": ("quiet q",),
+    "spec": ("rootless",),
+    "delete": ("force f",),
+    "kill": ("all a",),
+    "events": ("stats",),
+}
+
+
+class Arguments:
+    """Options and operands of one command.
+
+    Attributes:
+        values: options with a value, the last one counts; `lists` has all of them.
+        flags: options without.
+        operands: the rest.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.lists: dict[str, list[str]] = {}
+        self.flags: set[str] = set()
+        self.operands: list[str] = []
+
+
+def _names(entries: tuple[str, ...]) -> dict[str, str]:
+    """Every spelling of an option, to its long name."""
+    return {spelling: entry.split()[0] for entry in entries for spelling in entry.split()}
+
+
+def parse(
+    words: list[str], command: str, *, operands_end_options: bool = False
+) -> tuple[Arguments, list[str]]:
+    """Take options, "--name value", "--name=value", "-n value", up to "--" or to an operand.
+
+    Args:
+        words: the command line.
+        command: whose options to know; "" for those before the command.
+        operands_end_options: stop at the first operand and return the rest, for what follows it
+            belongs to something else.
+
+    Raises:
+        UsageError: an option is not known, or lacks its value.
+    """
+    values, flags = _names(_VALUES.get(command, ())), _names(_FLAGS.get(command, ()))
+    found = Arguments()
+    at = 0
+    while at < len(words):
+        word = words[at]
+        at += 1
+        if word == "--":
+            found.operands += words[at:]
+            return found, []
+        if not word.startswith("-") or word == "-":
+            if operands_end_options:
+                return found, words[at - 1 :]
+            found.operands.append(word)
+            continue
+        name, has_value, value = word.lstrip("-").partition("=")
+        if name in flags:
+            if value.lower() not in ("false", "0"):
+                found.flags.add(flags[name])
+            continue
+        if name not in values:
+            raise UsageError(f"{command or 'ocitool-runtime'}: unknown option {word}")
+        if not has_value:
+            if at == len(words):
+                raise UsageError(f"{command or 'ocitool-runtime'}: {word} needs a value")
+            value = words[at]
+            at += 1
+        found.values[values[name]] = value
+        found.lists.setdefault(values[name], []).append(value)
+    return found, []
+
+
+def run(words: list[str]) -> NoReturn:
+    """Do what a command line says, and end the process."""
+    log = Log()
+    try:
+        code = _dispatch(words, log)
+    except OciError as exc:
+        log.failure(exc)
+        code = exc.exit_code
+    except OSError as exc:
+        log.failure(RunError(f"{exc.filename or 'runtime'}: {exc.strerror}"))
+        code = 125
+    posix._exit(code)
+
+
+class Log:
+    """Where warnings and errors go: standard error, and the engine's log file.
+
+    With `fd` (`--message-fd`) they go to a pipe of our own library instead, as one JSON document a line.
+    """
+
+    def __init__(self) -> None:
+        self.path = ""
+        self.as_json = False
+        self.fd = -1
+
+    def warn(self, message: str) -> None:
+        """Report what is not an error."""
+        if self.fd >= 0:
+            _print(self.fd, jsonfast.dumps({"level": "warning", "msg": message}) + "\n")
+        else:
+            self._write("warning", message)
+
+    def failure(self, exc: OciError) -> None:
+        """Report the error that ends the process."""
+        if self.fd >= 0:
+            fields = {"type": type(exc).__name__, "msg": exc.message, "hint": exc.hint, "code": exc.exit_code}
+            _print(self.fd, jsonfast.dumps({"level": "error", **fields}) + "\n")
+            return
+        message = f"{exc.message} ({exc.hint})" if exc.hint else exc.message
+        self._write("error", message)
+
+    def _write(self, level: str, message: str) -> None:
+        if self.path:
+            import time
+
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            line = (
+                jsonfast.dumps({"level": level, "msg": message, "time": now})
+                if self.as_json
+                else f'time="{now}" level={level} msg={jsonfast.dumps(message)}'
+            )
+            try:
+                flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC
+                fd = posix.open(self.path, flags, 0o644)
+                posix.write(fd, line.encode() + b"\n")
+                posix.close(fd)
+            except OSError:
+                pass  # the message is on standard error all the same
+        _print(2, f"ocitool-runtime: {'warning: ' if level == 'warning' else ''}{message}\n")
+
+
+def _print(fd: int, text: str) -> None:
+    data = text.encode("utf-8", "surrogateescape")
+    try:
+        while data:
+            data = data[posix.write(fd, data) :]
+    except OSError:
+        return
+
+
+def _dispatch(words: list[str], log: Log) -> int:
+    options, rest = parse(words, "", operands_end_options=True)
+    log.path = options.values.get("log", "")
+    log.fd = _number(options, "message-fd", -1)
+    log.as_json = options.values.get("log-format", "text") == "json"
+    if "version" in options.flags:
+        return _version()
+    if not rest or "help" in options.flags or rest[0] == "help":
+        _print(
+            1,
+            "usage: ocitool-runtime [--root DIR] COMMAND ...\ncommands: "
+            + " ".join(sorted(_COMMANDS))
+            + "\n",
+        )
+        return 0
+    if rest[0] not in _COMMANDS:
+        raise UsageError(f"unknown command {rest[0]!r}", hint="one of " + ", ".join(sorted(_COMMANDS)))
+    if "systemd-cgroup" in options.flags:
+        raise Unsupported(
+            "cgroups managed by systemd are not supported",
+            hint="use the cgroupfs manager (--cgroup-manager cgroupfs)",
+        )
+    from .runtime import Runtime
+
+    arguments, _ = _parse_command(rest[1:], rest[0])
+    runtime = Runtime(options.values.get("root"), warn=log.warn)
+    return _COMMANDS[rest[0]](runtime, arguments)
+
+
+def _parse_command(words: list[str], command: str) -> tuple[Arguments, list[str]]:
+    if command != "exec":
+        return parse(words, command)
+    # What follows the id is the program's own command line.
+    found, rest = parse(words, command, operands_end_options=True)
+    if rest[1:2] == ["--"]:
+        del rest[1]
+    found.operands += rest
+    return found, []
+
+
+def _version() -> int:
+    from ocitool import __version__
+
+    from .spec import VERSION
+
+    _print(1, f"ocitool-runtime version {__version__}\ncommit: {__version__}\nspec: {VERSION}\n")
+    return 0
+
+
+def _id(arguments: Arguments) -> str:
+    # "This operation MUST generate an error if it is not provided the ID of a container."
+    if not arguments.operands or not arguments.operands[0]:
+        raise UsageError("a container id is needed")
+    return arguments.operands[0]
+
+
+def _number(arguments: Arguments, name: str, default: int) -> int:
+    text = arguments.values.get(name)
+    if text is None:
+        return default
+    try:
+        return int(text)
+    except ValueError as exc:
+        raise UsageError(f"--{name} {text!r} is not a number") from exc
+
+
+def _settings(arguments: Arguments) -> Settings:
+    from .runtime import Settings
+
+    settings = Settings(arguments.values.get("bundle", "."))
+    settings.console_socket = arguments.values.get("console-socket", "")
+    settings.pid_file = arguments.values.get("pid-file", "")
+    settings.preserve = _number(arguments, "preserve-fds", 0)
+    settings.pivot = "no-pivot" not in arguments.flags
+    settings.keyring = "no-new-keyring" not in arguments.flags
+    settings.subreaper = "no-subreaper" not in arguments.flags
+    settings.detach = "detach" in arguments.flags
+    settings.keep = "keep" in arguments.flags
+    return settings
+
+
+def _create(runtime: Runtime, arguments: Arguments) -> int:
+    settings = _settings(arguments)
+    _keep_descriptors(runtime, settings)
+    runtime.create(_id(arguments), settings)
+    return 0
+
+
+def _keep_descriptors(runtime: Runtime, settings: Settings) -> None:
+    from .runtime import forget_descriptors
+
+    forget_descriptors(runtime.kernel, settings.preserve)
+
+
+def _start(runtime: Runtime, arguments: Arguments) -> int:
+    runtime.start(_id(arguments))
+    return 0
+
+
+def _run(runtime: Runtime, arguments: Arguments) -> int:
+    settings = _settings(arguments)
+    _keep_descriptors(runtime, settings)
+    if "overlay" in arguments.values:
+        from .overlay import Overlay
+
+        layers = Overlay.load(jsonfast.loads(arguments.values["overlay"].encode(), "--overlay"))
+        settings.prepare_root = layers.mount
+    return runtime.run(_id(arguments), settings)
+
+
+def _state(runtime: Runtime, arguments: Arguments) -> int:
+    _print(1, jsonfast.dumps(runtime.state(_id(arguments))) + "\n")
+    return 0
+
+
+def _delete(runtime: Runtime, arguments: Arguments) -> int:
+    runtime.delete(_id(arguments), force="force" in arguments.flags)
+    return 0
+
+
+def signal_number(text: str) -> int:
+    """A signal by number, or by name with or without "SIG".
+
+    Raises:
+        UsageError: there is no such signal.
+    """
+    if text.isascii() and text.isdigit() and int(text) <= 64:
+        return int(text)
+    number = getattr(_signal, "SIG" + text.upper().removeprefix("SIG"), None)
+    if type(number) is not int:
+        raise UsageError(f"{text!r} is not a signal")
+    return number
+
+
+def _kill(runtime: Runtime, arguments: Arguments) -> int:
+    container_id = _id(arguments)
+    text = arguments.values.get("signal") or (arguments.operands[1:] or ["TERM"])[0]
+    runtime.kill(container_id, signal_number(text), everyone="all" in arguments.flags)
+    return 0
+
+
+def _list(runtime: Runtime, arguments: Arguments) -> int:
+    states = runtime.list()
+    if "quiet" in arguments.flags:
+        _print(1, "".join(f"{state['id']}\n" for state in states))
+    elif arguments.values.get("format") == "json":
+        _print(1, jsonfast.dumps(states) + "\n")
+    else:
+        columns = ("id", "pid", "status", "bundle", "created", "owner")
+        _print(
+            1,
+            _table(
+                [
+                    [name.upper() for name in columns],
+                    *[[str(state[name]) for name in columns] for state in states],
+                ]
+            ),
+        )
+    return 0
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _ps(runtime: Runtime, arguments: Arguments) -> int:
+    pids = runtime.processes(_id(arguments))
+    if arguments.values.get("format") == "json":
+        _print(1, jsonfast.dumps(pids) + "\n")
+    else:
+        from .looking import process_table
+
+        _print(1, _table(process_table(pids)))
+    return 0
+
+
+def _pause(runtime: Runtime, arguments: Arguments) -> int:
+    runtime.pause(_id(arguments), frozen=True)
+    return 0
+
+
+def _resume(runtime: Runtime, arguments: Arguments) -> int:
+    runtime.pause(_id(arguments), frozen=False)
+    return 0
+
+
+def _exec(runtime: Runtime, arguments: Arguments) -> int:
+    from .entering import process_from
+
+    settings = _settings(arguments)
+    _keep_descriptors(runtime, settings)
+    container_id = _id(arguments)
+    wanted = process_from(runtime, container_id, arguments)
+    return runtime.execute(container_id, wanted, settings)
+
+
+def _update(runtime: Runtime, arguments: Arguments) -> int:
+    from .looking import resources_from
+
+    runtime.update(_id(arguments), resources_from(arguments))
+    return 0
+
+
+def _events(runtime: Runtime, arguments: Arguments) -> int:
+    import time
+
+    from .looking import seconds
+
+    container_id = _id(arguments)
+    interval = seconds(arguments.values.get("interval", "5s"))
+    while True:
+        _print(
+            1,
+            jsonfast.dumps({"type": "stats", "id": container_id, "data": runtime.stats(container_id)}) + "\n",
+        )
+        if "stats" in arguments.flags:
+            return 0
+        time.sleep(interval)
+        if runtime.state(container_id)["status"] == "stopped":
+            return 0
+
+
+def _spec(_: Runtime, arguments: Arguments) -> int:
+    from .defaults import config
+
+    path = f"{arguments.values.get('bundle', '.')}/config.json"
+    import json
+
+    text = json.dumps(config(rootless="rootless" in arguments.flags), indent="\t") + "\n"
+    try:
+        fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
+    except FileExistsError as exc:
+        raise Conflict(f"{path} exists already") from exc
+    posix.write(fd, text.encode())
+    posix.close(fd)
+    return 0
+
+
+def _features(_runtime: Runtime, _arguments: Arguments) -> int:
+    from .features import document
+
+    _print(1, jsonfast.dumps(document()) + "\n")
+    return 0
+
+
+def _checkpoint(_runtime: Runtime, _arguments: Arguments) -> int:
+    raise Unsupported("checkpoint and restore are not supported by this runtime")
+
+
+_COMMANDS: dict[str, Callable[[Runtime, Any], int]] = {
+    "checkpoint": _checkpoint,
+    "create": _create,
+    "delete": _delete,
+    "events": _events,
+    "exec": _exec,
+    "features": _features,
+    "kill": _kill,
+    "list": _list,
+    "pause": _pause,
+    "ps": _ps,
+    "restore": _checkpoint,
+    "resume": _resume,
+    "run": _run,
+    "spec": _spec,
+    "start": _start,
+    "state": _state,
+    "update": _update,
+}

@@ -1,0 +1,81 @@
+"""JSON without the start-up cost of `json`, which loads `re`.
+
+The C scanner and string encoder of the standard library do the work. Where a document is wrong, the
+slow module is loaded for the sake of its better message.
+"""
+
+from __future__ import annotations
+
+import _json
+
+from ocitool.errors import InvalidContent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class _Context:
+    """What the C scanner reads its settings from."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    memo: dict[str, str] = {}  # noqa: RUF012 - the scanner clears it after each document
+
+    @staticmethod
+    def parse_constant(name: str) -> Any:
+        raise ValueError(name)
+
+
+_scan = _json.make_scanner(_Context())  # type: ignore[arg-type]  # it asks for attributes, not for a class
+_quote = _json.encode_basestring_ascii
+_SPACE = " \t\r\n"
+
+
+def loads(data: bytes, what: str) -> Any:
+    """Parse one UTF-8 JSON document.
+
+    Args:
+        data: the document.
+        what: what it is, for the message.
+
+    Raises:
+        InvalidContent: it is not JSON, or not UTF-8.
+    """
+    try:
+        text = data.decode()
+        start = len(text) - len(text.lstrip(_SPACE))
+        value, end = _scan(text, start)
+        if text[end:].strip(_SPACE):
+            raise ValueError(end)
+    except (ValueError, StopIteration, RecursionError) as exc:
+        raise InvalidContent(f"{what} is not valid JSON{_reason(data)}") from exc
+    return value
+
+
+def _reason(data: bytes) -> str:
+    import json
+
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        return f": {exc}"
+    return ""
+
+
+def dumps(value: Any) -> str:
+    """Write `value` (dicts with string keys, lists, strings, numbers, booleans, None) as JSON."""
+    if isinstance(value, str):
+        return _quote(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "{" + ",".join([f"{_quote(key)}:{dumps(item)}" for key, item in value.items()]) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join([dumps(item) for item in value]) + "]"
+    return repr(value)

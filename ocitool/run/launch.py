@@ -1,0 +1,143 @@
+"""Running a bundle from a process that has threads, locks and an event loop of its own.
+
+Such a process must not be cloned. A clean interpreter is started instead, which knows nothing but
+this package and costs a few milliseconds; its standard streams are ours.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import contextmanager
+
+from ocitool.errors import OciError, RunError
+
+from . import jsonfast
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from .overlay import Overlay
+
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+
+
+def run_bundle(
+    bundle: str,
+    *,
+    container_id: str | None = None,
+    root: str | None = None,
+    overlay: Overlay | None = None,
+    keep: bool = False,
+    pid_file: str | None = None,
+    on_warning: Callable[[str], None] | None = None,
+) -> int:
+    """Run a bundle in the foreground.
+
+    Standard input, output and error are passed through; signals are forwarded; with
+    `process.terminal` this process's terminal is put into raw mode meanwhile.
+
+    Args:
+        bundle: the directory with config.json.
+        container_id: a name for the container; by default one that is not in use.
+        root: where containers are remembered; by default /run/ocitool or the user's own directory.
+        overlay: layers to mount as the root file system, in the container's mount namespace.
+        keep: whether the container stays, stopped, after its program has ended.
+        pid_file: where to write the number of the container's first process.
+        on_warning: told of what was left out; by default nobody is.
+
+    Returns:
+        The program's own exit status, or 128 and the number of the signal that ended it.
+
+    Raises:
+        RunError: the container could not be started: 126 where the program cannot be executed, 127
+            where it is not there, else 125.
+        OciError: the bundle is not valid, or the id is in use.
+    """
+    words = ["run", "--bundle", os.path.abspath(bundle)]
+    if keep:
+        words.append("--keep")
+    if pid_file:
+        words += ["--pid-file", pid_file]
+    if overlay is not None:
+        words += ["--overlay", jsonfast.dumps(overlay.document())]
+    words.append(container_id or f"run-{os.getpid()}-{os.urandom(4).hex()}")
+    return _in_clean_interpreter([*(["--root", root] if root else []), *words], on_warning)
+
+
+def interpreter() -> list[str]:
+    """The command line of a clean interpreter that runs this package."""
+    return [sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "__main__.py")]
+
+
+def _in_clean_interpreter(words: list[str], on_warning: Callable[[str], None] | None) -> int:
+    reading, writing = os.pipe()
+    command = [*interpreter(), "--message-fd", str(writing), *words]
+    try:
+        os.set_inheritable(writing, True)
+        pid = os.posix_spawn(command[0], command, os.environ)
+    except OSError as exc:
+        os.close(reading)
+        raise RunError(f"{command[0]}: {exc.strerror}") from exc
+    finally:
+        os.close(writing)
+    with _forwarding(pid), os.fdopen(reading, "rb") as messages:
+        error = _follow(messages.read(), on_warning)
+        _, status = os.waitpid(pid, 0)
+    if error is not None:
+        raise error
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        raise RunError(f"the runtime was ended by signal {-code}")
+    return code
+
+
+def _follow(messages: bytes, on_warning: Callable[[str], None] | None) -> OciError | None:
+    """What the clean interpreter had to say, one JSON document a line."""
+    error: OciError | None = None
+    for line in messages.splitlines():
+        message: dict[str, Any] = jsonfast.loads(line, "the runtime's message")
+        if message["level"] == "error":
+            error = _error(message)
+        elif on_warning is not None:
+            on_warning(message["msg"])
+    return error
+
+
+def _error(message: dict[str, Any]) -> OciError:
+    """The error as it was raised over there, with its type, text and exit code."""
+    from ocitool import errors
+
+    kind = getattr(errors, message["type"], RunError)
+    if kind is RunError:
+        return RunError(message["msg"], hint=message["hint"], exit_code=message["code"])
+    error: OciError = kind(message["msg"], hint=message["hint"])
+    return error
+
+
+@contextmanager
+def _forwarding(pid: int) -> Iterator[None]:
+    """Pass signals on to the runtime, which passes them on to the container.
+
+    A terminal sends ^C to both of us, so it is forwarded only where there is no terminal. Only the
+    main thread may set handlers; elsewhere, the caller looks after signals.
+    """
+
+    def forward(number: int, _frame: object) -> None:
+        if number != signal.SIGINT or not os.isatty(0):
+            os.kill(pid, number)
+
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, forward) for number in (*_FORWARDED, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,306 @@
+"""Command-line options that engines share (`-e`, `-v`, `--read-only` ...), put onto a config.json.
+
+`apply` reads and writes no file: what it needs to know of the image is in the config.json that it
+gets, and names of users must have been looked up before.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+from ocitool.errors import InvalidReference, Unsupported
+
+from . import capabilities
+
+_PERIOD = 100_000
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_BIND_MODES = frozenset(
+    ("ro", "rw", "z", "Z", "private", "rprivate", "shared", "rshared", "slave", "rslave", "exec", "noexec", "dev",
+     "nodev", "suid", "nosuid", "U", "cached", "delegated", "consistent", "nocopy")
+)  # fmt: skip
+# Accepted for the sake of scripts, and without meaning here.
+_IGNORED_MODES = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy"))
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a person asked for, in the words of the command line; None or empty means "as the image says".
+
+    Attributes:
+        args: the command; it replaces the image's.
+        entrypoint: replaces the image's entry point; an empty string removes it.
+        image_entrypoint, image_cmd: of the image, from which the command is put together.
+        env: `NAME=value`, or `NAME` to take the value from `host_env`.
+        host_env: the caller's environment.
+        user: `uid[:gid]`, in numbers; names are the caller's to look up.
+        additional_gids: supplementary groups.
+        volumes: `SOURCE:DESTINATION[:MODE,...]`, the source absolute.
+        tmpfs: `DESTINATION[:OPTION,...]`.
+        memory: bytes, with the units b, k, m and g. cpus: a number of CPUs, which may be a fraction.
+        network: "none" (a new, empty one) or "host".
+        single_user: the caller's own uid and gid, to be root of a new user namespace.
+        security_opt: `no-new-privileges[=true|false]`, `seccomp=unconfined`, `label=disable`,
+            `apparmor=PROFILE`, `mask=PATH`, `unmask=ALL|PATH`.
+    """
+
+    args: tuple[str, ...] | None = None
+    entrypoint: str | None = None
+    image_entrypoint: tuple[str, ...] = ()
+    image_cmd: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    host_env: dict[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    user: str | None = None
+    additional_gids: tuple[int, ...] = ()
+    hostname: str | None = None
+    volumes: tuple[str, ...] = ()
+    tmpfs: tuple[str, ...] = ()
+    read_only: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    memory: str | None = None
+    cpus: str | None = None
+    pids_limit: int | None = None
+    network: str | None = None
+    terminal: bool = False
+    console_size: tuple[int, int] | None = None
+    security_opt: tuple[str, ...] = ()
+    annotations: dict[str, str] = field(default_factory=dict)
+    single_user: tuple[int, int] | None = None
+
+
+def apply(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
+    """A copy of `config` that does what `options` say.
+
+    Raises:
+        InvalidReference: an option is not well-formed (exit code 2: it is what the user typed).
+        Unsupported: it asks for what this runtime does not have.
+    """
+    result = deepcopy(config)
+    process = result.setdefault("process", {})
+    linux = result.setdefault("linux", {})
+    _set_command(process, options)
+    _set_environment(process, options)
+    _set_user(process, options)
+    if options.cwd is not None:
+        process["cwd"] = _absolute(options.cwd, "working directory")
+    if options.hostname is not None:
+        result["hostname"] = options.hostname
+    _set_terminal(process, options)
+    _set_mounts(result, options)
+    if options.read_only:
+        result.setdefault("root", {})["readonly"] = True
+    _set_capabilities(process, options)
+    _set_limits(linux, options)
+    _set_network(result, options)
+    for item in options.security_opt:
+        _set_security(process, linux, item)
+    if options.single_user is not None:
+        _set_single_user(result, options.single_user)
+    if options.annotations:
+        result.setdefault("annotations", {}).update(options.annotations)
+    return result
+
+
+def _absolute(path: str, what: str) -> str:
+    if not path.startswith("/"):
+        raise InvalidReference(f"the {what} {path!r} is not an absolute path")
+    return path
+
+
+def _set_command(process: dict[str, Any], options: RunOptions) -> None:
+    """Entry point and command, as engines combine them: a new entry point drops the image's command."""
+    if options.entrypoint is None and options.args is None:
+        return
+    if options.entrypoint is not None:
+        head = [options.entrypoint] if options.entrypoint else []
+        tail = list(options.args or ())
+    else:
+        head = list(options.image_entrypoint)
+        tail = list(options.args or options.image_cmd)
+    if not head + tail:
+        raise InvalidReference("no command is given, and the image has none")
+    process["args"] = head + tail
+
+
+def _set_environment(process: dict[str, Any], options: RunOptions) -> None:
+    env = dict(item.partition("=")[::2] for item in process.get("env") or [])
+    for item in options.env:
+        name, given, value = item.partition("=")
+        if not name:
+            raise InvalidReference(f"environment variable {item!r} has no name")
+        if given:
+            env[name] = value
+        elif name in options.host_env:
+            env[name] = options.host_env[name]
+        else:
+            env.pop(name, None)
+    if options.terminal:
+        env.setdefault("TERM", "xterm")
+    process["env"] = [f"{name}={value}" for name, value in env.items()]
+
+
+def _set_user(process: dict[str, Any], options: RunOptions) -> None:
+    if options.user is not None:
+        uid, has_gid, gid = options.user.partition(":")
+        process["user"] = {"uid": _id(uid, options.user), "gid": _id(gid, options.user) if has_gid else 0}
+    if options.additional_gids:
+        process.setdefault("user", {"uid": 0, "gid": 0})["additionalGids"] = list(options.additional_gids)
+
+
+def _id(text: str, whole: str) -> int:
+    # isdigit() alone also takes digits of other scripts (RN-12).
+    if not (text.isascii() and text.isdigit()) or int(text) > 0x7FFFFFFF:
+        raise InvalidReference(f"user {whole!r} is not UID or UID:GID in numbers up to 2147483647")
+    return int(text)
+
+
+def _set_terminal(process: dict[str, Any], options: RunOptions) -> None:
+    process["terminal"] = options.terminal
+    process.pop("consoleSize", None)
+    if options.terminal and options.console_size is not None:
+        process["consoleSize"] = {"height": options.console_size[0], "width": options.console_size[1]}
+
+
+def _set_mounts(config: dict[str, Any], options: RunOptions) -> None:
+    """Add volumes and tmpfs after the default mounts; one on the same destination takes its place."""
+    added = [_volume(item) for item in options.volumes] + [_tmpfs(item) for item in options.tmpfs]
+    replaced = {mount["destination"] for mount in added}
+    kept = [mount for mount in config.get("mounts") or [] if mount["destination"] not in replaced]
+    config["mounts"] = kept + added
+
+
+def _volume(text: str) -> dict[str, Any]:
+    parts = text.split(":")
+    if len(parts) == 1:
+        raise Unsupported(
+            f"volume {text!r}: volumes without a source are not supported", hint="give HOST:CONTAINER"
+        )
+    if len(parts) > 3:
+        raise InvalidReference(f"volume {text!r} is not SOURCE:DESTINATION[:MODE]")
+    source, destination = _absolute(parts[0], "volume's source"), _absolute(parts[1], "volume's destination")
+    modes = [mode for mode in (parts[2] if len(parts) == 3 else "").split(",") if mode]
+    for mode in modes:
+        if mode not in _BIND_MODES:
+            raise InvalidReference(f"volume {text!r}: {mode!r} is not a mode")
+    if "U" in modes:
+        raise Unsupported(f"volume {text!r}: changing its owner (U) is not supported")
+    shown = [mode for mode in modes if mode not in _IGNORED_MODES]
+    if not any(mode.lstrip("r") in ("private", "shared", "slave") for mode in shown):
+        shown.append("rprivate")
+    return {"destination": destination, "type": "bind", "source": source, "options": ["rbind", *shown]}
+
+
+def _tmpfs(text: str) -> dict[str, Any]:
+    destination, _, words = text.partition(":")
+    chosen = [word for word in words.split(",") if word]
+    return {
+        "destination": _absolute(destination, "tmpfs's destination"),
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": ["nosuid", "nodev", "noexec", *chosen],
+    }
+
+
+def _capability(name: str) -> str:
+    full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
+    if full not in capabilities.NAMES:
+        raise InvalidReference(f"{name!r} is not a capability")
+    return full
+
+
+def _set_capabilities(process: dict[str, Any], options: RunOptions) -> None:
+    """Engines' rules: ALL first, then what is added, then what is dropped. None is ever inheritable (RN-10)."""
+    if not (options.cap_add or options.cap_drop or options.privileged):
+        return
+    sets = process.get("capabilities") or {}
+    chosen = set(sets.get("bounding") or [])
+    add, drop = (tuple(name.upper() for name in names) for names in (options.cap_add, options.cap_drop))
+    if options.privileged or "ALL" in add:
+        chosen = set(capabilities.NAMES)
+    if "ALL" in drop:
+        chosen = set()
+    chosen |= {_capability(name) for name in add if name != "ALL"}
+    chosen -= {_capability(name) for name in drop if name != "ALL"}
+    listed = [name for name in capabilities.NAMES if name in chosen]
+    process["capabilities"] = {kind: list(listed) for kind in ("bounding", "effective", "permitted")}
+
+
+def size(text: str) -> int:
+    """A size in bytes, such as 64m or 1g.
+
+    Raises:
+        InvalidReference: it is not one.
+    """
+    digits = text.rstrip("bBkKmMgGtT")
+    unit = text[len(digits) :].lower()
+    unit = unit[:1] if len(unit) == 2 and unit[1] == "b" else unit
+    if not (digits.isascii() and digits.isdigit()) or unit not in _UNITS:
+        raise InvalidReference(f"{text!r} is not a size such as 64m or 1g")
+    return int(digits) * _UNITS[unit]
+
+
+def _set_limits(linux: dict[str, Any], options: RunOptions) -> None:
+    resources = linux.setdefault("resources", {})
+    if options.memory is not None:
+        resources["memory"] = {**(resources.get("memory") or {}), "limit": size(options.memory)}
+    if options.cpus is not None:
+        try:
+            quota = int(float(options.cpus) * _PERIOD)
+        except (ValueError, OverflowError) as exc:
+            raise InvalidReference(f"{options.cpus!r} is not a number of CPUs") from exc
+        if quota < 1000:
+            raise InvalidReference(f"{options.cpus!r} CPUs are fewer than the kernel can give (0.01)")
+        resources["cpu"] = {**(resources.get("cpu") or {}), "quota": quota, "period": _PERIOD}
+    if options.pids_limit is not None:
+        resources["pids"] = {"limit": options.pids_limit}
+
+
+def _set_network(config: dict[str, Any], options: RunOptions) -> None:
+    if options.network is None:
+        return
+    if options.network not in ("none", "host"):
+        raise Unsupported(f"network {options.network!r} is not supported", hint="use none or host")
+    linux = config["linux"]
+    kept = [entry for entry in linux.get("namespaces") or [] if entry["type"] != "network"]
+    if options.network == "none":
+        kept.append({"type": "network"})
+    linux["namespaces"] = kept
+
+
+def _set_security(process: dict[str, Any], linux: dict[str, Any], item: str) -> None:
+    name, _, value = item.replace(":", "=", 1).partition("=") if "=" not in item else item.partition("=")
+    if name == "no-new-privileges" and value in ("", "true", "false"):
+        process["noNewPrivileges"] = value != "false"
+    elif name == "seccomp" and value == "unconfined":
+        linux.pop("seccomp", None)
+    elif name == "label" and value == "disable":
+        process.pop("selinuxLabel", None)
+        linux.pop("mountLabel", None)
+    elif name == "apparmor" and value:
+        process.pop("apparmorProfile", None)
+        if value != "unconfined":
+            process["apparmorProfile"] = value
+    elif name == "mask" and value:
+        linux["maskedPaths"] = [*(linux.get("maskedPaths") or []), *value.split(":")]
+    elif name == "unmask" and value:
+        for key in ("maskedPaths", "readonlyPaths"):
+            shown = value.split(":")
+            linux[key] = (
+                [] if value.upper() == "ALL" else [path for path in linux.get(key) or [] if path not in shown]
+            )
+    else:
+        raise Unsupported(f"security option {item!r} is not supported")
+
+
+def _set_single_user(config: dict[str, Any], ids: tuple[int, int]) -> None:
+    """Let an ordinary user run it: their own id becomes root of a new user namespace, the only id there is."""
+    linux = config["linux"]
+    kinds = [entry["type"] for entry in linux.get("namespaces") or []]
+    if "user" not in kinds:
+        linux["namespaces"] = [*(linux.get("namespaces") or []), {"type": "user"}]
+    linux["uidMappings"] = [{"containerID": 0, "hostID": ids[0], "size": 1}]
+    linux["gidMappings"] = [{"containerID": 0, "hostID": ids[1], "size": 1}]

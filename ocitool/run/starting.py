@@ -1,0 +1,167 @@
+"""The parent's half of starting a process: descriptors, the clone, id maps, hooks, and the report."""
+
+from __future__ import annotations
+
+import posix
+
+from ocitool.errors import RunError
+
+from . import _init, namespaces, process, records
+from .kernel import AT_FDCWD, CLOEXEC, MS_SLAVE
+from .mountoptions import Options
+from .mounts import idmapped, source_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .kernel import Kernel
+
+
+class Child:
+    """A process that is being started.
+
+    Attributes:
+        pid: its number on the host.
+        reader: its reports.
+    """
+
+    def __init__(self, pid: int, reader: records.Reader, go: int) -> None:
+        self.pid = pid
+        self.reader = reader
+        self._go = go
+
+    def release(self) -> None:
+        """Let it go on: everything that it needs from outside is done."""
+        posix.write(self._go, b"g")
+        posix.close(self._go)
+        self._go = -1
+
+
+def clone(job: _init.Job, cgroup: int, warn: Callable[[str], None]) -> Child:
+    """Clone the child; it waits for `release`.
+
+    Raises:
+        RunError: this process has threads, or the kernel refuses the namespaces.
+    """
+    if len(posix.listdir("/proc/self/task")) != 1:
+        raise RunError("a container cannot be cloned from a process with threads")
+    kernel = job.kernel
+    report, job.entry.report = posix.pipe2(posix.O_CLOEXEC)
+    job.go, go = posix.pipe2(posix.O_CLOEXEC)
+    reader = records.Reader(report, (job.process.get("args") or [""])[0], warn)
+    try:
+        pid = (
+            _clone_staged(job, cgroup, reader)
+            if job.joined or job.time_offsets
+            else kernel.clone(job.new, cgroup)
+        )
+    except OSError as exc:
+        raise RunError(f"new namespaces: {exc.strerror}", hint=_hint(exc)) from exc
+    if pid == 0:
+        posix.close(go)
+        posix.close(report)
+        _init.become(job)
+    for fd in (job.go, job.entry.report, *job.entrances):
+        posix.close(fd)
+    return Child(pid, reader, go)
+
+
+def _hint(exc: OSError) -> str:
+    if isinstance(exc, PermissionError):
+        return "an ordinary user needs a user namespace, and a kernel that allows it"
+    return ""
+
+
+def _clone_staged(job: _init.Job, cgroup: int, reader: records.Reader) -> int:
+    reading, answer = posix.pipe2(posix.O_CLOEXEC)
+    stage = job.kernel.clone(0)
+    if stage == 0:
+        _init.stage(job, cgroup, answer)
+    posix.close(answer)
+    number = posix.read(reading, 16)
+    posix.close(reading)
+    posix.waitpid(stage, 0)
+    if number:
+        return int(number)
+    posix.close(job.entry.report)
+    reader.wait()
+    raise RunError("the namespaces could not be entered")
+
+
+def open_trees(kernel: Kernel, config: dict[str, Any], bundle: str, *, userns: bool) -> dict[int, int]:
+    """Open the bind mounts that the child could not open itself.
+
+    With a user namespace, root's own directories are closed to the child; and a mount can only be
+    id-mapped with the rights of the namespace that it comes from.
+    """
+    if posix.geteuid() != 0:
+        return {}
+    trees = {}
+    for position, mount in enumerate(config.get("mounts") or []):
+        options = Options(mount.get("options") or [])
+        if not options.bind or not (userns or options.idmap or mount.get("uidMappings")):
+            continue
+        try:
+            tree = kernel.open_tree(AT_FDCWD, source_of(mount, bundle), recursive=options.recursive)
+            # It is a peer of the host's mount until told otherwise.
+            kernel.mount_setattr(tree, propagation=MS_SLAVE, recursive=True)
+            if options.idmap or mount.get("uidMappings"):
+                _map_tree(kernel, tree, mount, config["linux"], options)
+        except OSError as exc:
+            raise RunError(
+                f"mount {mount['destination']} from {mount.get('source')}: {exc.strerror}"
+            ) from exc
+        trees[position] = tree
+    return trees
+
+
+def _map_tree(
+    kernel: Kernel, tree: int, mount: dict[str, Any], linux: dict[str, Any], options: Options
+) -> None:
+    own = mount if mount.get("uidMappings") else linux
+    userns = user_namespace(kernel, own.get("uidMappings") or [], own.get("gidMappings") or [])
+    try:
+        idmapped(kernel, tree, userns, recursive=options.idmap == "ridmap")
+    finally:
+        posix.close(userns)
+
+
+def user_namespace(kernel: Kernel, uids: list[dict[str, Any]], gids: list[dict[str, Any]]) -> int:
+    """A user namespace with these mappings, and nobody in it; its mappings are what is wanted of it."""
+    reading, writing = posix.pipe2(posix.O_CLOEXEC)
+    pid = kernel.clone(namespaces.USER)
+    if pid == 0:
+        posix.close(writing)
+        posix.read(reading, 1)
+        posix._exit(0)
+    posix.close(reading)
+    try:
+        namespaces.write_maps(pid, uids, gids)
+        return posix.open(f"/proc/{pid}/ns/user", posix.O_RDONLY | CLOEXEC)
+    finally:
+        posix.close(writing)
+        posix.waitpid(pid, 0)
+
+
+def adjust_oom_score(job: _init.Job, pid: int) -> None:
+    """Set `process.oomScoreAdj`: "If it is not set, the runtime MUST NOT change the value"."""
+    score = job.process.get("oomScoreAdj")
+    if score is None:
+        return
+    try:
+        process.write_proc(job.kernel, job.entry.proc, f"{pid}/oom_score_adj", str(score))
+    except OSError as exc:
+        if posix.geteuid() == 0 and job.kernel.capget()[0] >> 24 & 1:
+            raise RunError(f"oomScoreAdj {score}: {exc.strerror}") from exc
+        job.entry.warn(f"oomScoreAdj {score} was refused and left out: {exc.strerror}")
+
+
+def stop(pid: int) -> None:
+    """Kill a child and collect it."""
+    try:
+        posix.kill(pid, 9)
+        posix.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        return

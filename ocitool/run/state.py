@@ -1,0 +1,277 @@
+"""What is remembered of a container between two commands, and in which state it is (runtime.md, "State").
+
+A container is a directory `<root>/<id>`::
+
+    state.json    what `State` holds; replaced as a whole
+    config.json   the configuration as it was at `create`: later changes have no effect
+    lock          held by whoever changes something
+    go, err       pipes to the waiting first process; `go` is there until `start`
+
+The state itself is not stored but found: by whether the process lives, and whether `go` is there.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ocitool.errors import Conflict, InvalidContent, NotFound, OciError, RunError
+
+from . import jsonfast
+from .kernel import CLOEXEC
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .kernel import Kernel
+
+_ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
+_LONGEST_ID = 1024
+_LARGEST_DOCUMENT = 16 << 20
+_LOCK_EX = 2
+
+
+def check_id(container_id: str) -> str:
+    """Check an id, which becomes the name of a directory and of a cgroup (RN-17).
+
+    Raises:
+        InvalidContent: it is empty, too long, "." or "..", or has other characters in it.
+    """
+    valid = 0 < len(container_id) <= _LONGEST_ID and _ID.issuperset(container_id)
+    if not valid or container_id in (".", ".."):
+        raise InvalidContent(
+            f"container id {container_id[:80]!r} is not valid",
+            hint="use letters, digits and the characters _ + . -",
+        )
+    return container_id
+
+
+def default_root() -> str:
+    """Where containers are remembered: /run/ocitool, or the user's own run-time directory."""
+    if posix.geteuid() == 0:
+        return "/run/ocitool"
+    directory = posix.environ.get(b"XDG_RUNTIME_DIR")
+    if directory:
+        return f"{directory.decode(errors='surrogateescape')}/ocitool"
+    return f"/tmp/ocitool-{posix.geteuid()}"
+
+
+def read_file(path: str, what: str) -> bytes:
+    """Read a small regular file.
+
+    Raises:
+        NotFound: it does not exist. RunError: it cannot be read. InvalidContent: it is too large.
+    """
+    try:
+        fd = posix.open(path, posix.O_RDONLY | CLOEXEC | posix.O_NONBLOCK)
+    except FileNotFoundError as exc:
+        raise NotFound(f"{what}: {path} does not exist: no such file or directory") from exc
+    except OSError as exc:
+        raise RunError(f"{what}: {path}: {exc.strerror}") from exc
+    try:
+        pieces = []
+        size = 0
+        while piece := posix.read(fd, 1 << 20):
+            pieces.append(piece)
+            size += len(piece)
+            if size > _LARGEST_DOCUMENT:
+                raise InvalidContent(f"{what}: {path} is larger than {_LARGEST_DOCUMENT >> 20} MiB")
+    except OSError as exc:
+        raise RunError(f"{what}: {path}: {exc.strerror}") from exc
+    finally:
+        posix.close(fd)
+    return b"".join(pieces)
+
+
+def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Write a file so that a reader finds the old or the new one, never a part."""
+    fd = posix.open(
+        f"{path}.new", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW | CLOEXEC, mode
+    )
+    try:
+        while data:
+            data = data[posix.write(fd, data) :]
+    finally:
+        posix.close(fd)
+    posix.rename(f"{path}.new", path)
+
+
+def process_start(pid: int) -> tuple[str, int] | None:
+    """State letter and start time of a process (fields 3 and 22 of its stat), or None."""
+    try:
+        fd = posix.open(f"/proc/{pid}/stat", posix.O_RDONLY | CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fields = posix.read(fd, 4096).rpartition(b")")[2].split()
+    except OSError:
+        return None
+    finally:
+        posix.close(fd)
+    return fields[0].decode(), int(fields[19])
+
+
+def make_root(root: str) -> None:
+    """Make the directory of all containers, for its owner alone."""
+    missing = []
+    here = root
+    while here and not posix.access(here, 0):
+        missing.append(here)
+        here = here.rpartition("/")[0]
+    for directory in reversed(missing):
+        try:
+            posix.mkdir(directory, 0o700)
+        except FileExistsError:
+            continue
+    info = posix.stat(root)
+    if info.st_uid not in (posix.geteuid(), 0):
+        raise RunError(f"{root} belongs to another user")
+
+
+class State:
+    """One container as it is remembered.
+
+    Attributes:
+        directory: where.
+        fields: the content of state.json.
+    """
+
+    def __init__(self, directory: str, fields: dict[str, Any]) -> None:
+        self.directory = directory
+        self.fields = fields
+        self._lock = -1
+
+    @classmethod
+    def new(cls, root: str, container_id: str, fields: dict[str, Any]) -> State:
+        """Take an id: "If the ID is not unique across all containers ... the runtime MUST generate an error."
+
+        Raises:
+            Conflict: the id is in use.
+            RunError: the directory cannot be made.
+        """
+        directory = f"{root}/{check_id(container_id)}"
+        try:
+            make_root(root)
+            posix.mkdir(directory, 0o700)
+        except FileExistsError as exc:
+            raise Conflict(f"a container {container_id} exists already") from exc
+        except OSError as exc:
+            raise RunError(f"state directory {directory}: {exc.strerror}") from exc
+        return cls(directory, {"id": container_id, **fields})
+
+    @classmethod
+    def load(cls, root: str, container_id: str) -> State:
+        """Find a container.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        directory = f"{root}/{check_id(container_id)}"
+        if not posix.access(directory, 0):
+            raise NotFound(f"container {container_id} does not exist")
+        try:
+            fields = jsonfast.loads(read_file(f"{directory}/state.json", "state"), f"{directory}/state.json")
+        except NotFound:
+            # A runtime that was killed before it wrote anything.
+            fields = {"id": container_id, "bundle": "", "ociVersion": "1.0.0"}
+        return cls(directory, fields)
+
+    def lock(self, kernel: Kernel) -> None:
+        """Hold the container until this process ends, or `unlock`.
+
+        Raises:
+            NotFound: it was deleted meanwhile.
+        """
+        path = f"{self.directory}/lock"
+        try:
+            self._lock = posix.open(path, posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | CLOEXEC, 0o600)
+            kernel.call("flock", self._lock, _LOCK_EX)
+            gone = posix.fstat(self._lock).st_nlink == 0
+        except FileNotFoundError:
+            gone = True
+        if gone:
+            raise NotFound(f"container {self.id} does not exist")
+
+    def unlock(self) -> None:
+        """Let go of the container."""
+        if self._lock >= 0:
+            posix.close(self._lock)
+            self._lock = -1
+
+    @property
+    def id(self) -> str:
+        """The container's id."""
+        return str(self.fields["id"])
+
+    @property
+    def pid(self) -> int:
+        """The first process, or 0."""
+        return int(self.fields.get("pid") or 0)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration as it was at `create`."""
+        found: dict[str, Any] = jsonfast.loads(
+            read_file(f"{self.directory}/config.json", "container"), f"{self.directory}/config.json"
+        )
+        return found
+
+    def save(self) -> None:
+        """Write state.json."""
+        write_file(f"{self.directory}/state.json", jsonfast.dumps(self.fields).encode())
+
+    def alive(self) -> bool:
+        """Whether the first process lives, and is still the one that was started."""
+        found = process_start(self.pid) if self.pid else None
+        return found is not None and found[0] not in "ZX" and found[1] == self.fields.get("start")
+
+    def status(self, *, frozen: bool = False) -> str:
+        """The state by the specification's names; "paused" besides."""
+        if not self.pid:
+            creator = self.fields.get("creator") or [0, 0]
+            found = process_start(creator[0])
+            return "creating" if found is not None and found[1] == creator[1] else "stopped"
+        if not self.alive():
+            return "stopped"
+        if not self.fields.get("ready"):
+            return "creating"
+        if posix.access(f"{self.directory}/go", 0):
+            return "created"
+        return "paused" if frozen else "running"
+
+    def document(self, status: str) -> dict[str, Any]:
+        """The state as the specification has it (runtime.md, "State"); hooks get it, and `state` prints it."""
+        found = {"ociVersion": self.fields.get("ociVersion", ""), "id": self.id, "status": status}
+        # "pid ... (REQUIRED when status is created or running on Linux)"
+        if status != "stopped" and self.pid:
+            found["pid"] = self.fields["pid"]
+        found["bundle"] = self.fields.get("bundle", "")
+        if self.fields.get("annotations"):
+            found["annotations"] = self.fields["annotations"]
+        return found
+
+    def remove(self) -> None:
+        """Forget the container; its id is free again."""
+        try:
+            for name in posix.listdir(self.directory):
+                posix.unlink(f"{self.directory}/{name}")
+            posix.rmdir(self.directory)
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            raise RunError(f"state directory {self.directory}: {exc.strerror}") from exc
+
+
+def every(root: str) -> list[State]:
+    """Every container, by id."""
+    found = []
+    try:
+        names = sorted(posix.listdir(root))
+    except OSError:
+        return []
+    for name in names:
+        try:
+            found.append(State.load(root, name))
+        except OciError:
+            continue
+    return found
