@@ -1,0 +1,411 @@
+"""The one request layer: every byte to and from a registry passes here.
+
+It alone knows of retries and waits, of redirects and which origin gets to see what, of limits on what is
+read, and of the warnings and quotas that responses carry. What it is asked to do is a `Call`, what comes
+back is a `Live` response, or an `Answer` that has been read whole.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+from ocitool.errors import RegistryError, Unreachable
+from ocitool.events import Noted, OnEvent, Retrying
+from ocitool.registry import headers
+from ocitool.registry.connections import Connections, body_of
+from ocitool.registry.origins import Origin, follow
+from ocitool.registry.responses import REDIRECTS, TRANSIENT, Answer, error_of
+from ocitool.registry.sockets import PlainAnswer
+from ocitool.registry.text import printable, redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from ocitool.errors import OciError
+    from ocitool.registry.auth import Ask
+    from ocitool.registry.config import ClientConfig
+    from ocitool.registry.endpoint import Endpoint
+
+_MAX_REDIRECTS: Final = 10
+_NEWER_AUTHORIZATIONS: Final = 2
+"""With a token, with a newer one: whoever refuses that will go on refusing."""
+
+_ERROR_BYTES: Final = 64 << 10
+_TOKEN_BYTES: Final = 1 << 20
+_LONGEST_BACKOFF: Final = 30.0
+_RESENDING: Final = frozenset({307, 308})
+_READING: Final = frozenset({"GET", "HEAD"})
+_FINAL: Final = frozenset(range(200, 600)) - TRANSIENT - REDIRECTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One thing to ask of a registry.
+
+    Attributes:
+        method: of HTTP.
+        target: a path at the registry, with its query, or a URL that the registry gave.
+        what: what is wanted, for errors: "manifest latest of host/name".
+        repository: whose credentials count.
+        scopes: what a token must permit.
+        headers: fields beyond the usual ones.
+        body: bytes, or a stream that can be sent only once.
+        length: the number of bytes of such a stream.
+        bare: for a token service: it brings its own authorization, and stays where it is sent.
+        expect: the statuses that the caller understands; the others are errors.
+        limit: how many bytes of a body are read at most.
+    """
+
+    method: str
+    target: str | httpx.URL
+    what: str
+    repository: str = ""
+    scopes: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | Iterable[bytes] | None = None
+    length: int = 0
+    bare: bool = False
+    expect: frozenset[int] = frozenset({200})
+    limit: int = 8 << 20
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can be sent again."""
+        return self.body is None or isinstance(self.body, bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A response whose body is still to come.
+
+    Attributes:
+        at_home: whether it is the registry's own, not that of a server it redirected to.
+        repeated: whether an earlier request was lost, so that this one may have found its effect.
+    """
+
+    response: httpx.Response
+    at_home: bool
+    repeated: bool = False
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.response.status_code
+
+    @property
+    def headers(self) -> httpx.Headers:
+        """The header fields."""
+        return self.response.headers
+
+    @property
+    def url(self) -> httpx.URL:
+        """Where the response came from."""
+        return self.response.request.url
+
+    def body(self) -> Iterator[bytes]:
+        """The body as it comes.
+
+        Raises (while iterating):
+            Unreachable: the connection was lost.
+        """
+        return body_of(self.response)
+
+    def read(self, limit: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            RegistryError: it is larger than `limit` bytes.
+            Unreachable: the connection was lost.
+        """
+        content = bytearray()
+        for chunk in self.body():
+            content += chunk
+            if len(content) > limit:
+                raise RegistryError(
+                    f"the answer of {redacted(str(self.url))} is larger than {limit} bytes",
+                    url=redacted(str(self.url)),
+                    status=self.status,
+                )
+        return bytes(content)
+
+
+class Transport:
+    """Sends calls. Safe to use from several threads."""
+
+    def __init__(self, config: ClientConfig, connections: Connections, on_event: OnEvent) -> None:
+        self._config = config
+        self._connections = connections
+        self._on_event = on_event
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._noted: set[str] = set()
+
+    def close(self) -> None:
+        """End every wait and every connection."""
+        self._closing.set()
+        self._connections.close()
+
+    def pause(self, seconds: float) -> None:
+        """Wait.
+
+        Raises:
+            Unreachable: the client is closed meanwhile.
+        """
+        if self._closing.wait(seconds):
+            raise Unreachable("the client has been closed")
+
+    def note(self, message: str) -> None:
+        """Tell the listener something, once."""
+        with self._lock:
+            if message in self._noted:
+                return
+            self._noted.add(message)
+        self._on_event(Noted(message))
+
+    def request(self, endpoint: Endpoint, call: Call) -> Answer:
+        """Send a call and read what comes back; a connection lost on the way is one more try.
+
+        Raises:
+            OciError: the status is not one of `call.expect`, or there was no answer.
+        """
+        for attempt in range(1, self._config.retries + 1):
+            with self.open(endpoint, call) as live:
+                try:
+                    body = b"" if call.method == "HEAD" else live.read(call.limit)
+                except Unreachable as error:
+                    if not call.repeatable or attempt == self._config.retries:
+                        raise
+                    failure = error
+                else:
+                    return Answer(call.method, live.url, live.status, live.headers, body, live.repeated)
+            self.back_off(call.what, failure, attempt)
+        raise AssertionError  # pragma: no cover - the last attempt returned or raised
+
+    @contextmanager
+    def open(self, endpoint: Endpoint, call: Call) -> Iterator[Live]:
+        """Send a call; the response's body is read inside the `with` block.
+
+        Raises:
+            OciError: as `request`.
+        """
+        with ExitStack() as stack:
+            live = self._persist(endpoint, call, stack)
+            if live.status not in call.expect:
+                raise error_of(self._failed(call, live), call.what)
+            yield live
+
+    def _failed(self, call: Call, live: Live) -> Answer:
+        """An error's body matters little: a part of it will do."""
+        body = b""
+        try:
+            for chunk in live.body() if call.method != "HEAD" else ():
+                body += chunk[: _ERROR_BYTES - len(body)]
+                if len(body) >= _ERROR_BYTES:
+                    break
+        except Unreachable:
+            pass
+        return Answer(call.method, live.url, live.status, live.headers, body)
+
+    def _persist(self, endpoint: Endpoint, call: Call, stack: ExitStack) -> Live:
+        """Repeat a call while that may help."""
+        lost = False
+        for attempt in range(1, self._config.retries + 1):
+            last = attempt == self._config.retries or not call.repeatable
+            try:
+                live = self._follow(endpoint, call)
+            except Unreachable as error:
+                if last or not error.temporary:
+                    raise
+                lost = True
+                self.back_off(call.what, error, attempt)
+                continue
+            if last or live.status in call.expect or not self._may_pass(call, live):
+                stack.callback(live.response.close)
+                return Live(live.response, live.at_home, repeated=lost)
+            failure = error_of(self._failed(call, live), call.what)
+            live.response.close()
+            self.back_off(call.what, failure, attempt, headers.retry_after(live.headers, time.time()))
+        raise AssertionError  # pragma: no cover - the last attempt returned or raised
+
+    def _may_pass(self, call: Call, live: Live) -> bool:
+        """Whether an answer may be another one in a while."""
+        if not live.at_home and live.status in {401, 403}:
+            # The signature of a storage's URL has run out; the registry makes a new one.
+            return call.method == "GET" and isinstance(call.target, str)
+        if live.status == 429 and headers.retry_after(live.headers, time.time()) is None:
+            quota = headers.rate_limit(live.headers)
+            return quota is None or quota.remaining > 0  # a used-up quota takes hours
+        return live.status in TRANSIENT
+
+    def back_off(self, what: str, error: OciError, attempt: int, asked: float | None = None) -> None:
+        """Wait before another try, and say so.
+
+        Args:
+            what: what is tried again.
+            error: why.
+            attempt: how often it has been tried without getting anywhere, from 1.
+            asked: the seconds that the registry asked for.
+
+        Raises:
+            RegistryError: it asks for more than anyone would wait.
+        """
+        if asked is not None and asked > self._config.longest_wait:
+            raise RegistryError(
+                f"{error.message}; it asks to wait {asked:.0f} seconds",
+                hint=f"try again in {asked / 60:.0f} minutes",
+                status=getattr(error, "status", 0),
+                temporary=True,
+            ) from error
+        backoff = min(_LONGEST_BACKOFF, self._config.retry_delay * 2 ** (attempt - 1))
+        # Jitter, so that a crowd of clients does not come back as one.
+        delay = asked if asked is not None else backoff * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        self._on_event(Retrying(what, error.message, delay))
+        self.pause(delay)
+
+    def _follow(self, endpoint: Endpoint, call: Call) -> Live:
+        """Send a call, and follow where its answers lead."""
+        live = self._authorized(endpoint, call, call.target)
+        for _ in range(_MAX_REDIRECTS):
+            if live.status not in REDIRECTS:
+                return live
+            try:
+                target = self._redirected(endpoint, call, live)
+            except BaseException:
+                live.response.close()
+                raise
+            if target is None:
+                return live
+            live.response.close()
+            live = self._authorized(endpoint, call, target)
+        live.response.close()
+        raise RegistryError(f"{call.what}: {endpoint.name} redirects more than {_MAX_REDIRECTS} times")
+
+    def _redirected(self, endpoint: Endpoint, call: Call, live: Live) -> httpx.URL | None:
+        """Where a redirect leads, or None for the end of the way."""
+        location = live.headers.get("location")
+        if location is None:
+            return None
+        target = follow(live.url, location, endpoint.origin, "the redirect")
+        leaves = Origin.of(target) != Origin.of(live.url)
+        if call.method == "HEAD" and leaves:
+            # Content that has a place is there. The place's URL may be signed for GET alone.
+            return None
+        if call.method in _READING:
+            refused = call.bare and leaves
+        else:
+            refused = call.bare or leaves or live.status not in _RESENDING or not call.repeatable
+        if refused:
+            raise RegistryError(
+                f"{call.what}: {call.method} {redacted(str(live.url))} is redirected"
+                f" to {redacted(str(target))}",
+                hint="such a request stays where it was sent: it carries what is meant for that server alone",
+            )
+        return target
+
+    def _authorized(self, endpoint: Endpoint, call: Call, target: str | httpx.URL) -> Live:
+        """Send a call to one place, with the authorization that it wants there."""
+        at_home = isinstance(target, str) or Origin.of(target) in endpoint.candidates
+        if call.bare or not at_home:
+            return self._send(endpoint, call, target, "")
+        authorization = endpoint.auth.authorization(call.repository, call.scopes)
+        live = self._send(endpoint, call, target, authorization)
+        newer = 0
+        while live.status == 401 and newer < _NEWER_AUTHORIZATIONS:
+            try:
+                again = endpoint.auth.answer(live.response, authorization, call.repository, call.scopes)
+            except BaseException:
+                live.response.close()
+                raise
+            if not again:
+                break
+            live.response.close()
+            if not call.repeatable:
+                raise RegistryError(
+                    f"{call.what}: the authorization ran out on the way", status=401, temporary=True
+                )
+            newer += again != authorization
+            authorization = again
+            live = self._send(endpoint, call, target, authorization)
+        return live
+
+    def _send(self, endpoint: Endpoint, call: Call, target: str | httpx.URL, authorization: str) -> Live:
+        """Send a call by https, or by http where that is allowed and https is not spoken."""
+        if not isinstance(target, str):
+            return self._exchange(endpoint, call, target, authorization)
+        *earlier, last = endpoint.candidates
+        for origin in earlier:
+            with suppress(PlainAnswer):
+                return self._exchange(endpoint, call, origin.url(target), authorization)
+        return self._exchange(endpoint, call, last.url(target), authorization)
+
+    def _exchange(self, endpoint: Endpoint, call: Call, url: httpx.URL, authorization: str) -> Live:
+        """One request and its response."""
+        origin = Origin.of(url)
+        fields = {
+            "User-Agent": self._config.user_agent,
+            "Accept": "*/*",
+            # What a registry stores is what is hashed: nothing may be packed on the way.
+            "Accept-Encoding": "identity",
+            **call.headers,
+        }
+        if authorization:
+            fields["Authorization"] = authorization
+        if not call.repeatable:
+            fields["Content-Length"] = str(call.length)
+        secret = "Authorization" in fields or (call.bare and call.body is not None)
+        if secret and not endpoint.may_see_secrets(origin):
+            raise RegistryError(
+                f"{call.what}: credentials are not sent to {origin} without TLS",
+                hint="--plain-http says that this network can be trusted",
+            )
+        request = httpx.Request(call.method, url, headers=fields, content=call.body)
+        response = self._connections.send(request, endpoint.route(origin))
+        live = Live(response, at_home=origin in endpoint.candidates and not call.bare)
+        try:
+            self._regard(endpoint, origin, live)
+        except BaseException:
+            response.close()
+            raise
+        return live
+
+    def _regard(self, endpoint: Endpoint, origin: Origin, live: Live) -> None:
+        """Look at what every response may carry."""
+        coding = live.headers.get("content-encoding", "identity")
+        if coding.lower() != "identity":
+            raise RegistryError(
+                f"{redacted(str(live.url))} came in the coding {printable(coding, 60)}, which was not asked for",
+                url=redacted(str(live.url)),
+                status=live.status,
+            )
+        if not live.at_home:
+            return
+        endpoint.settle(origin)
+        for text in headers.warnings(live.headers.get_list("warning")):
+            self.note(f"{endpoint.name}: {text}")
+        if quota := headers.rate_limit(live.headers):
+            endpoint.rate_limit = quota
+
+    def ask(self, endpoint: Endpoint) -> Ask:
+        """The way to a registry's token service."""
+
+        def ask(method: str, url: httpx.URL, fields: Mapping[str, str], body: bytes | None) -> Answer:
+            call = Call(
+                method=method,
+                target=url,
+                what=f"token of {endpoint.name}",
+                headers=fields,
+                body=body,
+                bare=True,
+                expect=_FINAL,
+                limit=_TOKEN_BYTES,
+            )
+            return self.request(endpoint, call)
+
+        return ask
