@@ -79,7 +79,6 @@ class Applier:
             OciError: the file system refuses, for lack of space for example.
         """
         makers = {
-            Kind.FILE: self._file,
             Kind.DIRECTORY: self._directory,
             Kind.SYMLINK: self._symlink,
             Kind.HARDLINK: self._hardlink,
@@ -101,7 +100,10 @@ class Applier:
                     self._top(entry)
                     continue
                 parent = made(directory)
-                makers[entry.kind](entry, parent, name, archive)
+                if entry.kind is Kind.FILE:
+                    self._file(entry, parent, name, archive)
+                else:
+                    makers[entry.kind](entry, parent, name)
                 if self._layers:
                     upper.add(parent.path + b"/" + name if parent.path else name)
         except OSError as error:
@@ -140,10 +142,8 @@ class Applier:
             self._replace(parent, name)
             fd = os.open(name, _CREATE, mode if plain else _PRIVATE, dir_fd=parent.fd)
         try:
-            if entry.size:
+            if entry.size or entry.sparse:
                 self._fill(fd, entry, archive)
-            elif entry.sparse:
-                os.truncate(fd, entry.sparse.size)
             if not plain:
                 self._own(fd, entry, owner, record)
                 os.fchmod(fd, mode)
@@ -161,7 +161,7 @@ class Applier:
             while written < len(piece):
                 written += os.write(fd, piece[written:])
 
-    def _directory(self, entry: Entry, parent: Directory, name: bytes, _archive: Archive) -> None:
+    def _directory(self, entry: Entry, parent: Directory, name: bytes) -> None:
         path = parent.join(name)
         # layer.md: "If the entry and the existing path are both directories, then the existing path's
         # attributes MUST be replaced by those of the entry in the changeset."
@@ -173,7 +173,7 @@ class Applier:
                 os.mkdir(name, 0o700, dir_fd=parent.fd)
         self._directories[path] = entry
 
-    def _symlink(self, entry: Entry, parent: Directory, name: bytes, _archive: Archive) -> None:
+    def _symlink(self, entry: Entry, parent: Directory, name: bytes) -> None:
         try:
             os.symlink(entry.link, name, dir_fd=parent.fd)
         except FileExistsError:
@@ -181,7 +181,7 @@ class Applier:
             os.symlink(entry.link, name, dir_fd=parent.fd)
         self._describe_by_name(parent, name, entry)
 
-    def _hardlink(self, entry: Entry, parent: Directory, name: bytes, _archive: Archive) -> None:
+    def _hardlink(self, entry: Entry, parent: Directory, name: bytes) -> None:
         directory, _, target = entry.link.rpartition(b"/")
         source = self.root.directory(directory)
         if source is None or not target:
@@ -200,7 +200,7 @@ class Applier:
             if source is not None:
                 _link(source, target, self.root.made(parent.path), name)
 
-    def _node(self, entry: Entry, parent: Directory, name: bytes, _archive: Archive) -> None:
+    def _node(self, entry: Entry, parent: Directory, name: bytes) -> None:
         if entry.kind is not Kind.FIFO and not self._policy.devices:
             self._tally.devices += 1
             self._remove_if_there(parent, name)

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from ocitool.streams import Reader
 
 BLOCK: Final = 512
-# name mode uid gid size mtime chksum typeflag linkname magic+version uname gname devmajor devminor prefix
-_HEADER: Final = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
+# name, mode with uid and gid, size, mtime, checksum, typeflag, linkname, magic, version with uname, gname
+# and device numbers, prefix
+_HEADER: Final = struct.Struct("100s24s12s12s8xc100s6s82x155s12x")
 _ZEROS: Final = bytes(BLOCK)
 _USTAR: Final = b"ustar\0"
 _GNU: Final = b"ustar  \0"
@@ -65,8 +66,10 @@ _KINDS: Final = {
     b"6": Kind.FIFO,
     b"S": Kind.FILE,
 }
-_LINKLESS: Final = frozenset(Kind) - {Kind.HARDLINK, Kind.SYMLINK}
-_DEVICES: Final = frozenset({Kind.CHARACTER, Kind.BLOCK})
+# Type flags, because a look-up of an enum's member calls back into Python.
+_LINKS: Final = frozenset({b"1", b"2"})
+_DEVICES: Final = frozenset({b"3", b"4"})
+_NO_DEVICE: Final = (0, 0)
 
 
 class Entry(NamedTuple):
@@ -228,7 +231,7 @@ class Archive:
         return self._entry(block, extra, name, link)
 
     def _extension(self, block: bytes) -> bytes:
-        _check_sum(block, self.where)
+        _check_sum(block)
         size = number(block[124:136])
         if not 0 <= size <= limits.TAR_HEADER_BYTES:
             raise UnsafeContent(
@@ -252,26 +255,20 @@ class Archive:
         raise InvalidContent(f"the archive is followed by something else {self.where}")
 
     def _entry(self, block: bytes, extra: pax.Extra, long_name: bytes, long_link: bytes) -> Entry:
-        _check_sum(block, self.where)
         try:
+            _check_sum(block)
             return self._parse(block, extra, long_name, long_link)
         except InvalidContent as error:
             error.add_note(f"in the header {self.where}")
             raise
 
     def _parse(self, block: bytes, extra: pax.Extra, long_name: bytes, long_link: bytes) -> Entry:
-        name, mode, uid, gid, size, mtime, _, typeflag, link, magic, _, _, major, minor, prefix = (
-            _HEADER.unpack(block)
-        )
+        name, who, size, mtime, typeflag, link, magic, prefix = _HEADER.unpack(block)
         kind = _KINDS.get(typeflag)
         if kind is None:
             raise InvalidContent(f"the archive holds an entry of the unknown type {typeflag!r}")
-        if magic[:6] != _USTAR:
-            prefix = _NO_PREFIX
-        name = extra.path or long_name or _name(name, prefix)
-        length = number(size) if extra.size is None else extra.size
-        if not 0 <= length <= _MAX_SIZE:
-            raise InvalidContent(f"{shown(name)} has the size {length}")
+        name = extra.path or long_name or _name(name, prefix if magic == _USTAR else _NO_PREFIX)
+        length = _size(size) if extra.size is None else extra.size
         if kind is Kind.FILE:
             if name[-1:] == b"/":
                 kind = _directory_by_name(name, typeflag)
@@ -281,24 +278,25 @@ class Archive:
         self._padding = -length % BLOCK
         sparse = None
         if typeflag == b"S" or extra.sparse:
-            if kind is not Kind.FILE:
-                raise InvalidContent(f"{shown(name)} is a sparse {kind.value}")
-            sparse, name = self._sparse(block, extra, name)
+            sparse, name = self._sparse(kind, block, extra, name)
+        mode, uid, gid = _who(who)
         return Entry(
             kind,
             clean(name),
-            number(mode) & 0o7777,
-            _identity(uid) if extra.uid is None else extra.uid,
-            _identity(gid) if extra.gid is None else extra.gid,
-            pax.clamp(number(mtime) * 1_000_000_000) if extra.mtime is None else extra.mtime,
+            mode,
+            uid if extra.uid is None else extra.uid,
+            gid if extra.gid is None else extra.gid,
+            _mtime(mtime) if extra.mtime is None else extra.mtime,
             self._left,
-            b"" if kind in _LINKLESS else _link(kind, extra.link or long_link or _c_string(link), name),
-            _device(major, minor) if kind in _DEVICES else (0, 0),
+            _link(kind, extra.link or long_link or _c_string(link), name) if typeflag in _LINKS else b"",
+            _device(block) if typeflag in _DEVICES else _NO_DEVICE,
             extra.xattrs,
             sparse,
         )
 
-    def _sparse(self, block: bytes, extra: pax.Extra, name: bytes) -> tuple[Sparse, bytes]:
+    def _sparse(self, kind: Kind, block: bytes, extra: pax.Extra, name: bytes) -> tuple[Sparse, bytes]:
+        if kind is not Kind.FILE:
+            raise InvalidContent(f"{shown(name)} is a sparse {kind.value}")
         if block[156:157] == b"S":
             sparse = self._gnu_sparse(block)
         else:
@@ -391,14 +389,13 @@ def _link(kind: Kind, link: bytes, name: bytes) -> bytes:
     return link
 
 
-def _device(major: bytes, minor: bytes) -> tuple[int, int]:
-    numbers = number(major), number(minor)
-    if not (0 <= numbers[0] <= _MAX_MAJOR and 0 <= numbers[1] <= _MAX_MINOR):
-        raise InvalidContent(f"a device has the impossible numbers {numbers[0]}:{numbers[1]}")
-    return numbers
+def _device(block: bytes) -> tuple[int, int]:
+    major, minor = number(block[329:337]), number(block[337:345])
+    if not (0 <= major <= _MAX_MAJOR and 0 <= minor <= _MAX_MINOR):
+        raise InvalidContent(f"a device has the impossible numbers {major}:{minor}")
+    return major, minor
 
 
-@lru_cache(maxsize=4096)
 def number(field: bytes) -> int:
     """A header's number: octal digits, or GNU's binary form where they don't suffice.
 
@@ -416,24 +413,45 @@ def number(field: bytes) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _identity(field: bytes) -> int:
-    return pax.check_identity(number(field))
+def _size(field: bytes) -> int:
+    size = number(field)
+    if not 0 <= size <= _MAX_SIZE:
+        raise InvalidContent(f"an entry has the size {size}")
+    return size
 
 
-def _check_sum(block: bytes, where: str) -> None:
+@lru_cache(maxsize=1024)
+def _who(fields: bytes) -> tuple[int, int, int]:
+    """Mode, user and group: a layer has few different ones, so they are read together and kept."""
+    mode, uid, gid = (number(fields[at : at + 8]) for at in (0, 8, 16))
+    return mode & 0o7777, pax.check_identity(uid), pax.check_identity(gid)
+
+
+@lru_cache(maxsize=4096)
+def _mtime(field: bytes) -> int:
+    return pax.clamp(number(field) * 1_000_000_000)
+
+
+@lru_cache(maxsize=4096)
+def _stored_sum(field: bytes) -> int:
+    """What a header's bytes, the checksum's own among them, add up to if it is right, plus one."""
+    try:
+        return number(field) - 8 * ord(" ") + sum(field) + 1
+    except InvalidContent:
+        return -1
+
+
+def _check_sum(block: bytes) -> None:
     """Compare a header with its checksum: the sum of its bytes, the checksum's own taken as spaces."""
     field = block[148:156]
-    try:
-        stored = number(field) - 8 * ord(" ")
-    except InvalidContent:
-        stored = -1
+    stored = _stored_sum(field)
     if block.isascii():
         # The low half of Adler-32 is one more than the sum, modulo 65521: more than 512 times 127.
-        if (zlib.adler32(block) & 0xFFFF) - (zlib.adler32(field) & 0xFFFF) == stored:
+        if (zlib.adler32(block) & 0xFFFF) == stored:
             return
     else:
-        rest = block[:148] + block[156:]
         # Some old writers summed signed bytes.
-        if stored in {sum(rest), sum(rest) - 256 * sum(byte > 127 for byte in rest)}:
+        total = sum(block) + 1
+        if stored in {total, total - 256 * sum(byte > 127 for byte in block)}:
             return
-    raise InvalidContent(f"the layer is corrupt: a header's checksum is wrong, {where}")
+    raise InvalidContent("the layer is corrupt: a header's checksum is wrong")

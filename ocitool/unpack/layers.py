@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ocitool.streams import Reader
 
 _AHEAD: Final = 2  # layers that are inflated before their turn
-_AHEAD_CHUNKS: Final = 16  # of each of them, at most
+_AHEAD_CHUNKS: Final = 8  # of each of them, inflated and again hashed, at most
 
 
 def check(layers: Sequence[Descriptor], diff_ids: Sequence[Digest]) -> None:
@@ -80,16 +80,37 @@ def drain(reader: Reader) -> None:
 
 @contextmanager
 def _tar(source: Source, layer: Descriptor, diff_id: Digest, limit: int) -> Iterator[Reader]:
+    # Inflating and hashing are two threads, because each is about as much work as making the files.
+    with ReadAhead(lambda: _inflated(source, layer, limit), depth=_AHEAD_CHUNKS) as tar:
+        yield _DiffIdReader(tar, layer, diff_id)
+
+
+@contextmanager
+def _inflated(source: Source, layer: Descriptor, limit: int) -> Iterator[Reader]:
     with open_verified(source, layer) as blob:
-        yield _DiffIdReader(decompressed(blob, f"layer {layer.digest}", limit=limit), blob, layer, diff_id)
+        yield _WholeReader(decompressed(blob, f"layer {layer.digest}", limit=limit), blob, layer)
+
+
+class _WholeReader:
+    """Passes on a decompressed stream and makes sure that it used up the blob, whose digest that proves."""
+
+    def __init__(self, tar: Reader, blob: Reader, layer: Descriptor) -> None:
+        self._tar = tar
+        self._blob = blob
+        self._layer = layer
+
+    def read(self, n: int = -1, /) -> bytes:
+        data = self._tar.read(n)
+        if not data and n and self._blob.read(1):
+            raise InvalidContent(f"layer {self._layer.digest} goes on after its compressed stream")
+        return data
 
 
 class _DiffIdReader:
     """Passes on a tar stream and raises, before its end is told, if it is not that of the diff ID."""
 
-    def __init__(self, tar: Reader, blob: Reader, layer: Descriptor, diff_id: Digest) -> None:
+    def __init__(self, tar: Reader, layer: Descriptor, diff_id: Digest) -> None:
         self._tar = tar
-        self._blob = blob
         self._layer = layer
         self._diff_id = diff_id
         self._hasher = new_hasher(diff_id.algorithm)
@@ -102,9 +123,6 @@ class _DiffIdReader:
         return data
 
     def _finish(self) -> None:
-        # The blob's own end is where its digest is checked; the decompressor need not have seen it.
-        if self._blob.read(1):
-            raise InvalidContent(f"layer {self._layer.digest} goes on after its compressed stream")
         actual = f"{self._diff_id.algorithm}:{self._hasher.hexdigest()}"
         if actual != str(self._diff_id):
             raise IntegrityError(
