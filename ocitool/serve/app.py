@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -20,13 +18,12 @@ from ocitool.errors import (
 from ocitool.serve import metrics, passwords, routes
 from ocitool.serve.messages import Content, Disconnected, Refused, Request, Response
 from ocitool.serve.service import Options, Served, Service
+from ocitool.serve.streaming import Stream
 
 if TYPE_CHECKING:
     from ocitool.serve.messages import Receive, Scope, Send
     from ocitool.serve.repositories import Repositories
 
-# Large enough that the hop to a thread and back does not show, small enough for hundreds of clients at once.
-_SEND_BYTES: Final = 1 << 18
 _CLIENT_GONE: Final = 499  # what web servers' logs call it; never sent
 
 
@@ -100,6 +97,7 @@ class _Exchange:
         self.sent = 0
         self.failure: BaseException | None = None
         self._unknown = "NAME_UNKNOWN"
+        self._stream: Stream | None = None
 
     async def run(self, send: Send) -> None:
         """Find the answer and send it."""
@@ -108,14 +106,15 @@ class _Exchange:
             await self._send(response, send)
         except Disconnected:
             self.status = _CLIENT_GONE
+        finally:
+            if self._stream:
+                self._stream.close()
 
     async def _answer(self) -> Response:
         """The answer, whatever happens."""
         try:
             await self._authenticate()
-            response = await self._handle()
-            if isinstance(response.body, Content) and self._request.method != "HEAD":
-                await self._open(response.body)
+            return await self._opened(await self._handle())
         except Refused as refused:
             return refused.response()
         except Disconnected:
@@ -126,8 +125,6 @@ class _Exchange:
             return refusal(
                 error, self._unknown, writing=self._request.method not in {"GET", "HEAD"}
             ).response()
-        else:
-            return response
 
     async def _handle(self) -> Response:
         """The answer of the handler that the path and the method have."""
@@ -152,10 +149,12 @@ class _Exchange:
             raise passwords.challenge()
         self._request.user = credentials[0]
 
-    async def _open(self, content: Content) -> None:
-        """Open content before its status is sent, so that what is lost is a 404 and no broken 200."""
-        self._stream = _Stream(content)
-        await self._service.run(self._stream.open)
+    async def _opened(self, response: Response) -> Response:
+        if isinstance(response.body, Content) and self._request.method != "HEAD":
+            stream = Stream(self._service, response.body)
+            await stream.open()
+            self._stream = stream
+        return response
 
     async def _send(self, response: Response, send: Send) -> None:
         self.status = response.status
@@ -169,58 +168,22 @@ class _Exchange:
             headers["content-length"] = str(response.length)
         encoded = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in headers.items()]
         await send({"type": "http.response.start", "status": response.status, "headers": encoded})
-        if isinstance(response.body, Content) and self._request.method != "HEAD":
-            await self._send_stream(response.length, send)
-            return
         body = response.body if isinstance(response.body, bytes) and self._request.method != "HEAD" else b""
-        self.sent = len(body)
-        await send({"type": "http.response.body", "body": body})
+        if self._stream and response.length:
+            await self._send_pieces(self._stream, response.length, send)
+        else:
+            self.sent = len(body)
+            await send({"type": "http.response.body", "body": body})
 
-    async def _send_stream(self, length: int, send: Send) -> None:
-        """Send opened content, reading one piece ahead. Content that ends early breaks the connection off."""
-        gone = asyncio.ensure_future(self._request.gone())
-        reading = None
+    async def _send_pieces(self, stream: Stream, length: int, send: Send) -> None:
+        """Send opened content. Where it fails half-way the server breaks the unfinished answer off."""
         try:
-            left = length
-            reading = self._service.start(lambda: self._stream.read(min(_SEND_BYTES, left)))
-            while left:
-                piece = await reading
-                if not piece:
-                    raise IntegrityError(f"content ended {left} bytes early")
-                left -= len(piece)
-                size = min(_SEND_BYTES, left)
-                reading = self._service.start(lambda size=size: self._stream.read(size))  # type: ignore[misc]
-                if gone.done():
-                    raise Disconnected
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            async for piece in stream.pieces(self._request):
+                more = self.sent + len(piece) < length
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
                 self.sent += len(piece)
-            await send({"type": "http.response.body", "body": b""})
         except OciError as error:
             self.failure = error
-        finally:
-            gone.cancel()
-            self._service.start(self._stream.close)
-
-
-class _Stream:
-    """Content that is read and closed by different threads, one after the other."""
-
-    def __init__(self, content: Content) -> None:
-        self._lock = threading.Lock()
-        self._context = content.source.fetch(content.descriptor, offset=content.start)
-        self._closed = False
-
-    def open(self) -> None:
-        self._reader = self._context.__enter__()
-
-    def read(self, size: int) -> bytes:
-        with self._lock:
-            return b"" if self._closed else self._reader.read(size)
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            self._context.__exit__(None, None, None)
 
 
 # The first that fits.

@@ -100,6 +100,7 @@ class Service:
         self.options = options
         self.uploads = Uploads(options.uploads, options.upload_seconds, options.spool)
         self.tagging = asyncio.Lock()
+        self.streams = 0
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="ocitool-serve")
 
     def start(self, work: Callable[[], T]) -> asyncio.Future[T]:
