@@ -39,10 +39,10 @@ class Advanced:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Content is in the destination."""
+    """Content is in the destination, or, where it was a layer that is unpacked, applied to the root."""
 
     descriptor: Descriptor
-    how: Literal["copied", "skipped", "mounted"]
+    how: Literal["copied", "skipped", "mounted", "applied"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class UnpackOptions:
         config_only: write `config.json` alone, from an image whose users are numbers.
         rootfs_only: write `rootfs` alone.
         config_template: a runtime configuration that wins over the image's and the defaults'.
+        user: whom to run as, in place of the image's own user, in the same form.
         hostname: the container's host name.
         env: `NAME=VALUE` to set, or `NAME` to unset, in the process's environment.
         annotations: annotations to set.
@@ -63,6 +64,7 @@ class UnpackOptions:
     config_only: bool = False
     rootfs_only: bool = False
     config_template: Path | None = None
+    user: str = ""
     hostname: str = ""
     env: Sequence[str] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -144,7 +146,7 @@ def unpack(
         if not options.rootfs_only:
             runtime = bundles.runtime_config(
                 config,
-                accounts.find(config.config.get("User") or ""),
+                accounts.find(options.user or config.config.get("User") or ""),
                 ids=IdMap.only_me() if rootless else None,
                 volumes=wanted.mounts,
                 edits=_edits(options, template),
@@ -192,7 +194,7 @@ def _apply(
             except OciError as error:
                 error.add_note(f"in layer {layer.digest}")
                 raise
-            on_event(Finished(layer, "copied"))
+            on_event(Finished(layer, "applied"))
 
 
 def _apply_layer(applier: Applier, stream: Reader, max_entries: int) -> None:
@@ -209,7 +211,8 @@ def _applier(staging: Path, tally: Tally, *, rootless: bool, options: UnpackOpti
     keep = not rootless if options.keep_owner is None else options.keep_owner
     devices = keep if options.devices is None else options.devices
     rootfs = staging / "rootfs"
-    rootfs.mkdir(0o700)
+    rootfs.mkdir()
+    rootfs.chmod(0o755)  # what a root has of which no layer says anything; the umask has no say in it
     fd = os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     applier = Applier(fd, Given() if keep else Single(tally), tally, Policy(devices=devices))
     try:
