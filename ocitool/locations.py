@@ -152,8 +152,8 @@ class Session:
     ) -> None:
         """Open nothing yet; `config` is called when a registry is first used, which loads much."""
         self.on_event = on_event
+        self.store_path = store or local_store()
         self._config = config
-        self._store = store or local_store()
         self._client: Client | None = None
         self._stack = ExitStack()
 
@@ -179,7 +179,7 @@ class Session:
         """The local store."""
         from ocitool.layout import LayoutStore
 
-        return LayoutStore(self._store)
+        return LayoutStore(self.store_path)
 
     def source(self, location: Location) -> Source:
         """What to read from; `location.name` is the image's name in it."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from ocitool.content import Source
     from ocitool.locations import Session
     from ocitool.model import Descriptor
+    from ocitool.unpack import UnpackReport
 
 _pull_option = click.option(
     "--pull",
@@ -42,9 +46,20 @@ def unpack(
     report = unpack_image(
         source, image, bundle, options=UnpackOptions(rootless=rootless), on_event=session.on_event
     )
-    for line in report.summary():
+    for line in _left_out(report):
         console.say(line)
     console.result(str(bundle))
+
+
+def _left_out(report: UnpackReport) -> list[str]:
+    """What of an image could not be represented, in a line each."""
+    counted = (
+        (report.owners, "owners could not be set; they are recorded beside the files"),
+        (report.devices, "device nodes were left out"),
+        (report.xattrs, "extended attributes could not be set"),
+        (len(report.volumes), "volumes got no mount, because the image has files there"),
+    )
+    return [f"{count} {what}" for count, what in counted if count]
 
 
 def _image(session: Session, location: str, platform: str | None, policy: str) -> tuple[Source, Descriptor]:
@@ -74,4 +89,104 @@ def _image(session: Session, location: str, platform: str | None, policy: str) -
     return session.local, pulling.ensure(session.local, name, wanted, None if policy == "never" else pull_now)
 
 
-COMMANDS = (unpack,)
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.argument("location")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@platform_option
+@_pull_option
+@click.option(
+    "-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable; the caller's without =."
+)
+@click.option("-w", "--workdir", metavar="DIR", help="Working directory in the container.")
+@click.option(
+    "-u", "--user", default="", metavar="USER[:GROUP]", help="Run as this user of the image, or number."
+)
+@click.option("--entrypoint", metavar="PROGRAM", help="Run this instead of the image's entrypoint.")
+@click.option("--name", default="", metavar="ID", help="The container's ID. [random]")
+@click.option("--hostname", metavar="NAME", help="The container's host name.")
+@click.option(
+    "-v", "--volume", "volumes", multiple=True, metavar="SOURCE:DEST[:MODE]", help="Mount a directory."
+)
+@click.option("--tmpfs", multiple=True, metavar="DEST[:OPTIONS]", help="Mount an empty directory in memory.")
+@click.option("--read-only", is_flag=True, help="Make the root file system read-only.")
+@click.option("--cap-add", multiple=True, metavar="CAP", help="Give a capability.")
+@click.option("--cap-drop", multiple=True, metavar="CAP", help="Take a capability away.")
+@click.option("-m", "--memory", metavar="SIZE", help="Limit memory, as 512m.")
+@click.option("--cpus", metavar="NUMBER", help="Limit processor time, as 1.5.")
+@click.option("--pids-limit", type=int, metavar="NUMBER", help="Limit processes.")
+@click.option("--network", type=click.Choice(["none", "host"]), help="The container's network. [none]")
+@click.option(
+    "--security-opt", multiple=True, metavar="OPTION", help="As docker's, such as seccomp=unconfined."
+)
+@click.option("-t", "--tty", is_flag=True, help="Give the program a terminal.")
+@click.option("-i", "--interactive", is_flag=True, help="Pass stdin on, as is always done.")
+@click.option("--rm", "remove", is_flag=True, help="Remove the container afterwards, as is the default.")
+@click.option("--keep", is_flag=True, help="Leave the container's directory when the program has ended.")
+@with_session
+def run(  # noqa: PLR0913 - one parameter for each option
+    session: Session,
+    location: str,
+    command: tuple[str, ...],
+    *,
+    platform: str | None,
+    pull: str,
+    workdir: str | None,
+    user: str,
+    name: str,
+    volumes: tuple[str, ...],
+    tty: bool,
+    interactive: bool,
+    remove: bool,
+    keep: bool,
+    **changes: Any,
+) -> int:
+    """Run an image's program, or COMMAND, in a new container.
+
+    LOCATION may also be the path of a bundle: a directory with rootfs/ and config.json. The exit code is
+    the program's own; 125 to 127 say that it could not be started.
+    """
+    from ocitool import console, running
+    from ocitool.run.options import RunOptions
+
+    if remove and keep:
+        raise click.UsageError("--rm and --keep exclude each other")
+    del interactive  # what docker's users type out of habit
+    containers = running.containers_of(session.store_path)
+    options = RunOptions(
+        args=command[command[:1] == ("--",) :] or None,
+        host_env=dict(os.environ),
+        cwd=workdir,
+        volumes=tuple(_absolute_source(volume) for volume in volumes),
+        terminal=tty,
+        console_size=_terminal_size() if tty else None,
+        **changes,
+    )
+    if location.startswith(("/", "./", "../")) and running.is_bundle(Path(location)):
+        return running.run_directory(
+            Path(location), containers, replace(options, user=user or None), name=name, on_warning=console.say
+        )
+    source, image = _image(session, location, platform, pull)
+    return running.run_image(
+        source,
+        image,
+        containers,
+        options,
+        user=user,
+        name=name,
+        keep=keep,
+        on_warning=console.say,
+    )
+
+
+def _absolute_source(volume: str) -> str:
+    """A volume whose source is relative to where we are, as shells' users write it."""
+    source, colon, rest = volume.partition(":")
+    return f"{Path(source).absolute()}{colon}{rest}" if colon and source.startswith(".") else volume
+
+
+def _terminal_size() -> tuple[int, int]:
+    columns, lines = shutil.get_terminal_size()
+    return lines, columns
+
+
+COMMANDS = (unpack, run)

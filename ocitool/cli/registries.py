@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ocitool.cli.options import read_password, with_session
+from ocitool.cli.options import with_session
 
 if TYPE_CHECKING:
     from pathlib import Path
