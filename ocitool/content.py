@@ -9,11 +9,11 @@ what can be written to as well. What only some stores can do are small protocols
 from __future__ import annotations
 
 import io
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ocitool import limits
-from ocitool.errors import InvalidContent
+from ocitool.errors import UnsafeContent
 from ocitool.model import Descriptor, ImageConfig, Index, Manifest, parse_manifest
 from ocitool.streams import Reader, VerifiedReader
 
@@ -34,7 +34,7 @@ class Source(Protocol):
         ...
 
     def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> AbstractContextManager[Reader]:
-        """Open content, from `offset` bytes on.
+        """Open content, from `offset` bytes on; at an `offset` of the content's size nothing is left.
 
         The bytes are not verified: whoever consumes them does so (`open_verified`, `read_verified`), and
         `Store.push` always does.
@@ -164,10 +164,8 @@ def open_verified(source: Source, desc: Descriptor) -> Iterator[Reader]:
     Raises (from `read`):
         IntegrityError: it is not what the descriptor names.
     """
-    if desc.data is not None:
-        yield io.BytesIO(desc.data)  # compared with the digest when the descriptor was parsed
-        return
-    with source.fetch(desc) as reader:
+    held = None if desc.data is None else io.BytesIO(desc.data)
+    with source.fetch(desc) if held is None else nullcontext(held) as reader:
         yield VerifiedReader(reader, desc.digest, desc.size)
 
 
@@ -175,11 +173,11 @@ def read_verified(source: Source, desc: Descriptor, *, limit: int = limits.MANIF
     """Read content that fits in memory.
 
     Raises:
-        InvalidContent: it is larger than `limit` bytes.
+        UnsafeContent: it is larger than `limit` bytes.
         IntegrityError: it is not what the descriptor names.
     """
     if desc.size > limit:
-        raise InvalidContent(
+        raise UnsafeContent(
             f"{desc.media_type} {desc.digest} has {desc.size} bytes; at most {limit} are read"
         )
     with open_verified(source, desc) as reader:

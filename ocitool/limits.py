@@ -13,8 +13,11 @@ CONFIG_BYTES = 4 * MIB
 INDEX_JSON_BYTES = 64 * MIB  # a layout of a whole registry's tags still is one file
 JSON_DEPTH = 100
 
-INDEX_NESTING = 8  # indexes that name indexes
+INDEX_NESTING = 8  # levels of manifests, from an index down to the images
 GRAPH_NODES = 1_000_000  # pieces of content reached from one root
+GRAPH_BYTES = (
+    128 * MIB
+)  # all manifests under one root together: they are held in memory until they are written
 INDEX_ENTRIES = 10_000
 
 DECOMPRESSED_BYTES = 1 << 40

@@ -6,6 +6,7 @@ import io
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ocitool.digest import Digest
 from ocitool.errors import NotFound
 from ocitool.model import Descriptor, parse_manifest
 from ocitool.reference import is_digest
@@ -14,14 +15,12 @@ from ocitool.streams import Reader, VerifiedReader
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ocitool.digest import Digest
-
 
 class MemoryStore:
     """Blobs and names in dictionaries.
 
-    Implements Store, Deleter, Referrers and Lister. Safe to use from several threads, because every
-    change is one assignment.
+    Implements Store, Deleter, Referrers and Lister. Safe to use from several threads: every change is one
+    assignment, the one that makes content visible comes last, and what is iterated over is a copy.
     """
 
     def __init__(self) -> None:
@@ -32,10 +31,10 @@ class MemoryStore:
 
     def resolve(self, ref: str, /) -> Descriptor:
         """See `Source`."""
-        for known, desc in [*self._tags.items(), *((str(d), desc) for d, desc in self._descriptors.items())]:
-            if known == ref:
-                return desc
-        raise NotFound(f"nothing in memory is named {ref}")
+        desc = self._descriptors.get(Digest.parse(ref)) if is_digest(ref) else self._tags.get(ref)
+        if desc is None:
+            raise NotFound(f"nothing in memory is named {ref}")
+        return desc
 
     @contextmanager
     def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> Iterator[Reader]:
@@ -83,13 +82,15 @@ class MemoryStore:
         if self._content.pop(desc.digest, None) is None:
             raise NotFound(f"{desc.digest} is not in memory")
         self._descriptors.pop(desc.digest, None)
-        self._tags = {ref: named for ref, named in self._tags.items() if named != desc}
-        for referrers in self._referrers.values():
+        for ref, named in list(self._tags.items()):
+            if named.digest == desc.digest:
+                del self._tags[ref]
+        for referrers in list(self._referrers.values()):
             referrers.pop(desc.digest, None)
 
     def referrers(self, desc: Descriptor, /, artifact_type: str = "") -> Iterable[Descriptor]:
         """See `Referrers`."""
-        found = self._referrers.get(desc.digest, {}).values()
+        found = list(self._referrers.get(desc.digest, {}).values())
         return [referrer for referrer in found if artifact_type in {"", referrer.artifact_type}]
 
     def tags(self) -> Iterable[str]:

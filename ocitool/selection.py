@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ocitool import limits, mediatypes, strictjson
 from ocitool.content import Source, read_config, read_manifest
-from ocitool.errors import InvalidContent, NotFound
+from ocitool.errors import InvalidContent, NotFound, UnsafeContent
 from ocitool.model import Descriptor, Index, Manifest
 from ocitool.platforms import Platform, candidates, runs_on
 
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ocitool.digest import Digest
-    from ocitool.streams import Reader
 
 # How builders mark a manifest that says something about another one of the same index.
 _ATTESTED: Final = "vnd.docker.reference.digest"
@@ -59,9 +56,11 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What a selection comes to: where to read, from which root, and which children of it are left out."""
+    """What a selection comes to: a root, and which of its children are left out.
 
-    source: Source
+    A new index is not in the source: the root carries it in its `data`.
+    """
+
     root: Descriptor
     left_out: frozenset[Digest] = frozenset()
 
@@ -76,23 +75,12 @@ def choose(source: Source, root: Descriptor, wanted: Platform) -> Descriptor:
         `root` itself where it is no index.
 
     Raises:
-        NotFound: there is none; the message lists the platforms that there are.
+        NotFound: there is none; the hint lists the platforms that there are.
     """
     if not root.is_index:
         return root
-    entries = list(_images(source, root))
-    for platform in candidates(wanted):
-        for entry in entries:
-            if entry.platform and runs_on(entry.platform, platform):
-                return entry
-    # An entry that does not say what it runs on may run on anything: the last resort.
-    for entry in entries:
-        if entry.platform is None:
-            return entry
-    raise NotFound(
-        f"index {root.digest} has no manifest for {wanted}",
-        hint=f"it has {_names(entries)}; choose one with --platform",
-    )
+    images = list(_images(source, _index(source, root).manifests, {root.digest}))
+    return _pick(source, root, images, wanted)
 
 
 def require(source: Source, root: Descriptor, wanted: Platform) -> Descriptor:
@@ -101,15 +89,13 @@ def require(source: Source, root: Descriptor, wanted: Platform) -> Descriptor:
     Raises:
         NotFound: there is no manifest for the platform.
     """
-    chosen = choose(source, root, wanted)
+    if root.is_index:
+        return choose(source, root, wanted)
     # What a descriptor outside an index says of its platform is hearsay: ask the image.
-    if not root.is_index or chosen.platform is None:
-        manifest = read_manifest(source, chosen)
-        if isinstance(manifest, Manifest) and manifest.config.media_type in mediatypes.CONFIGS:
-            actual = read_config(source, manifest).platform
-            if not any(runs_on(actual, platform) for platform in candidates(wanted)):
-                raise NotFound(f"image {chosen.digest} is for {actual}, not {wanted}")
-    return chosen
+    actual = _own_platform(source, root)
+    if not _suits(actual, wanted):
+        raise NotFound(f"image {root.digest} is for {actual}, not {wanted}")
+    return root
 
 
 def select(source: Source, root: Descriptor, selection: Selection) -> Selected:
@@ -119,32 +105,32 @@ def select(source: Source, root: Descriptor, selection: Selection) -> Selected:
         NotFound: one of the platforms is not under the root.
     """
     if not selection.platforms:
-        return Selected(source, root)
+        return Selected(root)
     if not root.is_index:
         for platform in selection.platforms:
             require(source, root, platform)
-        return Selected(source, root)
+        return Selected(root)
     index = _index(source, root)
-    chosen = {_entry(source, root, index, platform) for platform in selection.platforms}
-    attested = {str(digest) for digest in chosen}
-    chosen |= {entry.digest for entry in index.manifests if entry.annotations.get(_ATTESTED) in attested}
-    left_out = frozenset(entry.digest for entry in index.manifests) - chosen
+    left_out = _left_out(source, root, index, selection.platforms)
     if selection.sparse or not left_out:
-        return Selected(source, root, left_out)
+        return Selected(root, left_out)
     smaller = _without(index, left_out)
-    desc = Descriptor.of(index.media_type, smaller)
-    return Selected(_With(source, desc, smaller), desc)
+    return Selected(replace(Descriptor.of(index.media_type, smaller), data=smaller))
 
 
-def _entry(source: Source, root: Descriptor, index: Index, platform: Platform) -> Digest:
-    """The entry of the index itself under which a platform's manifest is found."""
-    chosen = choose(source, root, platform)
-    for entry in index.manifests:
-        if entry == chosen or (entry.is_index and chosen in _images(source, entry)):
-            return entry.digest
-    raise NotFound(
-        f"index {root.digest} has no manifest for {platform}"
-    )  # pragma: no cover - choose found it
+def _left_out(
+    source: Source, root: Descriptor, index: Index, platforms: Iterable[Platform]
+) -> frozenset[Digest]:
+    """The entries of an index that hold none of the platforms, and say nothing about one that does."""
+    seen = {root.digest}
+    found = [(image, entry) for entry in index.manifests for image in _images(source, [entry], seen)]
+    images = [image for image, _ in found]
+    chosen = {_pick(source, root, images, platform).digest for platform in platforms}
+    # An image that is listed twice is kept twice, and so is a nested index that holds one.
+    kept = {entry.digest for image, entry in found if image.digest in chosen}
+    attested = {str(digest) for digest in kept | chosen}
+    kept |= {entry.digest for entry in index.manifests if entry.annotations.get(_ATTESTED) in attested}
+    return frozenset(entry.digest for entry in index.manifests) - kept
 
 
 def _without(index: Index, left_out: frozenset[Digest]) -> bytes:
@@ -155,13 +141,50 @@ def _without(index: Index, left_out: frozenset[Digest]) -> bytes:
     return strictjson.dumps(fields)
 
 
-def _images(source: Source, root: Descriptor, depth: int = 0) -> Iterator[Descriptor]:
-    """The entries that could be run, in the order of the index, nested indexes unfolded."""
-    if depth > limits.INDEX_NESTING:
-        raise InvalidContent(f"index {root.digest} is nested deeper than {limits.INDEX_NESTING} levels")
-    for entry in _index(source, root).manifests:
-        if entry.is_index:
-            yield from _images(source, entry, depth + 1)
+def _pick(source: Source, root: Descriptor, images: Iterable[Descriptor], wanted: Platform) -> Descriptor:
+    for platform in candidates(wanted):
+        for image in images:
+            if image.platform and runs_on(image.platform, platform):
+                return image
+    # The last resort: an entry that does not say what it runs on. Its own configuration may.
+    for image in images:
+        if image.platform is None and _suits(_own_platform(source, image), wanted):
+            return image
+    raise NotFound(
+        f"index {root.digest} has no manifest for {wanted}",
+        hint=f"it has {_names(images)}; choose one with --platform",
+    )
+
+
+def _own_platform(source: Source, image: Descriptor) -> Platform | None:
+    """What an image's configuration says that it runs on; None for what has no such configuration."""
+    manifest = read_manifest(source, image)
+    if isinstance(manifest, Manifest) and manifest.config.media_type in mediatypes.CONFIGS:
+        return read_config(source, manifest).platform
+    return None
+
+
+def _suits(actual: Platform | None, wanted: Platform) -> bool:
+    return actual is None or any(runs_on(actual, platform) for platform in candidates(wanted))
+
+
+def _images(
+    source: Source, entries: Iterable[Descriptor], seen: set[Digest], depth: int = 2
+) -> Iterator[Descriptor]:
+    """The entries that could be run, in order; a nested index is unfolded where it stands first.
+
+    `seen` are the indexes unfolded so far: without it, eight levels of an index that names the next one
+    10,000 times would never come to an end.
+    """
+    for entry in entries:
+        if entry.is_index and entry.digest not in seen:
+            seen.add(entry.digest)
+            if depth >= limits.INDEX_NESTING or len(seen) > limits.INDEX_ENTRIES:
+                raise UnsafeContent(
+                    f"index {entry.digest} is nested deeper than {limits.INDEX_NESTING} levels,"
+                    f" or one of more than {limits.INDEX_ENTRIES}"
+                )
+            yield from _images(source, _index(source, entry).manifests, seen, depth + 1)
         elif entry.media_type in mediatypes.IMAGE_MANIFESTS and not (
             entry.platform and entry.platform.is_unknown
         ):
@@ -175,23 +198,6 @@ def _index(source: Source, desc: Descriptor) -> Index:
     return index
 
 
-def _names(entries: Iterable[Descriptor]) -> str:
-    names = dict.fromkeys(str(entry.platform) for entry in entries if entry.platform)
+def _names(images: Iterable[Descriptor]) -> str:
+    names = dict.fromkeys(str(image.platform) for image in images if image.platform)
     return ", ".join(names) or "no images"
-
-
-class _With:
-    """A source and one more document."""
-
-    def __init__(self, source: Source, desc: Descriptor, content: bytes) -> None:
-        self._source = source
-        self._desc = desc
-        self._content = content
-
-    def resolve(self, ref: str, /) -> Descriptor:
-        return self._source.resolve(ref)
-
-    def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> AbstractContextManager[Reader]:
-        if desc == self._desc:
-            return nullcontext(BytesIO(self._content[offset:]))
-        return self._source.fetch(desc, offset=offset)
