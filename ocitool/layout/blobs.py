@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from ocitool.digest import Digest
-from ocitool.errors import IntegrityError, InvalidDigest, NotFound
+from ocitool.errors import IntegrityError, InvalidDigest, NotFound, UnsafeContent
 from ocitool.layout import files
 from ocitool.layout.locks import PRIVATE
 from ocitool.streams import CHUNK, Reader, VerifiedReader, chunks
@@ -84,7 +84,7 @@ class Blobs:
             with self.open(desc.digest) as blob:
                 for _ in chunks(VerifiedReader(blob, desc.digest, desc.size)):
                     pass
-        except (NotFound, IntegrityError):
+        except (NotFound, IntegrityError, UnsafeContent):
             return False
         return True
 
@@ -101,6 +101,17 @@ class Blobs:
                 with suppress(InvalidDigest):
                     digest = Digest.parse(f"{algorithm}:{name}")
                     yield digest, os.stat(name, dir_fd=parent, follow_symlinks=False)
+
+    def strays(self) -> list[str]:
+        """What lies among the blobs and is not named by a digest, as paths in the layout."""
+        found = []
+        for algorithm in _ALGORITHMS:
+            named = {digest.hex for digest, _ in self._list(algorithm)}
+            with suppress(FileNotFoundError), files.directory(self.root, _BLOBS, algorithm) as parent:
+                found += [
+                    f"{_BLOBS}/{algorithm}/{name}" for name in files.names_in(parent) if name not in named
+                ]
+        return found
 
     def remove(self, digest: Digest) -> bool:
         """Remove a blob; whether it was there."""

@@ -98,6 +98,10 @@ class IndexJson:
         """Take every entry of some content away."""
         self._edit(lambda desc: None if desc.digest == digest else desc)
 
+    def remove_unnamed(self, descs: set[Descriptor]) -> None:
+        """Take the entries without a name of some content away."""
+        self._edit(lambda desc: None if desc in descs and not names(desc) else desc)
+
     def _edit(self, change: Callable[[Descriptor], Descriptor | None]) -> None:
         edited: list[tuple[Descriptor, dict[str, Any]]] = []
         for desc, entry in self._entries:

@@ -24,7 +24,7 @@ from ocitool.layout.locks import GC_LOCK, INDEX_LOCK, PRIVATE, Lease, leased, lo
 from ocitool.layout.referring import Subjects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ocitool.digest import Digest
     from ocitool.model import Descriptor
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 INDEX_JSON: Final = "index.json"
 OCI_LAYOUT: Final = "oci-layout"
 # The version that every layout has had since the specification's first release.
-_VERSION: Final = {"imageLayoutVersion": "1.0.0"}
+VERSION: Final = {"imageLayoutVersion": "1.0.0"}
 _REPAIR: Final = "`ocitool store check --repair` rebuilds it from the blobs"
 # image-layout.md gives names no grammar. What could mislead a terminal, or who reads lines, is refused.
 _NAME: Final = re.compile(r"[!-~]{0,512}")
@@ -159,7 +159,9 @@ class LayoutStore:
         own = ref == str(desc.digest)
         if not own and (digest_of(ref) or not _NAME.fullmatch(ref)):
             raise InvalidReference(f"content of {desc.digest} can't be named {ref!r:.80} in a layout")
-        with self._edit() as index:
+        self._prepare()
+        # Shared, so that what gets a name is not just being collected for lack of one.
+        with lock(self._path, GC_LOCK, shared=True), self._edit() as index:
             if self.blobs.size(desc.digest) != desc.size:
                 raise NotFound(f"{desc.digest} is not in the layout {self._path}, so it can't be named {ref}")
             index.put(desc, "" if own else ref)
@@ -173,8 +175,7 @@ class LayoutStore:
 
     def delete(self, desc: Descriptor, /) -> None:
         """See `Deleter`. The bytes of what another process is using stay until garbage is collected."""
-        self._prepare()
-        with lock(self._path, GC_LOCK):
+        with self.collecting():
             if self.blobs.size(desc.digest) is None:
                 raise NotFound(f"{desc.digest} is not in the layout {self._path}")
             with self._edit() as index:
@@ -209,6 +210,28 @@ class LayoutStore:
     def read_index(self) -> IndexJson:
         """`index.json`, read."""
         return read_index(self._path)
+
+    # Maintenance
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Keep writers from relying on anything new while garbage is found and removed."""
+        self._prepare()
+        with files.translated("garbage", self._path), lock(self._path, GC_LOCK):
+            yield
+
+    def leased(self) -> set[Digest]:
+        """What living writers rely on; to be called while `collecting`."""
+        return leased(self._path)
+
+    def subject(self, desc: Descriptor) -> Digest | None:
+        """What a manifest refers to, if it does."""
+        return self._subjects.of(desc)
+
+    def forget(self, roots: Iterable[Descriptor]) -> None:
+        """Take roots that have no name out of `index.json`."""
+        with self._edit() as index:
+            index.remove_unnamed(set(roots))
 
     # Writing
 
@@ -266,7 +289,7 @@ def initialise(path: Path) -> None:
                 files.replace_file(private, root, INDEX_JSON, IndexJson().dump())
             # Last, because a directory that has this file is a layout.
             if not (path / OCI_LAYOUT).exists():
-                files.replace_file(private, root, OCI_LAYOUT, strictjson.dumps(_VERSION))
+                files.replace_file(private, root, OCI_LAYOUT, strictjson.dumps(VERSION))
 
 
 def _check_empty(path: Path) -> None:
@@ -299,7 +322,7 @@ def read_index(path: Path) -> IndexJson:
     with files.translated(f"directory {path.name}", path):
         try:
             with files.directory(path) as root:
-                _check_version(files.read_file(root, OCI_LAYOUT, limits.CONFIG_BYTES))
+                check_version(files.read_file(root, OCI_LAYOUT, limits.CONFIG_BYTES))
                 what = INDEX_JSON
                 return IndexJson(files.read_file(root, INDEX_JSON, limits.INDEX_JSON_BYTES))
         except FileNotFoundError as error:
@@ -312,7 +335,7 @@ def read_index(path: Path) -> IndexJson:
             raise
 
 
-def _check_version(raw: bytes) -> None:
+def check_version(raw: bytes) -> None:
     """image-layout.md: it "MUST be a JSON object", "MUST contain an `imageLayoutVersion` field"."""
     version = strictjson.load_object(raw, OCI_LAYOUT).get("imageLayoutVersion")
     if not isinstance(version, str):
