@@ -380,7 +380,7 @@ class Transport:
         coding = live.headers.get("content-encoding", "identity")
         if coding.lower() != "identity":
             raise RegistryError(
-                f"{redacted(str(live.url))} came in the coding {printable(coding, 60)}, which was not asked for",
+                f"{redacted(str(live.url))} came in the coding {printable(coding, 60)}, not as it is",
                 url=redacted(str(live.url)),
                 status=live.status,
             )
