@@ -16,6 +16,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -26,6 +27,7 @@ from ocitool.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
     from ocitool.content import Source, Store
     from ocitool.layout import LayoutStore
@@ -153,25 +155,37 @@ class Session:
         """Open nothing yet; `config` is called when a registry is first used, which loads much."""
         self.on_event = on_event
         self.store_path = store or local_store()
-        self._config = config
+        self._make_config = config
         self._client: Client | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # With the error, for an archive is written at its end, and only where nothing went wrong.
+        self._stack.__exit__(kind, error, trace)
+
+    def finish(self) -> None:
+        """Write what is written last, and close what is open: what follows may rely on it."""
         self._stack.close()
+
+    @cached_property
+    def config(self) -> ClientConfig:
+        """How to talk to registries."""
+        from ocitool.registry import ClientConfig
+
+        return self._make_config() if self._make_config else ClientConfig()
 
     @property
     def client(self) -> Client:
         """The one client of the session."""
         if self._client is None:
-            from ocitool.registry import Client, ClientConfig
+            from ocitool.registry import Client
 
-            self._client = self._stack.enter_context(
-                Client(self._config() if self._config else ClientConfig(), on_event=self.on_event)
-            )
+            self._client = self._stack.enter_context(Client(self.config, on_event=self.on_event))
         return self._client
 
     @property
@@ -203,7 +217,8 @@ class Session:
 
         if location.kind is Kind.LAYOUT:
             return layout.LayoutStore(location.path)
-        return self._stack.enter_context(layout.ArchiveWriter(location.path, location.kind.value))
+        archive = "docker-archive" if location.kind is Kind.DOCKER_ARCHIVE else "oci-archive"
+        return self._stack.enter_context(layout.ArchiveWriter(location.path, archive, on_event=self.on_event))
 
     def _repository(self, location: Location) -> Store:
         assert location.reference is not None  # noqa: S101 - a registry's location has one

@@ -9,7 +9,8 @@ import click
 from ocitool.cli.options import platform_option, wanted_platform, with_session
 
 if TYPE_CHECKING:
-    from ocitool.locations import Session
+    from ocitool.locations import Location, Session
+    from ocitool.model import Descriptor
     from ocitool.reference import Reference
 
 _jobs_option = click.option("-j", "--jobs", default=4, show_default=True, help="Blobs on their way at once.")
@@ -35,7 +36,7 @@ def pull(
 
     It goes to LOCATION, or into the local store. Of an index with several platforms, the host's is taken.
     """
-    from ocitool import console, pulling
+    from ocitool import pulling
     from ocitool.locations import Kind, Location
     from ocitool.reference import Reference
 
@@ -52,7 +53,7 @@ def pull(
         jobs=jobs,
         on_event=session.on_event,
     )
-    console.result(str(desc.digest))
+    _tell(session, target, desc)
 
 
 @click.command()
@@ -149,7 +150,15 @@ def copy(  # noqa: PLR0913 - one parameter for each option
     )  # fmt: skip
     if desc != root:
         console.say(f"left platforms out of {root.digest}: the new index is {desc.digest}")
-    console.result(str(desc.digest))
+    _tell(session, target, desc)
+
+
+def _tell(session: Session, target: Location, desc: Descriptor) -> None:
+    """Print a digest once what it names is where it should be; on stderr if stdout is where that is."""
+    from ocitool import console
+
+    session.finish()
+    (console.say if str(target.path) == "-" else console.result)(str(desc.digest))
 
 
 COMMANDS = (pull, push, copy)

@@ -9,22 +9,39 @@ import click
 from ocitool.cli.options import with_session
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ocitool.content import Deleter
     from ocitool.locations import Location, Session
 
 
 @click.command()
 @click.argument("registry")
-@click.option("-u", "--username", prompt=True, help="User at the registry.")
-@click.option("--password-stdin", is_flag=True, help="Read the password from stdin instead of asking.")
-@click.option("--authfile", help="Keep the credentials in this file.")
 @with_session
-def login(
-    session: Session, registry: str, *, username: str, password_stdin: bool, authfile: Path | None
-) -> None:
-    """Check a user and password, and keep them where docker and podman look as well."""
+def login(session: Session, registry: str) -> None:
+    """Check a user and password, and keep them where docker and podman look as well.
+
+    What is not given as an option is asked for.
+    """
+    from ocitool import console
+    from ocitool.registry import credentials
+
+    config = session.config
+    username = config.username or click.prompt("User", err=True)
+    password = config.password or click.prompt("Password", hide_input=True, err=True)
+    session.client.check(registry, username, password)
+    where = credentials.login(registry, username, password, authfile=config.authfile)
+    console.say(f"credentials for {registry} are in {where}")
+
+
+@click.command()
+@click.argument("registry")
+@with_session
+def logout(session: Session, registry: str) -> None:
+    """Forget the credentials for a registry."""
+    from ocitool import console
+    from ocitool.registry import credentials
+
+    where = credentials.logout(registry, authfile=session.config.authfile)
+    console.say(f"removed the credentials for {registry} from {where}")
 
 
 @click.command()
@@ -81,4 +98,4 @@ def _deleter(session: Session, where: Location) -> Deleter:
     return store
 
 
-COMMANDS = (tag, delete)
+COMMANDS = (login, logout, tag, delete)
