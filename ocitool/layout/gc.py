@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +17,7 @@ from ocitool.layout import files
 from ocitool.layout.blobs import PARTIAL
 from ocitool.layout.graph import mentioned, parents_first, reachable
 from ocitool.layout.index import names, sniff
-from ocitool.layout.locks import INDEX_LOCK, LEASES, PRIVATE, lock, try_lock
+from ocitool.layout.locks import INDEX_LOCK, LEASES, PRIVATE, if_unheld, lock
 from ocitool.model import Descriptor
 
 if TYPE_CHECKING:
@@ -143,32 +143,14 @@ def _leftovers(store: LayoutStore, now: float, partial_age: float) -> Iterator[t
     for directory in (PARTIAL, LEASES):
         with files.directory(store.path, PRIVATE, directory, create=True) as parent:
             for name in files.names_in(parent):
-                found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-                if now - found.st_mtime >= partial_age and not _is_held(parent, name):
-                    yield f"{PRIVATE}/{directory}/{name}", found.st_size
-
-
-def _is_held(parent: int, name: str) -> bool:
-    with _if_unheld(parent, name) as unheld:
-        return not unheld
+                with suppress(FileNotFoundError), if_unheld(parent, name) as unheld:
+                    found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                    if unheld and now - found.st_mtime >= partial_age:
+                        yield f"{PRIVATE}/{directory}/{name}", found.st_size
 
 
 def _remove_unheld(parent: int, name: str) -> None:
     # With the lock in hand: who waits for it finds out that the file has lost its name, and makes a new one.
-    with _if_unheld(parent, name) as unheld:
+    with if_unheld(parent, name) as unheld:
         if unheld:
             files.unlink(parent, name)
-
-
-@contextmanager
-def _if_unheld(parent: int, name: str) -> Iterator[bool]:
-    """Whether nobody holds a private file; the kernel drops the locks of processes that are gone."""
-    try:
-        fd = files.open_file(parent, name)
-    except OSError:
-        yield True  # gone, or no regular file and so nobody's
-        return
-    try:
-        yield try_lock(fd)
-    finally:
-        os.close(fd)

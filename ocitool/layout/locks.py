@@ -113,12 +113,23 @@ def _end(root: Path, name: str, fd: int) -> None:
 def dead_leases(leases: int) -> Iterator[str]:
     """The names of leases whose process is gone."""
     for name in files.names_in(leases):
-        fd = files.open_file(leases, name)
-        try:
-            if try_lock(fd):
+        with if_unheld(leases, name) as unheld:
+            if unheld:
                 yield name
-        finally:
-            os.close(fd)
+
+
+@contextmanager
+def if_unheld(parent: int, name: str) -> Iterator[bool]:
+    """Whether nobody holds a private file; while the body runs nobody else can."""
+    try:
+        fd = files.open_file(parent, name)
+    except OSError:
+        yield True  # gone in this moment, or no regular file and so nobody's
+        return
+    try:
+        yield try_lock(fd)
+    finally:
+        os.close(fd)
 
 
 def leased(root: Path, *, but: Lease | None = None) -> set[Digest]:
@@ -130,7 +141,11 @@ def leased(root: Path, *, but: Lease | None = None) -> set[Digest]:
 
 
 def _read(leases: int, name: str) -> Iterator[Digest]:
-    for line in files.read_file(leases, name, limits.INDEX_JSON_BYTES).decode(errors="replace").splitlines():
+    try:
+        raw = files.read_file(leases, name, limits.INDEX_JSON_BYTES)
+    except OSError:
+        return  # its writer has ended it in this moment
+    for line in raw.decode(errors="replace").splitlines():
         # A power cut may have left anything here, and a writer may be in the middle of a line.
         with suppress(OciError):
             yield Digest.parse(line)
