@@ -182,23 +182,35 @@ class Applier:
         self._describe_by_name(parent, name, entry)
 
     def _hardlink(self, entry: Entry, parent: Directory, name: bytes) -> None:
+        try:
+            self._link(entry, parent, name)
+        except FileExistsError:
+            self._replace_by_link(entry, parent, name)
+
+    def _replace_by_link(self, entry: Entry, parent: Directory, name: bytes) -> None:
+        directory, _, target = entry.link.rpartition(b"/")
+        source = self.root.directory(directory)
+        if source and source.join(target) == parent.join(name):
+            return  # a second name for itself
+        self._replace(parent, name)
+        # What was in the way may have held the target, which then is not there any more.
+        self._link(entry, self.root.made(parent.path), name)
+
+    def _link(self, entry: Entry, parent: Directory, name: bytes) -> None:
         directory, _, target = entry.link.rpartition(b"/")
         source = self.root.directory(directory)
         if source is None or not target:
             raise InvalidContent(
                 f"{shown(entry.path)} is a hard link to {shown(entry.link)}, which is not there"
             )
-        if parent.join(name) == source.join(target):
-            os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
-            return
         try:
-            _link(source, target, parent, name)
-        except FileExistsError:
-            self._replace(parent, name)
-            # What was in the way may have held the target.
-            source = self.root.directory(directory)
-            if source is not None:
-                _link(source, target, self.root.made(parent.path), name)
+            # Python 3.14 follows links here unless told not to.
+            os.link(target, name, src_dir_fd=source.fd, dst_dir_fd=parent.fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            reason = "can't have one" if isinstance(error, PermissionError) else "is not there"
+            raise InvalidContent(
+                f"{shown(entry.path)} is a hard link to {shown(entry.link)}, which {reason}"
+            ) from error
 
     def _node(self, entry: Entry, parent: Directory, name: bytes) -> None:
         if entry.kind is not Kind.FIFO and not self._policy.devices:
@@ -345,20 +357,6 @@ class _Replaced:
 
     def emptied(self, path: bytes, /) -> None:
         """Never called: nothing is spared."""
-
-
-def _link(source: Directory, target: bytes, parent: Directory, name: bytes) -> None:
-    try:
-        # Python 3.14 follows links here unless told not to.
-        os.link(target, name, src_dir_fd=source.fd, dst_dir_fd=parent.fd, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InvalidContent(
-            f"{shown(parent.join(name))} is a hard link to {shown(target)}, which is not there"
-        ) from error
-    except PermissionError as error:
-        raise InvalidContent(
-            f"{shown(parent.join(name))} is a hard link to {shown(target)}, which can't have one"
-        ) from error
 
 
 def _write_extents(fd: int, entry: Entry, archive: Archive) -> None:
