@@ -7,12 +7,13 @@ read by `ocitool.unpack`.
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ocitool import limits
-from ocitool.errors import IntegrityError, InvalidContent, UnsafeContent
+from ocitool.errors import IntegrityError, InvalidContent, InvalidReference, UnsafeContent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +82,19 @@ def header(name: str, size: int, mtime: int = 0) -> bytes:
         return plain
     extended = _block(b"PaxHeaders/" + path[-80:].replace(b"/", b"-"), len(records), mtime, b"x")
     return extended + records + bytes(padding(len(records))) + plain
+
+
+def source_date_epoch() -> int:
+    """The time that all members get; see https://reproducible-builds.org/specs/source-date-epoch/.
+
+    Raises:
+        InvalidReference: the environment variable is no number of seconds.
+    """
+    text = os.environ.get("SOURCE_DATE_EPOCH", "0")
+    # Eleven octal digits is what a tar header has room for.
+    if not (text.isascii() and text.isdigit()) or len(text) > 10:
+        raise InvalidReference(f"SOURCE_DATE_EPOCH is {text!r:.40}, which is no number of seconds")
+    return int(text)
 
 
 def padding(size: int) -> int:

@@ -1,0 +1,222 @@
+"""A bundle as a store to read from, straight over its file."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from ocitool import limits, mediatypes, tarballs
+from ocitool.bundle.files import BundleFile
+from ocitool.bundle.inventory import Inventory
+from ocitool.digest import Digest
+from ocitool.errors import IntegrityError, InvalidContent, NotFound, OciError, UnsafeContent
+from ocitool.layout.index import IndexJson, names, pick, tags
+from ocitool.layout.referring import Subjects
+from ocitool.strictjson import dumps, load_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from typing import Self
+
+    from ocitool.model import Descriptor
+    from ocitool.streams import Reader
+
+OCI_LAYOUT: Final = "oci-layout"
+INDEX_JSON: Final = "index.json"
+INVENTORY: Final = "org.ocitool.bundle.inventory"
+"""The annotation of index.json with the digest of the inventory."""
+SIGNATURES: Final = "org.ocitool.bundle.signatures"
+"""The annotation of index.json with the digests of signatures over the inventory, with spaces between."""
+
+_INVENTORY_BYTES: Final = 256 * limits.MIB
+
+
+def blob_path(digest: Digest) -> str:
+    """Where a layout has a blob."""
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
+class BundleSource:
+    """A bundle's content, read in place.
+
+    Implements Source, Lister and Referrers, and may be used from several threads. What is read is checked by
+    whoever consumes it, as with every source; `ocitool.bundle.verify` checks all of it.
+
+    Attributes:
+        file: the file, or its parts.
+        members: what the tar file holds, by name.
+        inventory: what the bundle holds and presumes.
+    """
+
+    def __init__(self, file: BundleFile) -> None:
+        """Read the table of contents; `close` closes the file.
+
+        Raises:
+            InvalidContent: it is no bundle.
+            IntegrityError: it is truncated, or its inventory is damaged.
+            UnsafeContent: it holds what could leave it, or exceeds a limit.
+        """
+        self.file = file
+        self.name = f"the bundle {file.name}"
+        self.members: dict[str, tarballs.Member] = {}
+        self._scan()
+        raw = self.read(INDEX_JSON, limits.INDEX_JSON_BYTES)
+        self._index = IndexJson(raw)
+        self._subjects = Subjects(self)
+        self._annotations = _annotations(raw)
+        self.inventory_digest = self._digests(INVENTORY)[0]
+        self.inventory = Inventory.parse(self.inventory_bytes, f"the inventory of {self.name}")
+        # Whoever reads the layout, and not the inventory, is to see the same images.
+        if _listed(self._index) != _listed(index_of(self.inventory)):
+            raise IntegrityError(
+                f"index.json of {self.name} is not what its inventory says",
+                hint="something has changed the bundle: make it again",
+            )
+
+    @classmethod
+    def open(cls, path: Path) -> BundleSource:
+        """Open a bundle by its name, or by that of one of its parts."""
+        with ExitStack() as stack:
+            bundle = cls(stack.enter_context(BundleFile.open(path)))
+            stack.pop_all()
+            return bundle
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    def _scan(self) -> None:
+        try:
+            for member in tarballs.members(self.file, self.name):
+                if member.link:
+                    raise UnsafeContent(f"{self.name} holds the link {member.name}")
+                self.members[member.name] = member
+        except IntegrityError as error:
+            if self.file.parts > 1:
+                error.hint = f"the parts after number {self.file.parts} are missing"
+            raise
+        if OCI_LAYOUT not in self.members or INDEX_JSON not in self.members:
+            raise InvalidContent(f"{self.name} holds no image layout")
+
+    def _digests(self, key: str) -> list[Digest]:
+        value = self._annotations.get(key)
+        if value is None and key == INVENTORY:
+            raise InvalidContent(
+                f"{self.name} has no inventory",
+                hint="`ocitool copy` reads archives that are no bundles, as oci-archive:FILE",
+            )
+        try:
+            return [Digest.parse(digest) for digest in value.split(" ")] if value else []
+        except OciError as error:
+            raise InvalidContent(f"index.json of {self.name}: {error.message}") from error
+
+    @cached_property
+    def inventory_bytes(self) -> bytes:
+        """The inventory as it stands in the bundle; its digest is right."""
+        raw = self.read(blob_path(self.inventory_digest), _INVENTORY_BYTES)
+        actual = Digest.of(raw, self.inventory_digest.algorithm)
+        if actual != self.inventory_digest:
+            raise IntegrityError(
+                f"the inventory of {self.name} is damaged",
+                expected=str(self.inventory_digest),
+                actual=str(actual),
+                hint="copy the bundle again",
+            )
+        return raw
+
+    @property
+    def signatures(self) -> list[Digest]:
+        """The digests of what claims to sign the inventory."""
+        return self._digests(SIGNATURES)
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Read a small member.
+
+        Raises:
+            InvalidContent: it is not there.
+            UnsafeContent: it is larger than `limit` bytes.
+        """
+        member = self.members.get(name)
+        if member is None:
+            raise InvalidContent(f"{self.name} has no {name}")
+        if member.size > limit:
+            raise UnsafeContent(f"{name} of {self.name} has {member.size} bytes; at most {limit} are read")
+        return self.file.read_at(member.offset, member.size)
+
+    def resolve(self, ref: str, /) -> Descriptor:
+        """See `Source`: a name, a digest, or "" for the only image that there is."""
+        return pick(self.entries(), ref, self.name, self._unlisted)
+
+    def _unlisted(self, digest: Digest) -> Descriptor | None:
+        entry = self.inventory.content.get(digest)
+        return entry.descriptor if entry else None
+
+    @contextmanager
+    def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> Iterator[Reader]:
+        """See `Source`."""
+        member = self.members.get(blob_path(desc.digest))
+        if member is None:
+            raise NotFound(f"{desc.digest} is not in {self.name}")
+        yield _Region(self.file, member.offset + offset, member.offset + member.size)
+
+    def tags(self) -> list[str]:
+        """See `Lister`."""
+        return tags(self.entries())
+
+    def entries(self) -> list[Descriptor]:
+        """The roots, names included."""
+        return self._index.entries
+
+    def referrers(self, desc: Descriptor, /, artifact_type: str = "") -> list[Descriptor]:
+        """See `Referrers`; those that are in the bundle itself."""
+        return self._subjects.referrers(desc, self.entries(), artifact_type)
+
+
+class _Region:
+    """A part of a file as a reader."""
+
+    def __init__(self, file: BundleFile, start: int, end: int) -> None:
+        self._file = file
+        self._at = start
+        self._end = end
+
+    def read(self, n: int = -1, /) -> bytes:
+        left = self._end - self._at
+        data = self._file.read_at(self._at, left if n < 0 else min(n, left))
+        self._at += len(data)
+        return data
+
+
+def index_of(inventory: Inventory, annotations: Mapping[str, str] | None = None) -> IndexJson:
+    """The index.json that follows from an inventory."""
+    start = {
+        "schemaVersion": 2,
+        "mediaType": mediatypes.OCI_INDEX,
+        "manifests": [],
+        "annotations": dict(annotations or {}),
+    }
+    index = IndexJson(dumps(start))
+    for image in inventory.images:
+        index.put(image.root, image.name)
+    return index
+
+
+def _listed(index: IndexJson) -> list[tuple[tuple[str, ...], str, str, int]]:
+    return sorted(
+        (names(entry)[:1], entry.media_type, str(entry.digest), entry.size) for entry in index.entries
+    )
+
+
+def _annotations(raw: bytes) -> dict[str, str]:
+    found = load_object(raw, INDEX_JSON).get("annotations", {})
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise InvalidContent("annotations of index.json does not map strings to strings")
+    return found
