@@ -1,0 +1,192 @@
+"""Carrying a plan out: every image on its own, so that one that fails does not stop the others."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal
+
+from ocitool.content import Resumer
+from ocitool.errors import OciError, RegistryError
+from ocitool.events import Event, Finished, Noted, OnEvent, ignore
+from ocitool.mirror.neighbours import Deliveries, Neighbourly
+from ocitool.transfer import copy_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ocitool.digest import Digest
+    from ocitool.mirror.items import Failure, Stores
+    from ocitool.mirror.planning import Image, Plan, Planner
+    from ocitool.mirror.reading import Meter
+    from ocitool.model import Descriptor
+
+Outcome = Literal["copied", "unchanged", "failed"]
+
+# What registries answer to an index whose manifests are not all there.
+_REFUSALS: Final = frozenset(
+    {"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_INVALID", "MANIFEST_UNKNOWN"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one image.
+
+    Attributes:
+        image: as it was planned.
+        outcome: copied, unchanged or failed.
+        digest: what the target's name stands for now, or None.
+        moved: bytes that were pushed.
+        mounted: blobs that were taken over from a neighbour.
+        notes: what a person should know of it.
+        error: why it failed, or None.
+    """
+
+    image: Image
+    outcome: Outcome
+    digest: Digest | None = None
+    moved: int = 0
+    mounted: int = 0
+    notes: tuple[str, ...] = ()
+    error: OciError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What became of a plan.
+
+    Attributes:
+        results: of every image, sorted by target.
+        failures: what could not even be planned.
+        pulls: manifests that this run read from each host.
+    """
+
+    results: tuple[Result, ...]
+    failures: tuple[Failure, ...]
+    pulls: dict[str, int]
+
+    @property
+    def failed(self) -> int:
+        """How much failed."""
+        return len(self.failures) + sum(result.outcome == "failed" for result in self.results)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there was nothing to do."""
+        return not self.failures and all(result.outcome == "unchanged" for result in self.results)
+
+
+class Applier:
+    """Carries plans out."""
+
+    def __init__(
+        self, stores: Stores, planner: Planner, meter: Meter, *, jobs: int = 4, on_event: OnEvent = ignore
+    ) -> None:
+        self._stores = stores
+        self._planner = planner
+        self._meter = meter
+        self._jobs = jobs
+        self._on_event = on_event
+        self._deliveries = Deliveries()
+        self._stop = threading.Event()
+        self._strict_hosts: set[str] = set()
+
+    def apply(self, plan: Plan) -> Run:
+        """Do what a plan says; the images come in its order, a few at a time."""
+        with ThreadPoolExecutor(self._jobs, thread_name_prefix="ocitool-mirror") as pool:
+            try:
+                results = list(pool.map(self._image, plan.images))
+            except BaseException:
+                self._stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return Run(tuple(results), plan.failures, dict(sorted(self._meter.pulls.items())))
+
+    def _image(self, image: Image) -> Result:
+        notes = list(_notes(image))
+        if image.unchanged:
+            return Result(image, "unchanged", image.before, notes=tuple(notes))
+        tally = _Tally(self._on_event, self._stop)
+        try:
+            written = self._copy(image, tally, notes)
+        except OciError as error:
+            error.add_note(f"while copying {image.source} to {image.target}")
+            return Result(image, "failed", None, tally.moved, tally.mounted, tuple(notes), error)
+        return Result(image, "copied", written.digest, tally.moved, tally.mounted, tuple(notes))
+
+    def _copy(self, image: Image, tally: _Tally, notes: list[str]) -> Descriptor:
+        store = self._stores.store(image.target.place)
+        if not isinstance(store, Resumer):  # a layout has every blob once anyway
+            store = Neighbourly(store, image.target.place, image.target.host, self._deliveries)
+        reading = self._planner.reading(image.item, store)
+        reading.referrers_of = image.pin.referrers
+        if isinstance(store, Neighbourly):
+            reading.on_lost = store.lost
+        # Those that were planned are what the reading shows, which may be none.
+        copied = partial(copy_graph, reading, store, referrers=True, on_event=tally)
+        # Before the image's own name: whoever sees the name finds the signatures as well.
+        for tag, desc in image.pin.digest_tags.items():
+            copied(desc, to=tag)
+        return self._root(image, copied, notes)
+
+    def _root(self, image: Image, copied: Callable[..., Descriptor], notes: list[str]) -> Descriptor:
+        """Copy the image itself: sparse where that is wanted and the destination takes it."""
+        root, name, host = image.pin.root, image.target.name, image.target.host
+        if not image.left_out:
+            return copied(root, to=name)
+        sparse = image.item.options.sparse
+        if sparse == "always" or (sparse == "auto" and host not in self._strict_hosts):
+            try:
+                return copied(root, to=name, platforms=image.selection(sparse=True))
+            except RegistryError as error:
+                if sparse == "always" or not _refuses_sparse(error):
+                    raise
+                self._strict_hosts.add(host)
+        written = copied(root, to=name, platforms=image.selection(sparse=False))
+        note = f"{image.target} has a new, smaller index {written.digest} instead of {root.digest}"
+        if sparse == "auto":
+            note += f", because {host} takes no index whose manifests are not all there"
+        notes.append(note)
+        self._on_event(Noted(note))
+        return written
+
+
+class _Tally:
+    """Counts what one image moves, passes events on, and ends the copy when the run is interrupted."""
+
+    def __init__(self, on_event: OnEvent, stop: threading.Event) -> None:
+        self._on_event = on_event
+        self._stop = stop
+        self._lock = threading.Lock()
+        self.moved = 0
+        self.mounted = 0
+
+    def __call__(self, event: Event, /) -> None:
+        if self._stop.is_set():
+            raise _Interrupted
+        if isinstance(event, Finished):
+            with self._lock:
+                self.moved += event.descriptor.size if event.how == "copied" else 0
+                self.mounted += event.how == "mounted"
+        self._on_event(event)
+
+
+class _Interrupted(Exception):
+    """The run has been interrupted."""
+
+
+def _notes(image: Image) -> list[str]:
+    result = []
+    if image.moved:
+        what = f"is {image.moved} by now" if image.moved != "nothing" else "is gone from its source"
+        result.append(f"{image.source} {what}; the plan's {image.pin.root.digest} was taken")
+    if image.lacks:
+        result.append(f"{image.source} has no {', '.join(map(str, image.lacks))}")
+    return result
+
+
+def _refuses_sparse(error: RegistryError) -> bool:
+    return error.method == "PUT" and 400 <= error.status < 500 and bool(_REFUSALS & set(error.codes))

@@ -1,0 +1,301 @@
+"""Plans and their execution, over registries in memory."""
+
+from __future__ import annotations
+
+import pytest
+from support.mirror_stores import World, push_image, push_index, push_multi, push_signature
+
+from ocitool.mirror import Run
+
+REPOSITORY = """
+version: 1
+sources:
+  - repository: up.example/app
+    to: down.example/mirror/{name}
+"""
+
+
+def run(world: World, text: str = REPOSITORY) -> Run:
+    job = world.job(text)
+    return job.apply(job.plan())
+
+
+def test_a_first_run_copies_every_tag_with_its_digest() -> None:
+    world = World()
+    source = world.repository("up.example/app")
+    wanted = {tag: push_image(source, "base", tag, tag=tag) for tag in ("1.0", "1.1")}
+
+    result = run(world)
+
+    there = world.repository("down.example/mirror/app")
+    assert {tag: there.resolve(tag) for tag in there.tags()} == wanted
+    assert [r.outcome for r in result.results] == ["copied", "copied"]
+    assert result.failed == 0
+
+
+def test_an_unchanged_second_run_reads_nothing_but_names_and_digests() -> None:
+    world = World()
+    source = world.repository("up.example/app")
+    image = push_image(source, "base", tag="1.0")
+    push_signature(source, image)
+    push_signature(source, image, tag=f"sha256-{image.digest.hex}.sig")
+    run(world)
+    world.forget()
+
+    result = run(world)
+
+    assert result.idle
+    assert set(world.requests("up.example")) <= {"resolve", "exists", "list"}
+    assert set(world.requests("down.example")) <= {"resolve", "exists", "list"}
+    assert result.pulls == {}
+
+
+def test_an_unchanged_multi_platform_image_costs_its_registry_no_pull() -> None:
+    world = World()
+    push_multi(world.repository("up.example/app"), "a", "amd64", "arm64", tag="1.0")
+    run(world)
+    world.forget()
+
+    result = run(world)
+
+    assert result.idle
+    assert "pull" not in world.requests("up.example")
+
+
+def test_one_image_that_fails_does_not_stop_the_others() -> None:
+    world = World()
+    source = world.repository("up.example/app")
+    bad = push_image(source, "bad", tag="1.0")
+    push_image(source, "good", tag="1.1")
+    source.broken.add(str(bad.digest))
+
+    result = run(world)
+
+    assert result.failed == 1
+    assert list(world.repository("down.example/mirror/app").tags()) == ["1.1"]
+
+
+def test_an_image_whose_blob_fails_on_the_way_is_reported_and_leaves_no_name() -> None:
+    world = World()
+    source = world.repository("up.example/app")
+    push_image(source, "one", tag="1.0")
+    push_image(source, "two", tag="1.1")
+    job = world.job(REPOSITORY)
+    plan = job.plan()
+    source.broken.add(str(plan.images[0].work.blobs[-1].digest))
+
+    result = job.apply(plan)
+
+    assert [r.outcome for r in result.results] == ["failed", "copied"]
+    assert list(world.repository("down.example/mirror/app").tags()) == ["1.1"]
+
+
+def test_a_failed_image_is_completed_by_the_next_run_with_only_what_is_missing() -> None:
+    world = World()
+    source = world.repository("up.example/app")
+    push_image(source, "one", "two", tag="1.0")
+    job = world.job(REPOSITORY)
+    plan = job.plan()
+    lost = next(blob for blob in plan.images[0].work.blobs if blob.size == 3)
+    source.broken.add(str(lost.digest))
+    assert job.apply(plan).failed == 1
+    source.broken.clear()
+    kept = {d for d in plan.images[0].work.blobs if world.repository("down.example/mirror/app").exists(d)}
+
+    again = world.job(REPOSITORY).plan()
+
+    assert set(again.images[0].work.blobs) == set(plan.images[0].work.blobs) - kept
+    assert run(world).failed == 0
+
+
+def test_a_blob_that_two_repositories_share_crosses_the_wire_once() -> None:
+    world = World()
+    for name in ("one", "two", "three"):
+        push_image(world.repository(f"up.example/{name}"), "the shared base", name, tag="1")
+    text = """
+version: 1
+sources: [{registry: up.example, to: 'down.example/m/{repository}'}]
+"""
+    job = world.job(text)
+    plan = job.plan()
+    mounted = sum(len(image.work.mounts) for image in plan.images)
+    world.forget()
+
+    result = job.apply(plan)
+
+    assert result.failed == 0
+    assert world.requests("up.example")["blob"] == sum(len(image.work.blobs) for image in plan.images)
+    assert mounted == 4, "base and config, in two of the three repositories"
+    assert sum(r.mounted for r in result.results) == mounted
+
+
+def test_the_plan_is_exact_about_bytes_and_pulls() -> None:
+    world = World()
+    source = world.repository("up.example/app")
+    push_multi(source, "x", "amd64", "arm64", tag="1.0")
+    push_image(source, "x amd64", "more", tag="1.1")
+    push_image(world.repository("down.example/mirror/app"), "x amd64")  # some is there already
+    job = world.job(REPOSITORY)
+    world.forget()
+
+    plan = job.plan()
+    result = job.apply(plan)
+
+    asked = world.requests("up.example")
+    assert asked["pull"] == len({digest for image in plan.images for digest in image.work.pulls})
+    assert asked["blob"] == sum(len(image.work.blobs) for image in plan.images)
+    assert sum(r.moved for r in result.results) == sum(image.work.size for image in plan.images)
+
+
+def test_signatures_of_an_image_and_of_its_platforms_come_along() -> None:
+    world = World()
+    source = world.repository("up.example/app")
+    child = push_image(source, "amd64")
+    index = push_index(source, {"amd64": child}, tag="1.0")
+    of_index = push_signature(source, index, "index")
+    of_child = push_signature(source, child, "child")
+    of_signature = push_signature(source, of_child, "counter-signed")
+    tagged = push_signature(source, child, "cosign", tag=f"sha256-{child.digest.hex}.sig")
+
+    run(world)
+
+    there = world.repository("down.example/mirror/app")
+    assert list(there.referrers(index)) == [of_index]
+    assert list(there.referrers(child)) == [of_child]
+    assert list(there.referrers(of_child)) == [of_signature]
+    assert there.resolve(f"sha256-{child.digest.hex}.sig") == tagged
+
+
+def test_a_signature_that_is_added_later_makes_an_image_changed() -> None:
+    world = World()
+    source = world.repository("up.example/app")
+    image = push_image(source, "a", tag="1.0")
+    run(world)
+    signature = push_signature(source, image)
+
+    result = run(world)
+
+    assert [r.outcome for r in result.results] == ["copied"]
+    assert list(world.repository("down.example/mirror/app").referrers(image)) == [signature]
+
+
+def test_signatures_stay_behind_where_the_file_says_so() -> None:
+    world = World()
+    source = world.repository("up.example/app")
+    image = push_image(source, "a", tag="1.0")
+    push_signature(source, image)
+    push_signature(source, image, tag=f"sha256-{image.digest.hex}.sig")
+
+    run(world, REPOSITORY + "    referrers: false\n    digest-tags: false\n")
+
+    there = world.repository("down.example/mirror/app")
+    assert list(there.tags()) == ["1.0"]
+    assert list(there.referrers(image)) == []
+
+
+PLATFORM = REPOSITORY + "    platforms: [linux/amd64]\n"
+
+
+def test_a_part_of_an_index_keeps_its_digest_where_the_destination_takes_that() -> None:
+    world = World()
+    index = push_multi(world.repository("up.example/app"), "a", "amd64", "arm64", tag="1.0")
+    world.forget()
+
+    result = run(world, PLATFORM)
+
+    there = world.repository("down.example/mirror/app")
+    assert there.resolve("1.0") == index
+    assert world.requests("up.example")["blob"] == 2, "one config and one layer"
+    assert result.results[0].notes == ()
+    assert run(world, PLATFORM).idle
+
+
+def test_a_part_of_an_index_becomes_a_new_one_where_it_has_to_and_says_so() -> None:
+    world = World()
+    index = push_multi(world.repository("up.example/app"), "a", "amd64", "arm64", tag="1.0")
+    there = world.repository("down.example/mirror/app")
+    there.strict = True
+
+    result = run(world, PLATFORM)
+
+    assert there.resolve("1.0") != index
+    assert "new, smaller index" in result.results[0].notes[0]
+    assert run(world, PLATFORM).idle
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_platforms_that_are_added_later_top_up_to_the_original_digest(*, strict: bool) -> None:
+    world = World()
+    index = push_multi(world.repository("up.example/app"), "a", "amd64", "arm64", tag="1.0")
+    there = world.repository("down.example/mirror/app")
+    there.strict = strict
+    run(world, PLATFORM)
+    world.forget()
+
+    result = run(world, REPOSITORY)
+
+    assert there.resolve("1.0") == index
+    assert [r.outcome for r in result.results] == ["copied"]
+    assert world.requests("up.example")["blob"] == 2, "arm64's config and layer"
+    assert run(world, REPOSITORY).idle
+
+
+def test_a_destination_that_must_keep_the_digest_fails_where_it_can_not() -> None:
+    world = World()
+    push_multi(world.repository("up.example/app"), "a", "amd64", "arm64", tag="1.0")
+    there = world.repository("down.example/mirror/app")
+    there.strict = True
+
+    result = run(world, PLATFORM + "    sparse: always\n")
+
+    assert result.failed == 1
+    assert list(there.tags()) == []
+
+
+def test_a_platform_that_an_image_lacks_is_said_and_the_others_are_taken() -> None:
+    world = World()
+    push_multi(world.repository("up.example/app"), "a", "amd64", "arm64", tag="1.0")
+
+    result = run(world, REPOSITORY + "    platforms: [linux/amd64, linux/s390x]\n")
+
+    assert [r.outcome for r in result.results] == ["copied"]
+    assert "no linux/s390x" in result.results[0].notes[0]
+
+
+def test_an_image_without_any_of_the_platforms_fails() -> None:
+    world = World()
+    push_image(world.repository("up.example/app"), "a", architecture="arm64", tag="1.0")
+
+    result = run(world, PLATFORM)
+
+    assert result.failed == 1
+    assert "none of the platforms linux/amd64" in result.failures[0].error.message
+
+
+def test_a_plan_that_may_pull_nothing_says_that_it_knows_no_bytes() -> None:
+    world = World()
+    source = world.repository("up.example/app")
+    push_multi(source, "a", "amd64", tag="1.0")
+    world.forget()
+
+    plan = world.job(REPOSITORY, may_pull=False).plan()
+
+    assert not plan.images[0].work.known
+    assert set(world.requests("up.example")) <= {"resolve", "list", "exists"}
+
+
+def test_two_sources_for_one_target_are_a_failure_and_the_first_is_taken() -> None:
+    world = World()
+    first = push_image(world.repository("up.example/a/app"), "a", tag="1")
+    push_image(world.repository("up.example/b/app"), "b", tag="1")
+    text = """
+version: 1
+sources:
+  - {image: 'up.example/a/app:1', to: 'down.example/{name}'}
+  - {image: 'up.example/b/app:1', to: 'down.example/{name}'}
+"""
+
+    result = run(world, text)
+
+    assert world.repository("down.example/app").resolve("1") == first
+    assert "would be both" in result.failures[0].error.message
