@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _NO_ANNOTATIONS: Final[Mapping[str, str]] = MappingProxyType({})
 _MAX_SIZE: Final = (1 << 63) - 1
 # descriptor.md, mediaType: "Values MUST comply with [RFC 6838][rfc6838], including the [naming requirements
-# in its section 4.2][rfc6838-s4.2]." Artifacts in the wild carry parameters too ("text/plain; charset=x"), and
-# nothing is gained by refusing to copy those; what could not stand in a header is refused.
+# in its section 4.2][rfc6838-s4.2]." Artifacts in the wild carry parameters too ("text/plain; charset=x"),
+# and nothing is gained by refusing to copy those; what could not stand in a header is refused.
 _MEDIA_TYPE: Final = re.compile(r"[!-.0-~]+/[!-~][ -~]*")
 
 

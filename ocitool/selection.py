@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ocitool import limits, mediatypes, strictjson
-from ocitool.content import Source, read_config, read_manifest
-from ocitool.errors import InvalidContent, NotFound, UnsafeContent
+from ocitool.content import Source, read_config, read_manifest, read_verified
+from ocitool.errors import NotFound, UnsafeContent
 from ocitool.model import Descriptor, Index, Manifest
 from ocitool.platforms import Platform, candidates, runs_on
 
@@ -192,10 +192,7 @@ def _images(
 
 
 def _index(source: Source, desc: Descriptor) -> Index:
-    index = read_manifest(source, desc)
-    if not isinstance(index, Index):
-        raise InvalidContent(f"{desc.digest} is not an index")
-    return index
+    return Index.parse(read_verified(source, desc), desc.media_type, f"index {desc.digest}")
 
 
 def _names(images: Iterable[Descriptor]) -> str:

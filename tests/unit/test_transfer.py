@@ -46,7 +46,7 @@ from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor, Index, parse_manifest
 from ocitool.platforms import Platform
 from ocitool.selection import Selection
-from ocitool.transfer import copy, copy_graph
+from ocitool.transfer import copy, copy_graph, each, move, survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -544,6 +544,84 @@ except KeyboardInterrupt:
             assert process.wait(timeout=10) == 130
         finally:
             process.kill()
+
+
+def test_an_interrupt_of_the_caller_ends_the_copy_and_is_passed_on() -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, Planned):
+            raise KeyboardInterrupt
+
+    src, dst = MemoryStore(), RecordingStore()
+    fat(src)
+    with pytest.raises(KeyboardInterrupt):
+        copy(src, dst, "1", on_event=listen)
+    assert dst.calls == []
+
+
+# The parts of a copy, for who needs only one of them
+
+
+def test_a_survey_finds_what_a_copy_would_see_to_and_moves_nothing() -> None:
+    src = RecordingStore()
+    root = fat(src)
+    signature = put_artifact(src, root)
+    graph = survey(src, root)
+    assert {*graph.leaves.values(), *graph.manifests.values()} == reachable(src, root)
+    assert graph.root == root
+    assert next(iter(graph.manifests.values())) == root
+    assert graph.content == {desc.digest: content(src, desc) for desc in graph.manifests.values()}
+    assert graph.roots() == [root]
+    assert survey(src, root, referrers=True).roots() == [root, signature]
+    arm = survey(src, root, platforms=Selection((Platform("linux", "arm64"),)))
+    assert arm.root != root
+    assert len(arm.leaves) == 3
+
+
+def test_single_pieces_move_in_the_order_given() -> None:
+    src, dst = MemoryStore(), RecordingStore()
+    descs = [put(src, "a/b", bytes([n])) for n in range(20)]
+    move(src, dst, descs, jobs=1)
+    assert dst.asked("push") == [str(desc.digest) for desc in descs]
+    carried = Descriptor("a/b", Digest.of(b"carried"), 7, data=b"carried")
+    move(src, dst, [carried])
+    assert content(dst, carried) == b"carried"
+
+
+def test_a_list_that_breaks_off_ends_the_move() -> None:
+    def endless() -> Iterator[Descriptor]:
+        yield put(src, "a/b", b"first")
+        raise LookupError("no more")
+
+    src, dst = MemoryStore(), MemoryStore()
+    with pytest.raises(LookupError, match="no more"):
+        move(src, dst, endless())
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_work_is_done_side_by_side_and_its_results_come_in_order(jobs: int) -> None:
+    together = threading.Barrier(jobs, timeout=10)
+
+    def work(n: int) -> int:
+        together.wait()
+        return n * n
+
+    assert each(work, range(3 * jobs), jobs=jobs) == [n * n for n in range(3 * jobs)]
+    assert each(work, [], jobs=jobs) == []
+
+
+def test_the_first_failure_of_any_work_is_the_one_that_is_raised() -> None:
+    done: list[int] = []
+
+    def work(n: int) -> None:
+        if n == 3:
+            raise LookupError("three")
+        if n > 3:
+            time.sleep(0.01)
+        done.append(n)
+
+    with pytest.raises(LookupError, match="three"):
+        each(work, range(1000), jobs=2)
+    assert len(done) < 10
 
 
 # Other abilities
