@@ -182,7 +182,9 @@ class _Exchange:
                 more = self.sent + len(piece) < length
                 await send({"type": "http.response.body", "body": piece, "more_body": more})
                 self.sent += len(piece)
-        except OciError as error:
+        except Disconnected:
+            raise
+        except Exception as error:  # noqa: BLE001 - the status has gone out, so only the log can be told
             self.failure = error
 
 

@@ -41,14 +41,14 @@ class Upload:
             while left:
                 left = left[self._file.write(left) :]
         except OSError as error:
-            self._file.truncate(self.size)
-            self._file.seek(self.size)
+            self._file.seek(self.size)  # what was written beyond is written over, or cut off by `push`
             raise OciError(f"an upload can't be kept: {error.strerror}") from error
         self.size += len(data)
         self.touched = time.monotonic()
 
     def push(self, store: Store, desc: Descriptor) -> None:
         """Hand the bytes to a store, which verifies them."""
+        self._file.truncate(self.size)
         self._file.seek(0)
         store.push(desc, self._file)
 
