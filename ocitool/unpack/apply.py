@@ -288,10 +288,7 @@ class Applier:
     def _own(self, fd: int, entry: Entry, owner: tuple[int, int] | None, record: bytes) -> None:
         if owner:
             os.chown(fd, *owner)
-        if record:
-            self._set_xattr(fd, RECORD, record)
-        for key, value in entry.xattrs:
-            self._set_xattr(fd, key, value)
+        self._set_xattrs(fd, record, entry)
 
     def _describe(self, fd: int, entry: Entry) -> None:
         """Give an open directory its attributes."""
@@ -314,8 +311,7 @@ class Applier:
         if record or entry.xattrs:
             # The kernel has no call for this yet that takes a directory; the magic link is one.
             path = b"/proc/self/fd/%d/%s" % (parent.fd, name)
-            for key, value in ((RECORD, record), *entry.xattrs) if record else entry.xattrs:
-                self._set_xattr(path, key, value)
+            self._set_xattrs(path, record, entry)
         if entry.kind is not Kind.SYMLINK:
             self._chmod_node(parent, name, entry)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent.fd, follow_symlinks=False)
@@ -331,10 +327,16 @@ class Applier:
         finally:
             os.close(fd)
 
+    def _set_xattrs(self, file: int | bytes, record: bytes, entry: Entry) -> None:
+        if record:
+            self._set_xattr(file, RECORD, record)
+        for key, value in entry.xattrs:
+            if key in _FOREIGN_XATTRS or key.startswith(_FOREIGN_PREFIXES):
+                self._tally.filtered += 1
+            else:
+                self._set_xattr(file, key, value)
+
     def _set_xattr(self, file: int | bytes, key: bytes, value: bytes) -> None:
-        if key != RECORD and (key in _FOREIGN_XATTRS or key.startswith(_FOREIGN_PREFIXES)):
-            self._tally.filtered += 1
-            return
         try:
             os.setxattr(file, key, value, follow_symlinks=isinstance(file, int))
         except OSError as error:
