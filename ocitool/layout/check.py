@@ -20,7 +20,7 @@ from ocitool.errors import IntegrityError, InvalidContent, NotFound, OciError, U
 from ocitool.layout import files
 from ocitool.layout.index import IndexJson, names, sniff
 from ocitool.layout.locks import INDEX_LOCK, PRIVATE, lock
-from ocitool.layout.store import INDEX_JSON, OCI_LAYOUT, VERSION, check_version
+from ocitool.layout.store import INDEX_JSON, OCI_LAYOUT, VERSION, check_version, holds_nothing
 from ocitool.model import Descriptor
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def repair(store: LayoutStore, source: Source | None = None) -> list[Repair]:
 
 def _documents(path: Path) -> Iterator[Problem]:
     """image-layout.md: both files "MUST exist"."""
-    if not any(os.path.lexists(path / name) for name in (OCI_LAYOUT, INDEX_JSON, "blobs")):
+    if not path.is_dir() or _is_not_yet(path):
         raise NotFound(f"there is no image layout at {path}")
     for name, parse in ((OCI_LAYOUT, check_version), (INDEX_JSON, IndexJson)):
         try:
@@ -121,6 +121,13 @@ def _documents(path: Path) -> Iterator[Problem]:
             yield Problem(Kind.LAYOUT, name, error.message)
     if not os.path.lexists(path / "blobs"):
         yield Problem(Kind.LAYOUT, "blobs", "is missing")
+
+
+def _is_not_yet(path: Path) -> bool:
+    try:
+        return holds_nothing(path)
+    except InvalidContent:
+        return False
 
 
 def _blobs(store: LayoutStore) -> Iterator[Problem]:

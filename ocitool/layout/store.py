@@ -293,22 +293,29 @@ def initialise(path: Path) -> None:
 
 
 def _check_empty(path: Path) -> None:
-    """Whether nothing is lost by making a layout here; half-made ones have no content yet."""
-    names_there = {entry.name for entry in path.iterdir()} - {PRIVATE, "blobs", INDEX_JSON}
-    if not names_there and not any(True for _ in Blobs(path)):
-        with files.directory(path) as root:
-            try:
-                if not IndexJson(files.read_file(root, INDEX_JSON, limits.INDEX_JSON_BYTES)).entries:
-                    return
-            except FileNotFoundError:
-                return
-    elif OCI_LAYOUT in names_there:
-        return  # another process was faster
+    if holds_nothing(path) or (path / OCI_LAYOUT).exists():  # another process was faster
+        return
     if (path / INDEX_JSON).exists() or (path / "blobs").exists():
         raise InvalidContent(f"the layout {path} has no oci-layout file", hint=_REPAIR)
     raise Conflict(
         f"the directory {path} is neither empty nor an image layout", hint="name a directory of its own"
     )
+
+
+def holds_nothing(path: Path) -> bool:
+    """Whether a directory is empty, or has what a process leaves that dies while it makes a layout.
+
+    Raises:
+        InvalidContent: its index.json is none.
+    """
+    if {entry.name for entry in path.iterdir()} - {PRIVATE, "blobs", INDEX_JSON}:
+        return False
+    try:
+        with files.directory(path) as root:
+            index = IndexJson(files.read_file(root, INDEX_JSON, limits.INDEX_JSON_BYTES))
+    except FileNotFoundError:
+        index = IndexJson()
+    return not index.entries and not any(True for _ in Blobs(path))
 
 
 def read_index(path: Path) -> IndexJson:
@@ -326,7 +333,7 @@ def read_index(path: Path) -> IndexJson:
                 what = INDEX_JSON
                 return IndexJson(files.read_file(root, INDEX_JSON, limits.INDEX_JSON_BYTES))
         except FileNotFoundError as error:
-            if not any((path / name).exists() for name in (OCI_LAYOUT, INDEX_JSON, "blobs")):
+            if not path.is_dir() or (what == OCI_LAYOUT and holds_nothing(path)):
                 raise NotFound(f"there is no image layout at {path}") from error
             raise InvalidContent(f"the layout {path} has no {what} file", hint=_REPAIR) from error
         except InvalidContent as error:
