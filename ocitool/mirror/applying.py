@@ -106,18 +106,18 @@ class Applier:
         return Run(tuple(results), plan.failures, dict(sorted(self._meter.pulls.items())))
 
     def _image(self, image: Image) -> Result:
-        notes = list(_notes(image))
+        said = notes(image)
         if image.unchanged:
-            return Result(image, "unchanged", image.before, notes=tuple(notes))
+            return Result(image, "unchanged", image.before, notes=tuple(said))
         tally = _Tally(self._on_event, self._stop)
         try:
-            written = self._copy(image, tally, notes)
+            written = self._copy(image, tally, said)
         except OciError as error:
             error.add_note(f"while copying {image.source} to {image.target}")
-            return Result(image, "failed", None, tally.moved, tally.mounted, tuple(notes), error)
-        return Result(image, "copied", written.digest, tally.moved, tally.mounted, tuple(notes))
+            return Result(image, "failed", None, tally.moved, tally.mounted, tuple(said), error)
+        return Result(image, "copied", written.digest, tally.moved, tally.mounted, tuple(said))
 
-    def _copy(self, image: Image, tally: _Tally, notes: list[str]) -> Descriptor:
+    def _copy(self, image: Image, tally: _Tally, said: list[str]) -> Descriptor:
         store = self._stores.store(image.target.place)
         if not isinstance(store, Resumer):  # a layout has every blob once anyway
             store = Neighbourly(store, image.target.place, image.target.host, self._deliveries)
@@ -130,9 +130,9 @@ class Applier:
         # Before the image's own name: whoever sees the name finds the signatures as well.
         for tag, desc in image.pin.digest_tags.items():
             copied(desc, to=tag)
-        return self._root(image, copied, notes)
+        return self._root(image, copied, said)
 
-    def _root(self, image: Image, copied: Callable[..., Descriptor], notes: list[str]) -> Descriptor:
+    def _root(self, image: Image, copied: Callable[..., Descriptor], said: list[str]) -> Descriptor:
         """Copy the image itself: sparse where that is wanted and the destination takes it."""
         root, name, host = image.pin.root, image.target.name, image.target.host
         if not image.left_out:
@@ -149,7 +149,7 @@ class Applier:
         note = f"{image.target} has a new, smaller index {written.digest} instead of {root.digest}"
         if sparse == "auto":
             note += f", because {host} takes no index whose manifests are not all there"
-        notes.append(note)
+        said.append(note)
         self._on_event(Noted(note))
         return written
 
@@ -178,7 +178,8 @@ class _Interrupted(Exception):
     """The run has been interrupted."""
 
 
-def _notes(image: Image) -> list[str]:
+def notes(image: Image) -> list[str]:
+    """What a person should know of an image before it is copied."""
     result = []
     if image.moved:
         what = f"is {image.moved} by now" if image.moved != "nothing" else "is gone from its source"

@@ -106,6 +106,10 @@ class Meter:
         self._may_pull = may_pull
         self._lock = threading.Lock()
 
+    def left(self, host: str) -> int | None:
+        """How many manifests may still be read from a host; None where there is no limit."""
+        return self._budget.left(host) if self._budget else None
+
     def pull(self, host: str, desc: Descriptor) -> None:
         """Count a manifest that is about to be read from a host.
 

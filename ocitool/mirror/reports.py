@@ -6,13 +6,40 @@ import json
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, quoteattr
 
+from ocitool.mirror.applying import notes
+from ocitool.mirror.lockfile import totals
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ocitool.errors import OciError
     from ocitool.mirror.applying import Result, Run
     from ocitool.mirror.items import Failure
+    from ocitool.mirror.planning import Plan
     from ocitool.mirror.pruning import Doomed
+
+
+def plan_lines(plan: Plan) -> Iterable[str]:
+    """What would happen to each image, then what that costs."""
+    for image in plan.images:
+        work = image.work
+        if image.unchanged:
+            yield f"unchanged  {image.target}"
+        elif not work.known:
+            yield f"copy       {image.target} from {image.source}: not read, so the bytes are not known"
+        else:
+            yield (
+                f"copy       {image.target} from {image.source}: {len(work.manifests)} manifests,"
+                f" {len(work.blobs)} blobs, {work.size} bytes, {len(work.mounts)} mounts"
+            )
+        yield from (f"           {note}" for note in notes(image))
+    for failure in plan.failures:
+        yield f"failed     {failure.what}: {_reason(failure.error)}"
+    costs = totals(plan)
+    least = "at least " if "atLeast" in costs else ""
+    for host, cost in costs["sources"].items():
+        yield f"from {host}: {least}{cost['bytes']} bytes in {cost['blobs']} blobs, {cost['pulls']} pulls"
+    yield f"{costs['images']} images, {costs['unchanged']} of them unchanged"
 
 
 def summary(run: Run) -> str:
@@ -129,6 +156,10 @@ def _legal(text: str) -> str:
     )
 
 
-def dumps(value: Any) -> str:
-    """JSON for a file."""
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+def written(kind: str, run: Run, pruned: Iterable[Doomed] = ()) -> str:
+    """A report for a file: `text`, `json` or `junit`."""
+    if kind == "json":
+        return json.dumps(as_json(run, pruned), indent=2, ensure_ascii=False) + "\n"
+    if kind == "junit":
+        return junit(run)
+    return "".join(f"{line}\n" for line in lines(run))

@@ -1,0 +1,276 @@
+"""Commands that mirror what a file describes: check it, plan, apply."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ocitool.cli.options import format_option, with_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ocitool.cli.mirrorstores import MirrorStores
+    from ocitool.locations import Session
+    from ocitool.mirror import Job, MirrorFile, Plan, Run
+    from ocitool.mirror.items import Failure
+    from ocitool.mirror.pruning import Doomed
+
+_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+_OUTPUT = click.Path(path_type=Path, dir_okay=False)
+
+
+class _Mirror(click.Group):
+    """`mirror FILE` is `mirror apply FILE`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["apply", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Mirror)
+def mirror() -> None:
+    """Mirror images as a file says. `mirror FILE` is `mirror apply FILE`.
+
+    FILE is a mirror file of ocitool, a skopeo sync YAML (with --to), or a regsync.yml.
+    """
+
+
+def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = (
+        click.argument("file", type=_FILE),
+        click.option(
+            "--to", default="", metavar="TEMPLATE", help="Where images go, if FILE does not say so."
+        ),
+        click.option(
+            "--shard", metavar="I/N", help="Do this part; auto: what Kubernetes or the CI system says."
+        ),
+        click.option("--jobs", type=click.IntRange(1, 64), help="Images on their way at once. [4]"),
+        click.option(
+            "--pulls",
+            multiple=True,
+            metavar="HOST=N/TIME",
+            help="Read at most so many manifests: docker.io=80/6h.",
+        ),
+        click.option("--limit-rate", metavar="RATE", help="Read at most so many bytes a second: 20M."),
+        click.option(
+            "--state",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Keep counts and manifests there. [$XDG_STATE_HOME/ocitool/mirror]",
+        ),
+        click.option("--locked", type=_FILE, help="Replay this plan; moved tags are reported, not followed."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@mirror.command()
+@click.argument("file", type=_FILE)
+@click.option("--to", default="", metavar="TEMPLATE", help="Where images go, if FILE does not say so.")
+def check(*, file: Path, to: str) -> None:
+    """Check a mirror file; no registry is asked."""
+    from ocitool import console
+
+    parsed = _parsed(file.read_bytes(), file, to)
+    console.result(f"{file}: {len(parsed.rules)} rules, no problems")
+
+
+@mirror.command()
+@_job_options
+@click.option("-o", "--lock", type=_OUTPUT, help="Write the plan there, to be committed and replayed.")
+@click.option("--no-pulls", is_flag=True, help="Send HEAD requests only; bytes are then unknown.")
+@format_option
+@with_session
+def plan(session: Session, *, file: Path, lock: Path | None, **options: Any) -> int:
+    """Say what a run would move and cost, without moving anything."""
+    from ocitool.mirror import lockfile
+
+    raw = file.read_bytes()
+    with _job(session, raw, file, options, may_pull=not options["no_pulls"]) as (job, stores):
+        planned = job.plan()
+        document = lockfile.dump(planned, raw)
+        if lock:
+            lock.write_bytes(document)
+        if options["output"] == "json":
+            sys.stdout.write(document.decode())
+        else:
+            _show_plan(planned)
+        _show_pulls(job, stores)
+    return 3 if planned.failures else 0
+
+
+@mirror.command()
+@_job_options
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, as `mirror plan`.")
+@click.option("--prune", is_flag=True, help="Delete tags that no rule wants any more.")
+@click.option("--max-delete", metavar="N|P%", help="Refuse to prune more tags than that. [10%]")
+@click.option(
+    "--report", multiple=True, metavar="FORMAT=FILE", help="Write a report: text=, json= or junit=FILE."
+)
+@format_option
+@with_session
+def apply(session: Session, *, file: Path, dry_run: bool, prune: bool, **options: Any) -> int:
+    """Copy what is missing. One image that fails does not stop the others; the exit code is then 3."""
+    reports = [_report(text) for text in options["report"]]
+    raw = file.read_bytes()
+    with _job(session, raw, file, options) as (job, stores):
+        planned = job.plan()
+        if dry_run:
+            _show_plan(planned)
+            doomed = _planned_prune(job) if prune else []
+            _show_pruned("would delete", doomed)
+            return 3 if planned.failures else 0
+        run = job.apply(planned)
+        gone: list[Doomed] = []
+        failures: list[Failure] = []
+        try:
+            if prune:
+                gone, failures = _prune(job, stores)
+        finally:
+            run = replace(run, failures=(*run.failures, *failures))
+            _write_reports(reports, run, gone)
+            _show_run(run, gone, options["output"])
+            _show_pulls(job, stores)
+    return 3 if run.failed else 0
+
+
+def _parsed(raw: bytes, file: Path, to: str) -> MirrorFile:
+    from ocitool import console
+    from ocitool.mirror import parse
+
+    parsed = parse(raw, str(file), to=to)
+    for note in parsed.notes:
+        console.say(f"{file}: {note}")
+    return parsed
+
+
+@contextmanager
+def _job(
+    session: Session, raw: bytes, file: Path, options: dict[str, Any], *, may_pull: bool = True
+) -> Iterator[tuple[Job, MirrorStores]]:
+    """What a command's options describe."""
+    from ocitool.cli.mirrorstores import MirrorStores
+    from ocitool.mirror import Job, Settings, Shard, lockfile
+
+    parsed = _parsed(raw, file, options["to"])
+    lock = None
+    if options["locked"]:
+        lock = lockfile.load(options["locked"].read_bytes(), str(options["locked"]))
+        lock.check(raw)
+    settings = Settings(
+        lock=lock,
+        shard=Shard.parse(options["shard"], os.environ) if options["shard"] else Shard(),
+        state=options["state"] or _state(),
+        may_pull=may_pull,
+    )
+    parsed = _limited(parsed, options)
+    with MirrorStores(session, parsed) as stores:
+        yield Job(parsed, stores.stores, settings, on_event=session.on_event), stores
+
+
+def _limited(parsed: MirrorFile, options: dict[str, Any]) -> MirrorFile:
+    """The file, with what the command line says of limits, which comes first."""
+    from ocitool.errors import InvalidReference
+    from ocitool.mirror import PullLimit
+    from ocitool.mirror.budgets import rate
+    from ocitool.mirror.config import share
+
+    changes: dict[str, Any] = {}
+    if options["jobs"]:
+        changes["jobs"] = options["jobs"]
+    if options["limit_rate"]:
+        changes["rate"] = rate(options["limit_rate"])
+    if options.get("max_delete"):
+        changes["max_delete"] = share(options["max_delete"])
+    pulls = dict(parsed.limits.pulls)
+    for text in options["pulls"]:
+        host, equals, limit = text.partition("=")
+        if not equals:
+            raise InvalidReference(f"--pulls {text!r:.60} is not HOST=N/TIME, as docker.io=80/6h")
+        pulls[host] = PullLimit.parse(limit)
+    return replace(parsed, limits=replace(parsed.limits, pulls=pulls, **changes))
+
+
+def _state() -> Path:
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "ocitool" / "mirror"
+
+
+def _planned_prune(job: Job) -> list[Doomed]:
+    planned = job.plan_prune()
+    planned.check(job.limits.max_delete)
+    return list(planned.doomed)
+
+
+def _prune(job: Job, stores: MirrorStores) -> tuple[list[Doomed], list[Failure]]:
+    from ocitool.mirror import pruning
+
+    planned = job.plan_prune()
+    planned.check(job.limits.max_delete)
+    gone, failures = pruning.prune(planned, stores.stores)
+    return gone, [*planned.failures, *failures]
+
+
+def _show_plan(planned: Plan) -> None:
+    from ocitool import console
+    from ocitool.mirror import reports
+
+    for line in reports.plan_lines(planned):
+        console.result(line)
+
+
+def _show_run(run: Run, gone: list[Doomed], output: str) -> None:
+    from ocitool import console
+    from ocitool.mirror import reports
+
+    if output == "json":
+        console.result_json(reports.as_json(run, gone))
+        return
+    for line in reports.lines(run):
+        console.result(line)
+    _show_pruned("deleted", gone)
+
+
+def _show_pruned(what: str, doomed: list[Doomed]) -> None:
+    from ocitool import console
+
+    for name in doomed:
+        console.result(f"{what} {name.place}:{name.name}")
+
+
+def _show_pulls(job: Job, stores: MirrorStores) -> None:
+    """Say what the run has cost so far, and what registries say of the rest."""
+    from ocitool import console
+
+    for host, pulls in sorted(job.meter.pulls.items()):
+        budget = job.meter.left(host)
+        parts = [f"{pulls} manifests read", stores.left(host)]
+        parts.append("" if budget is None else f"{budget} left of the budget")
+        console.say(f"{host}: {', '.join(part for part in parts if part)}")
+
+
+def _report(text: str) -> tuple[str, Path]:
+    kind, equals, path = text.partition("=")
+    if not equals or not path or kind not in {"text", "json", "junit"}:
+        raise click.BadParameter(f"{text!r} is not text=FILE, json=FILE or junit=FILE", param_hint="--report")
+    return kind, Path(path)
+
+
+def _write_reports(wanted: list[tuple[str, Path]], run: Run, gone: list[Doomed]) -> None:
+    from ocitool.mirror import reports
+
+    for kind, path in wanted:
+        path.write_text(reports.written(kind, run, gone), encoding="utf-8")
+
+
+COMMANDS = (mirror,)
