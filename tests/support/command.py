@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from support import ordinary
+
 
 @dataclass(frozen=True)
 class Done:
@@ -28,6 +30,8 @@ class Ocitool:
     """The command line with a home and a store of its own."""
 
     home: Path
+    ordinary: bool = False
+    """Whether the process is an ordinary user's."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -35,16 +39,20 @@ class Ocitool:
 
     def __call__(self, *arguments: str | Path, stdin: str = "", code: int | None = 0) -> Done:
         """Run a command; it must exit with `code`, unless that is None, and never show a traceback."""
+        program = [sys.executable, "-m", "ocitool", *map(str, arguments)]
         done = subprocess.run(
-            [sys.executable, "-m", "ocitool", *map(str, arguments)],
+            ordinary.command(*program) if self.ordinary else program,
             input=stdin,
             capture_output=True,
             text=True,
             env=self.environment,
+            cwd=self.home,
             check=False,
             timeout=120,
         )
-        told = f"ocitool {' '.join(map(str, arguments))} exited {done.returncode}:\n{done.stdout}{done.stderr}"
+        told = (
+            f"ocitool {' '.join(map(str, arguments))} exited {done.returncode}:\n{done.stdout}{done.stderr}"
+        )
         assert "Traceback" not in done.stderr, told
         assert code is None or done.returncode == code, told
         return Done(done.returncode, done.stdout, done.stderr)
