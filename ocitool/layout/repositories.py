@@ -17,7 +17,7 @@ from ocitool.errors import InvalidReference, NotFound, OciError
 from ocitool.layout.index import is_full, names
 from ocitool.layout.store import INDEX_JSON
 from ocitool.model import Descriptor
-from ocitool.reference import Reference, is_digest
+from ocitool.reference import Reference, check_tag, is_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -206,7 +206,8 @@ def repository_and_tag(name: str, default: str) -> tuple[str, str] | None:
         if slash and (host == "localhost" or "." in host or ":" in host):
             repository = rest
     try:
-        Reference("localhost", repository, tag)
+        Reference("localhost", repository)
+        check_tag(tag)
     except InvalidReference:
         return None
     return repository, tag
