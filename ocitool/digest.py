@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # "When the _algorithm identifier_ is `sha512`, the _encoded_ portion MUST match `/[a-f0-9]{128}/`."
 # Both times: "Note that `[A-F]` MUST NOT be used here."
 _HEX_LENGTH: Final = {"sha256": 64, "sha512": 128}
-# "A digest string MUST match the following grammar": algorithm ":" encoded. Digests of algorithms that are
+# "A digest string MUST match the following [grammar](considerations.md#ebnf)". Digests of algorithms that are
 # not registered follow it and are still refused: content that can't be verified is not handled.
 _GRAMMAR: Final = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]+)")
 _HEX: Final = re.compile(r"[a-f0-9]+")
