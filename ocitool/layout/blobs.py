@@ -43,6 +43,11 @@ class BlobFile(io.FileIO):
         with files.translated(self._what, self._root):
             return super().read(-1 if n is None else n) or b""
 
+    def close(self) -> None:
+        """Close the file."""
+        with files.translated(self._what, self._root):
+            super().close()
+
 
 class Blobs:
     """The directory `blobs` of a layout."""
@@ -228,7 +233,8 @@ class PartialFile:
                 with self._translated(), files.directory(self._root, PRIVATE, PARTIAL) as private:
                     files.unlink(private, self._name)
         finally:
-            os.close(self._fd)
+            with self._translated():
+                os.close(self._fd)
 
     def _commit(self) -> None:
         digest = self._desc.digest

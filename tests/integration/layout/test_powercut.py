@@ -1,0 +1,71 @@
+"""After a power cut anywhere in a pull, a layout is whole (F-18); the disk keeps only what was synced.
+
+OCITOOL_FULL_SWEEP=1 cuts after every system call; without it some are chosen.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from support import fixtures
+from support.layout_faults import NEW, prepared, violations
+from support.layout_powercut import Disk, Operation, Recorder
+
+from ocitool import transfer
+from ocitool.layout import LayoutStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FULL = bool(os.environ.get("OCITOOL_FULL_SWEEP"))
+
+
+def recorded(parent: Path, *, fresh: bool) -> tuple[Disk, list[Operation]]:
+    """A disk as it was before a pull, and what the pull did to it."""
+    parent.mkdir()
+    path = prepared(parent / "layout", fresh=fresh)
+    disk, recorder = Disk(parent), Recorder()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer._Workers, "each", lambda _, work, items: [work(item) for item in items])
+        recorder.attach(patch)
+        store = LayoutStore(path)
+        transfer.copy(LayoutStore(fixtures.layout(), read_only=True), store, NEW, referrers=True)
+    store.close()
+    return disk, recorder.log
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["a new layout", "a layout with an image"])
+@pytest.mark.parametrize("survives", ["nothing", "names", "something"])
+def test_f_18_cut_anywhere_the_layout_is_whole(tmp_path: Path, survives: str, fresh: bool) -> None:  # noqa: FBT001
+    disk, log = recorded(tmp_path / "recorded", fresh=fresh)
+    assert {operation.kind for operation in log} >= {"create", "data", "sync data", "sync names", "rename"}
+    cuts = range(len(log)) if FULL else set(random.sample(range(len(log)), 12)) | {len(log) - 1}
+    for number, operation in enumerate(log):
+        disk.apply(operation)
+        if number not in cuts:
+            continue
+        for seed in range(5 if FULL and survives == "something" else 1):
+            target = tmp_path / "cut"
+            luck = random.Random(f"{number} {seed}") if survives == "something" else None
+            disk.write_out(target, luck, names_last=survives == "names")
+            ended = number == len(log) - 1
+            if ended:
+                # What `tag` has returned from lasts.
+                assert NEW in LayoutStore(target / "layout").tags()
+            assert list(violations(target / "layout", fresh=fresh)) == [], (number, seed, operation)
+            shutil.rmtree(target)
+
+
+def test_f_18_without_the_syncs_the_same_cuts_do_damage(tmp_path: Path) -> None:
+    """The test can fail: a disk on which `fsync` does nothing loses the image in some of the cuts."""
+    disk, log = recorded(tmp_path / "recorded", fresh=False)
+    for operation in log:
+        if not operation.kind.startswith("sync data"):
+            disk.apply(operation)
+    disk.write_out(tmp_path / "cut", None, names_last=True)
+    with pytest.raises(Exception, match=r"index\.json|JSON|layout"):
+        assert list(violations(tmp_path / "cut" / "layout", fresh=False)) == []
