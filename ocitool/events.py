@@ -42,7 +42,7 @@ class Finished:
     """Content is in the destination, or, where it was a layer that is unpacked, applied to the root."""
 
     descriptor: Descriptor
-    how: Literal["copied", "skipped", "mounted", "applied"]
+    how: Literal["copied", "skipped", "mounted", "applied", "checked"]
 
 
 @dataclass(frozen=True, slots=True)
