@@ -6,13 +6,13 @@ fault, so that one run finds all of them. A repair fetches what is faulty from e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from ocitool import limits, mediatypes
 from ocitool.content import Referrers, Source, Store, open_verified, read_verified
 from ocitool.errors import IntegrityError, InvalidContent, NotFound, OciError, UnsafeContent, Unsupported
-from ocitool.events import Finished, OnEvent, Planned, Started, ignore
+from ocitool.events import Advanced, Finished, OnEvent, Planned, Started, ignore
 from ocitool.model import Index, parse_manifest
 from ocitool.streams import chunks
 from ocitool.transfer import JOBS, each
@@ -109,8 +109,8 @@ def check(
 
     def leaf(node: Node) -> None:
         on_event(Started(node.descriptor))
-        walk.leaf(node, deep=deep)
-        on_event(Finished(node.descriptor, "skipped"))
+        if walk.leaf(node, lambda count: on_event(Advanced(node.descriptor, count)), deep=deep):
+            on_event(Finished(node.descriptor, "checked"))
 
     each(leaf, leaves, jobs=jobs)
     # Threads end in any order; people read from the top.
@@ -174,36 +174,41 @@ class _Walk:
             ]
         return found
 
-    def leaf(self, node: Node, *, deep: bool) -> None:
-        """Check one blob."""
+    def leaf(self, node: Node, advance: Callable[[int], None], *, deep: bool) -> bool:
+        """Check one blob; whether it is there and sound."""
         desc = node.descriptor
         try:
-            self._look(desc, deep=deep)
+            self._look(desc, advance, deep=deep)
         except _FAULTS as error:
             # Clients are told not to distribute these, so most places rightly have none.
             if not (isinstance(error, NotFound) and mediatypes.is_nondistributable(desc.media_type)):
                 self._fault(node, error)
-        else:
-            self.report.sound[desc.digest] = desc
+            return False
+        self.report.sound[desc.digest] = desc
+        return True
 
-    def _look(self, desc: Descriptor, *, deep: bool) -> None:
+    def _look(self, desc: Descriptor, advance: Callable[[int], None], *, deep: bool) -> None:
         if not deep and isinstance(self._source, Store):
             if not self._source.exists(desc):
                 raise NotFound(f"{desc.digest} is not there")
             return
         # Content in a descriptor's own data has been checked already: it is the place's copy that counts.
-        with open_verified(self._source, _without_data(desc)) as reader:
-            for _ in chunks(reader):
-                pass
+        read_through(self._source, replace(desc, data=None), advance)
 
     def _fault(self, node: Node, error: OciError) -> None:
         self.report.faults.append(Fault(node, error))
 
 
-def _without_data(desc: Descriptor) -> Descriptor:
-    from dataclasses import replace
+def read_through(source: Source, desc: Descriptor, advance: Callable[[int], None]) -> None:
+    """Read content to its end, to see whether it is what its descriptor says.
 
-    return replace(desc, data=None)
+    Raises:
+        NotFound: it is not there.
+        IntegrityError: it is something else.
+    """
+    with open_verified(source, desc) as reader:
+        for chunk in chunks(reader):
+            advance(len(chunk))
 
 
 def _children(manifest: Manifest | Index) -> Iterator[tuple[str, Descriptor]]:
@@ -223,7 +228,7 @@ def repair(
     *,
     jobs: int = JOBS,
     on_event: OnEvent = ignore,
-) -> Report:
+) -> list[Fault]:
     """Fetch what a check has found faulty, and what it could not see behind that; then look again.
 
     Args:
@@ -239,7 +244,7 @@ def repair(
     Raises:
         OciError: whatever the stores raise, except for content that the origin lacks.
     """
-    left = Report()
+    left: list[Fault] = []
     # From the leaves up, so that no manifest comes before what it names: names are longest below.
     for fault in sorted(report.faults, key=lambda one: len(one.node.path), reverse=True):
         _mend(store, origin, fault.node, left, lambda desc: on_event(Finished(desc, "copied")), jobs)
@@ -247,10 +252,10 @@ def repair(
 
 
 def _mend(
-    store: Store, origin: Source, node: Node, left: Report, done: Callable[[Descriptor], None], jobs: int
+    store: Store, origin: Source, node: Node, left: list[Fault], done: Callable[[Descriptor], None], jobs: int
 ) -> None:
     """Replace one piece of content, and before it whatever is faulty below it."""
-    desc = _without_data(node.descriptor)
+    desc = replace(node.descriptor, data=None)
     try:
         if desc.is_manifest:
             below = parse_manifest(read_verified(origin, desc), desc)
@@ -260,11 +265,8 @@ def _mend(
                 _mend(store, origin, inner, left, done, jobs)
         with open_verified(origin, desc) as reader:
             store.push(desc, reader)
-        with open_verified(store, desc) as reader:
-            for _ in chunks(reader):
-                pass
+        read_through(store, desc, lambda _: None)
     except _FAULTS as error:
-        left.faults.append(Fault(node, error))
+        left.append(Fault(node, error))
     else:
-        left.sound[desc.digest] = desc
         done(desc)

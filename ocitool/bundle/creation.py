@@ -15,6 +15,7 @@ from ocitool.transfer import JOBS, Graph, move, survey
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from typing import Self
 
     from ocitool.bundle.files import Sink
     from ocitool.bundle.signing import Signer
@@ -33,12 +34,23 @@ class Item:
     Attributes:
         source: where it is.
         ref: its tag or digest there.
-        name: what it shall be called in the bundle: `host/repository:tag`, or what a layout calls it.
+        repository: the repository that it shall be in, `host/path`, or "" for none.
+        tag: its tag there, or "" for no name.
     """
 
     source: Source
     ref: str
-    name: str
+    repository: str
+    tag: str
+
+    @classmethod
+    def called(cls, source: Source, ref: str, name: str) -> Self:
+        """An image under a name as layouts have them, `host/path:tag` or any other.
+
+        Raises:
+            InvalidReference: a bundle can't have such a name.
+        """
+        return cls(source, ref, *split(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +107,12 @@ def gather(
     for item in items:
         root = item.source.resolve(item.ref)
         graph = survey(item.source, root, platforms=platforms, referrers=referrers, jobs=jobs)
-        repository, tag = split(item.name)
         # A new index, made for the platforms, has all that it lists.
         kept = platforms.platforms if platforms.sparse and root.is_index else ()
-        images.append(Image(repository, tag, bare(graph.root), kept))
-        images += [Image(repository, "", bare(desc)) for desc in graph.roots() if desc != graph.root]
+        images.append(Image(item.repository, item.tag, bare(graph.root), kept))
+        images += [Image(item.repository, "", bare(desc)) for desc in graph.roots() if desc != graph.root]
         documents |= graph.content
-        _take(found, graph, item.source, repository)
+        _take(found, graph, item.source, item.repository)
     held = {**have.content, **have.presumed}
     return Gathered(
         Inventory.of(

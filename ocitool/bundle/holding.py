@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ocitool.bundle.inventory import Entry, Image, Inventory, bare
+from ocitool.bundle.inventory import Entry, Image, Inventory, bare, split
 from ocitool.checking import Fault, check
+from ocitool.content import Lister
 from ocitool.events import OnEvent, ignore
 from ocitool.transfer import JOBS
 
@@ -31,6 +32,31 @@ class Holding:
     source: Source
     images: tuple[Image, ...]
     repository: str = ""
+
+
+@runtime_checkable
+class _Rooted(Protocol):
+    """A source that keeps content without names as well."""
+
+    def entries(self) -> list[Descriptor]: ...
+
+
+def images_of(source: Source, repository: str = "") -> tuple[Image, ...]:
+    """Every root that a source lists, those without a name included.
+
+    Args:
+        source: a place.
+        repository: the repository that it is, whose names are tags; "" where names are whole.
+    """
+    names = list(source.tags()) if isinstance(source, Lister) else []
+    images = [
+        Image(*((repository, name) if repository else split(name)), bare(source.resolve(name)))
+        for name in names
+    ]
+    if isinstance(source, _Rooted):
+        named = {image.root for image in images}
+        images += [Image(repository, "", bare(one)) for one in source.entries() if one not in named]
+    return tuple(dict.fromkeys(images))
 
 
 def inventory_of(

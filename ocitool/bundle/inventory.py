@@ -112,6 +112,17 @@ class Inventory:
         return cls(tuple(images), _ordered(content), _ordered(presumed))
 
     @classmethod
+    def union(cls, inventories: Iterable[Inventory]) -> Inventory:
+        """What several places, or bundles that went to one, hold and presume together; names are left out."""
+        content: dict[Digest, Entry] = {}
+        for one in inventories:
+            for digest, entry in (*one.content.items(), *one.presumed.items()):
+                known = content.get(digest, Entry(entry.descriptor))
+                where = {*known.repositories, *entry.repositories}
+                content[digest] = Entry(entry.descriptor, tuple(sorted(where)))
+        return cls.of((), content.values())
+
+    @classmethod
     def parse(cls, raw: bytes, what: str) -> Inventory:
         """Read the document.
 

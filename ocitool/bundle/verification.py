@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from ocitool import limits
 from ocitool.bundle.source import INDEX_JSON, OCI_LAYOUT, BundleSource, blob_path
-from ocitool.checking import check
-from ocitool.content import open_verified
+from ocitool.checking import check, read_through
 from ocitool.errors import IntegrityError, NotFound, OciError
-from ocitool.events import Finished, OnEvent, Started, ignore
+from ocitool.events import Advanced, Finished, OnEvent, Started, ignore
 from ocitool.selection import Selection, select
-from ocitool.streams import chunks
 from ocitool.strictjson import load_object
 from ocitool.transfer import JOBS, each
 
@@ -54,13 +52,17 @@ def verify(bundle: BundleSource, *, jobs: int = JOBS, on_event: OnEvent = ignore
     report = check(bundle, roots, elsewhere=elsewhere, jobs=jobs, on_event=on_event)
     problems += [Problem(str(fault.node), fault.error.message) for fault in report.faults]
     seen = report.sound.keys() | {fault.node.descriptor.digest for fault in report.faults}
+    # Content that is reached only through manifests on the far side is still what its name says.
     unseen = [entry.descriptor for digest, entry in bundle.inventory.content.items() if digest not in seen]
 
     def read(desc: Descriptor) -> list[Problem]:
         on_event(Started(desc))
-        found = list(_unreached(bundle, desc))
-        on_event(Finished(desc, "skipped"))
-        return found
+        try:
+            read_through(bundle, desc, lambda count: on_event(Advanced(desc, count)))
+        except (IntegrityError, NotFound) as error:
+            return [Problem(blob_path(desc.digest), error.message)]
+        on_event(Finished(desc, "checked"))
+        return []
 
     return problems + [problem for found in each(read, unseen, jobs=jobs) for problem in found]
 
@@ -108,13 +110,3 @@ def _left_out(bundle: BundleSource) -> set[Digest]:
             except OciError:
                 continue  # the walk names what is wrong with the index
     return left_out
-
-
-def _unreached(bundle: BundleSource, desc: Descriptor) -> Iterator[Problem]:
-    """Content that is reached only through manifests on the far side is still what its name says."""
-    try:
-        with open_verified(bundle, desc) as reader:
-            for _ in chunks(reader):
-                pass
-    except (IntegrityError, NotFound) as error:
-        yield Problem(blob_path(desc.digest), error.message)

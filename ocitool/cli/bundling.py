@@ -1,0 +1,601 @@
+"""Bundles, and the deep check of any location."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from ocitool.cli.options import format_option, with_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ocitool.bundle import BundleSource, Image, Inventory, Item, Sink
+    from ocitool.bundle.application import Destination
+    from ocitool.checking import Fault
+    from ocitool.content import Source, Store
+    from ocitool.locations import Location, Session
+    from ocitool.model import Descriptor
+
+STREAM: Final = "-"
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+_jobs_option = click.option(
+    "--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="How much is done at once."
+)
+_key_option = click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Require a signature by this public key (PEM).",
+)
+_bundle_argument = click.argument("path", metavar="BUNDLE", type=click.Path(path_type=Path))
+_file = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group()
+def bundle() -> None:
+    """Carry images across an air gap in one file.
+
+    A BUNDLE is a file, the parts of one (name the file without .001), or - for a stream.
+    """
+
+
+def _bytes(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    """A number of bytes, with K, M, G or T for powers of 1024."""
+    if value is None:
+        return None
+    number, unit = value.rstrip("iB"), ""
+    if number and number[-1].upper() in _UNITS:
+        number, unit = number[:-1], number[-1].upper()
+    if not number.isdecimal():
+        raise click.BadParameter(f"{value!r} is no number of bytes, such as 4G")
+    return int(number) * _UNITS[unit]
+
+
+@bundle.command()
+@click.argument("output", metavar="BUNDLE", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.argument("locations", metavar="LOCATION...", nargs=-1)
+@click.option("--from-file", type=_file, help="Read more locations from a file, one in a line.")
+@click.option(
+    "--have",
+    multiple=True,
+    type=_file,
+    help="Leave out what this inventory of the far side lists; repeatable.",
+)
+@click.option(
+    "--since",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Leave out what this bundle or mirror lock file brought; repeatable.",
+)
+@click.option(
+    "--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Take this platform; repeatable. [all]"
+)
+@click.option("--sparse", is_flag=True, help="Keep indexes and their digests, leave the other platforms out.")
+@click.option(
+    "--no-referrers", is_flag=True, help="Leave out signatures, SBOMs and what else refers to images."
+)
+@click.option("--part-size", callback=_bytes, metavar="SIZE", help="Write parts of this size (4G).")
+@click.option("--sign-key", type=_file, help="Sign the inventory with this private key (PEM).")
+@click.option("--dry-run", is_flag=True, help="Write nothing, say what there would be.")
+@_jobs_option
+@with_session
+def create(  # noqa: PLR0913 - one parameter for each option
+    session: Session,
+    output: Path,
+    locations: tuple[str, ...],
+    *,
+    from_file: Path | None,
+    have: tuple[Path, ...],
+    since: tuple[Path, ...],
+    platforms: tuple[str, ...],
+    sparse: bool,
+    no_referrers: bool,
+    part_size: int | None,
+    sign_key: Path | None,
+    dry_run: bool,
+    jobs: int,
+) -> None:
+    """Write a bundle of images; print the digest of its inventory.
+
+    A layout or an archive without a name stands for every image in it.
+    """
+    from ocitool import console
+    from ocitool.bundle import Inventory, gather, write
+    from ocitool.bundle.signing import KeySigner
+    from ocitool.bundle.writer import Plan
+    from ocitool.digest import Digest
+    from ocitool.platforms import Platform
+    from ocitool.selection import Selection
+
+    listed = [*locations, *(_lines(from_file) if from_file else ())]
+    if not listed:
+        raise click.UsageError("name at least one image")
+    # Before anything is read from far away: a key that can't be used is a reason to stop.
+    signers = [KeySigner(sign_key)] if sign_key else []
+    held = Inventory.union(
+        [*(_inventory_file(path) for path in have), *(_brought(session, path, jobs) for path in since)]
+    )
+    gathered = gather(
+        [item for text in listed for item in _items(session, text)],
+        have=held,
+        platforms=Selection(tuple(map(Platform.parse, platforms)), sparse=sparse),
+        referrers=not no_referrers,
+        jobs=jobs,
+    )
+    if dry_run:
+        plan = Plan(gathered.inventory)
+    else:
+        sink = _sink(output, part_size)
+        plan = write(gathered, sink, signers=signers, jobs=jobs, on_event=session.on_event)
+    console.say(f"{_summary(gathered.inventory)}; the bundle has {console.size(plan.size)}")
+    if str(output) != STREAM:
+        console.result(str(Digest.of(gathered.inventory.dump())))
+
+
+def _lines(path: Path) -> Iterator[str]:
+    from ocitool.bundle.files import translated
+
+    with translated(str(path)):
+        text = path.read_text()
+    for line in text.splitlines():
+        if (stripped := line.strip()) and not stripped.startswith("#"):
+            yield stripped
+
+
+def _sink(output: Path, part_size: int | None) -> Sink:
+    from ocitool.bundle import FileSink, StreamSink
+
+    if str(output) != STREAM:
+        return FileSink(output, part_size)
+    if part_size is not None:
+        raise click.UsageError("a stream has no parts: leave --part-size out, or name a file")
+    if sys.stdout.isatty():
+        raise click.UsageError("a bundle is not written to a terminal: redirect standard output")
+    return StreamSink(sys.stdout.buffer)
+
+
+def _items(session: Session, text: str) -> Iterator[Item]:
+    """What a location stands for: one image, or all that a file or directory holds."""
+    from ocitool.bundle import Item
+    from ocitool.content import Lister
+    from ocitool.locations import Kind, Location
+    from ocitool.reference import is_digest
+
+    location = Location.parse(text)
+    source = session.source(location)
+    if location.kind in {Kind.REGISTRY, Kind.STORE}:
+        reference = location.reference
+        assert reference is not None  # noqa: S101 - both kinds have one
+        tag = reference.tag or ("" if reference.digest else location.name.rpartition(":")[2])
+        yield Item(source, location.name, reference.name, tag)
+    elif location.ref or not isinstance(source, Lister) or not list(source.tags()):
+        root = source.resolve(location.ref)
+        yield Item.called(source, str(root.digest), "" if is_digest(location.ref) else location.ref)
+    else:
+        for name in source.tags():
+            yield Item.called(source, name, name)
+
+
+def _summary(inventory: Inventory) -> str:
+    from ocitool import console
+
+    named = sum(1 for image in inventory.images if image.tag)
+    presumed = inventory.presumed
+    left_out = console.size(sum(entry.descriptor.size for entry in presumed.values()))
+    return f"{named} images, {len(inventory.content)} pieces of content ({console.size(inventory.size)})" + (
+        f", {len(presumed)} presumed on the far side ({left_out})" if presumed else ""
+    )
+
+
+@contextmanager
+def _opened(path: Path, key: Path | None = None) -> Iterator[BundleSource]:
+    """A bundle, its signature checked where a key is given."""
+    from ocitool.bundle import BundleFile, BundleSource
+    from ocitool.bundle.signing import check_signature
+
+    with ExitStack() as stack:
+        stream = str(path) == STREAM
+        file = BundleFile.spooled(sys.stdin.buffer) if stream else BundleFile.open(path)
+        found = BundleSource(stack.enter_context(file))
+        if key:
+            check_signature(found, key)
+        yield found
+
+
+def _inventory_file(path: Path) -> Inventory:
+    """The inventory in a JSON file, or that of a bundle."""
+    from ocitool.bundle import Inventory
+    from ocitool.bundle.files import translated
+
+    with translated(str(path)), path.open("rb") as file:
+        start = file.read(1)
+        if start == b"{":
+            return Inventory.parse(start + file.read(), str(path))
+    with _opened(path) as found:
+        return found.inventory
+
+
+def _brought(session: Session, path: Path, jobs: int) -> Inventory:
+    """What a bundle or a mirror's lock file has brought to the far side."""
+    from ocitool.bundle.files import translated
+    from ocitool.strictjson import load_object
+
+    if not path.is_file():
+        return _inventory_file(path)  # parts
+    with translated(str(path)), path.open("rb") as file:
+        raw = file.read() if file.read(1) == b"{" else b""
+    if raw and "file" in load_object(b"{" + raw, str(path)):
+        return _locked(session, b"{" + raw, str(path), jobs)
+    return _inventory_file(path)
+
+
+def _locked(session: Session, raw: bytes, what: str, jobs: int) -> Inventory:
+    """What the images of a lock file are made of; their manifests are read where they come from."""
+    from ocitool.bundle import Inventory, Item, gather
+    from ocitool.mirror.lockfile import load
+    from ocitool.selection import Selection
+
+    lock = load(raw, what)
+    found = []
+    for item in lock.items:
+        root = lock.pins[item.target].root
+        source = session.client.repository(item.source)
+        options = item.options
+        selection = Selection(options.platforms, sparse=options.sparse != "never")
+        gathered = gather(
+            [Item(source, str(root.digest), item.source.name, "")], platforms=selection, jobs=jobs
+        ).inventory
+        # Whether the mirror kept the index, or made a new one, depended on the registry.
+        unsure = {root.digest} if options.platforms and options.sparse == "auto" else set()
+        content = {digest: entry for digest, entry in gathered.content.items() if digest not in unsure}
+        found.append(Inventory(content=content))
+    return Inventory.union(found)
+
+
+@bundle.command("inspect")
+@_bundle_argument
+@_key_option
+@format_option
+def inspect_bundle(path: Path, *, key: Path | None, output: str) -> None:
+    """Say what a bundle holds and presumes. Content is not read; `verify` does that."""
+    from ocitool import console
+
+    with _opened(path, key) as found:
+        inventory = found.inventory
+        if output == "json":
+            described = {
+                "inventory": str(found.inventory_digest),
+                "size": found.file.size,
+                "parts": found.file.parts,
+                "signatures": [str(digest) for digest in found.signatures],
+                "images": [_described(image) for image in inventory.images],
+                "content": {"count": len(inventory.content), "size": inventory.size},
+                "presumed": [entry.descriptor.to_json() for entry in inventory.presumed.values()],
+            }
+            console.result_json(described)
+            return
+        rows = [
+            (image.name or f"(in {image.repository or 'no repository'})", str(image.root.digest))
+            for image in inventory.images
+        ]
+        console.table([("NAME", "DIGEST"), *rows])
+        signed = f", {len(found.signatures)} signatures" if found.signatures else ""
+        console.say(f"{_summary(inventory)}{signed}; inventory {found.inventory_digest}")
+
+
+def _described(image: Image) -> dict[str, Any]:
+    return {
+        "repository": image.repository,
+        "tag": image.tag,
+        **image.root.to_json(),
+        "platforms": [str(platform) for platform in image.platforms],
+    }
+
+
+@bundle.command("verify")
+@_bundle_argument
+@_key_option
+@_jobs_option
+@click.pass_context
+def verify_bundle(context: click.Context, path: Path, *, key: Path | None, jobs: int) -> int:
+    """Read all of a bundle and list every fault; with --key its signature is required too."""
+    from ocitool import console
+    from ocitool.bundle.verification import verify
+    from ocitool.errors import IntegrityError
+
+    with _opened(path, key) as found, _listener(context) as on_event:
+        problems = verify(found, jobs=jobs, on_event=on_event)
+        for problem in problems:
+            console.result(str(problem))
+        if problems:
+            console.say(f"{found.name} has {len(problems)} faults")
+            return IntegrityError.exit_code
+        console.result(str(found.inventory_digest))
+    return 0
+
+
+@contextmanager
+def _listener(context: click.Context) -> Iterator[Any]:
+    """Progress, for commands that need no session."""
+    from ocitool.console import Progress, listener
+
+    on_event = listener(Progress(context.obj["progress"]))
+    try:
+        yield on_event
+    finally:
+        on_event.close()
+
+
+@bundle.command("diff")
+@click.argument("one", metavar="ONE", type=click.Path(path_type=Path))
+@click.argument("two", metavar="TWO", type=click.Path(path_type=Path))
+@format_option
+def diff_bundles(one: Path, two: Path, *, output: str) -> int:
+    """Say what bundle (or inventory) TWO holds and ONE does not, and the other way round.
+
+    The exit code is 0 where they hold the same, and 1 where they do not.
+    """
+    from ocitool import console
+    from ocitool.bundle.difference import difference
+
+    found = difference(_inventory_file(one), _inventory_file(two))
+    if output == "json":
+        images = {
+            name: {"before": before and str(before), "after": after and str(after)}
+            for name, (before, after) in found.images.items()
+        }
+        lists = {"added": found.added, "removed": found.removed}
+        console.result_json(
+            {"images": images, **{key: [desc.to_json() for desc in descs] for key, descs in lists.items()}}
+        )
+        return 1 if found else 0
+    for name, (before, after) in found.images.items():
+        console.result(f"{name}: {before or 'not there'} -> {after or 'not there'}")
+    for sign, descs in (("+", found.added), ("-", found.removed)):
+        for desc in descs:
+            console.result(f"{sign} {desc.digest} {desc.media_type} {console.size(desc.size)}")
+    return 1 if found else 0
+
+
+@bundle.command()
+@click.argument("locations", metavar="LOCATION...", nargs=-1, required=True)
+@click.option("--deep", is_flag=True, help="Read every blob, instead of asking whether it is there.")
+@click.option("-o", "--output", type=_file, help="Write to this file instead of standard output.")
+@_jobs_option
+@with_session
+def inventory(
+    session: Session, locations: tuple[str, ...], *, deep: bool, output: Path | None, jobs: int
+) -> None:
+    """Write down what a layout, or repositories of a registry, really hold.
+
+    A LOCATION is a layout or an archive, `store:`, HOST/REPOSITORY with all its tags, or HOST/ for every
+    repository that the registry lists. Take the file to where bundles are made: `bundle create --have FILE`.
+    """
+    from ocitool import console
+    from ocitool.bundle.files import translated
+    from ocitool.bundle.holding import inventory_of
+
+    holdings = [holding for text in locations for holding in _holdings(session, text)]
+    found, faults = inventory_of(holdings, deep=deep, jobs=jobs, on_event=session.on_event)
+    for fault in faults:
+        console.say(f"left out: {fault}")
+    raw = found.dump()
+    if output:
+        with translated(str(output)):
+            output.write_bytes(raw)
+    else:
+        sys.stdout.write(raw.decode())
+    console.say(_summary(found))
+
+
+def _holdings(session: Session, text: str) -> Iterator[Any]:
+    """The stores of a place, with every image in them."""
+    from ocitool.bundle.holding import Holding, images_of
+    from ocitool.locations import Kind, Location
+    from ocitool.reference import Reference
+
+    registry = text.removeprefix("docker://")
+    if registry.endswith("/") and "/" not in registry[:-1]:
+        for name in session.client.catalog(registry[:-1]):
+            reference = Reference(registry[:-1], name)
+            repository = session.client.repository(reference)
+            yield Holding(repository, images_of(repository, reference.name), reference.name)
+        return
+    if text == "store:":
+        yield Holding(session.local, images_of(session.local))
+        return
+    location = Location.parse(text)
+    source = session.source(location)
+    name = location.reference.name if location.kind is Kind.REGISTRY and location.reference else ""
+    yield Holding(source, images_of(source, name), name)
+
+
+@bundle.command()
+@_bundle_argument
+@click.argument("destination")
+@click.option(
+    "--rename",
+    "rules",
+    multiple=True,
+    metavar="FROM=TO",
+    help="Give repositories that start with FROM the name TO; repeatable, the longest FROM counts.",
+)
+@_key_option
+@_jobs_option
+@with_session
+def apply(
+    session: Session, path: Path, destination: str, *, rules: tuple[str, ...], key: Path | None, jobs: int
+) -> None:
+    """Bring everything in a bundle to a registry or a layout; print the names that are new or have moved.
+
+    DESTINATION is oci:DIR, store:, or HOST[/PREFIX]: host/path of each image becomes HOST/PREFIX/path.
+    Nothing is written before the bundle is verified and all that it presumes has been found.
+    """
+    from ocitool import console
+    from ocitool.bundle.application import apply as apply_bundle
+
+    with _opened(path, key) as found:
+        changed = apply_bundle(
+            found, _destination(session, destination, rules), jobs=jobs, on_event=session.on_event
+        )
+        for image in changed:
+            console.result(f"{image.name} {image.root.digest}")
+        unchanged = sum(1 for image in found.inventory.images if image.tag) - len(changed)
+        console.say(f"{len(changed)} names written" + (f", {unchanged} were there" if unchanged else ""))
+
+
+def _destination(session: Session, text: str, rules: tuple[str, ...]) -> Destination:
+    from ocitool.bundle.application import OneStore, RegistryDestination, Renaming
+    from ocitool.locations import Kind, Location
+    from ocitool.reference import Reference
+
+    pairs = dict(_rule(rule) for rule in rules)
+    if text == "store:":
+        return OneStore(session.local, Renaming(pairs))
+    if text.startswith(("oci:", "/", "./", "../")):
+        location = Location.parse(text)
+        if location.kind is not Kind.LAYOUT or location.ref:
+            raise click.UsageError(f"a bundle is applied to a registry or a layout, and not to {text}")
+        return OneStore(session.store(location), Renaming(pairs))
+    registry, _, prefix = text.removeprefix("docker://").strip("/").partition("/")
+
+    def open_repository(name: str) -> Store:
+        return session.client.repository(Reference(registry, name.removeprefix(registry + "/")))
+
+    open_repository(f"{registry}/{prefix or 'x'}")  # says what is wrong with the name, and sends nothing
+    return RegistryDestination(open_repository, registry, prefix, Renaming(pairs))
+
+
+def _rule(text: str) -> tuple[str, str]:
+    start, equals, new = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{text!r} is no rule FROM=TO", param_hint="--rename")
+    return start, new
+
+
+@bundle.command("serve")
+@_bundle_argument
+@click.option(
+    "--listen", default="127.0.0.1:5000", show_default=True, metavar="HOST:PORT", help="0 is any port."
+)
+@click.option("--address-file", type=click.Path(path_type=Path), help="Write HOST:PORT here once it listens.")
+@_key_option
+def serve_bundle(path: Path, *, listen: str, address_file: Path | None, key: Path | None) -> None:
+    """Serve a bundle as a registry to pull from, without unpacking it, until interrupted.
+
+    An image host/path:tag is served as path:tag.
+    """
+    from ocitool import console
+    from ocitool.bundle.repositories import BundleRepositories
+    from ocitool.serve import serve as serve_repositories
+
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal():
+        raise click.UsageError(f"--listen takes HOST:PORT, not {listen!r}")
+    with _opened(path, key) as found:
+        if found.inventory.presumed:
+            console.say(f"{found.name} lacks what it presumes elsewhere: {_summary(found.inventory)}")
+
+        def ready(address: str) -> None:
+            console.say(f"serving {found.name} at {address}")
+            if address_file:
+                address_file.write_text(address)
+
+        serve_repositories(BundleRepositories(found), host, int(port), on_ready=ready)
+
+
+@click.command()
+@click.argument("location")
+@click.option("--repair-from", metavar="LOCATION", help="Fetch what is faulty from here.")
+@click.option("--shallow", is_flag=True, help="Ask whether blobs are there, instead of reading them.")
+@click.option("--sparse", is_flag=True, help="Platforms that an index lists need not be there.")
+@_jobs_option
+@format_option
+@with_session
+def check(
+    session: Session,
+    location: str,
+    *,
+    repair_from: str | None,
+    shallow: bool,
+    sparse: bool,
+    jobs: int,
+    output: str,
+) -> int:
+    """Check an image, or all that a place holds, down to every byte; list every fault by its path.
+
+    Walks from names over indexes, manifests, referrers to blobs. `ocitool store check` looks at the files
+    of a layout besides.
+    """
+    from ocitool import console
+    from ocitool.checking import check as check_source
+    from ocitool.checking import repair
+    from ocitool.errors import IntegrityError
+    from ocitool.locations import Location
+
+    where = Location.parse(location)
+    store = _repairable(session, where) if repair_from else None
+    source = store or session.source(where)
+    report = check_source(
+        source, _roots(source, where), deep=not shallow, sparse=sparse, jobs=jobs, on_event=session.on_event
+    )
+    left = report.faults
+    if store and repair_from and left:
+        origin = session.source(Location.parse(repair_from))
+        left = repair(store, report, origin, jobs=jobs, on_event=session.on_event)
+    if output == "json":
+        console.result_json(
+            {"sound": len(report.sound), "faults": [_fault(one, left) for one in report.faults]}
+        )
+    else:
+        for fault in report.faults:
+            console.result(str(fault))
+    repaired = f", {len(left)} after the repair" if repair_from else ""
+    console.say(f"{len(report.sound)} pieces of content are sound, {len(report.faults)} are not{repaired}")
+    return IntegrityError.exit_code if left else 0
+
+
+def _fault(fault: Fault, left: list[Fault]) -> dict[str, Any]:
+    desc = fault.node.descriptor
+    return {
+        "path": list(fault.node.path),
+        "mediaType": desc.media_type,
+        "digest": str(desc.digest),
+        "size": desc.size,
+        "fault": fault.error.message,
+        "repaired": all(one.node.descriptor.digest != desc.digest for one in left),
+    }
+
+
+def _repairable(session: Session, location: Location) -> Store:
+    """A store that replaces what is damaged."""
+    from ocitool.layout import LayoutStore
+    from ocitool.locations import Kind
+
+    if location.kind is Kind.LAYOUT:
+        return LayoutStore(location.path, create=False, verify=True)
+    if location.kind is Kind.STORE:
+        return LayoutStore(session.local.path, create=False, verify=True)
+    if location.kind is Kind.REGISTRY:
+        return session.store(location)
+    raise click.UsageError(f"{location} can't be repaired in place: make it again")
+
+
+def _roots(source: Source, location: Location) -> dict[str, Descriptor]:
+    """What to check: the image that was named, or everything."""
+    from ocitool.bundle.holding import images_of
+    from ocitool.locations import Kind
+
+    named = location.ref or (location.reference and (location.reference.tag or location.reference.digest))
+    if named:
+        return {str(location): source.resolve(location.name)}
+    name = location.reference.name if location.kind is Kind.REGISTRY and location.reference else ""
+    return {str(image): image.root for image in images_of(source, name)}
+
+
+COMMANDS = (bundle, check)
