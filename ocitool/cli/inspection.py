@@ -84,21 +84,23 @@ def inspect(session: Session, location: str, *, output: str) -> None:
             console.result(line)
 
 
-def _lines(value: Any, indent: str = "") -> list[str]:
-    """Nested data as indented lines."""
-    if isinstance(value, dict):
-        pairs = [(f"{key}:", part) for key, part in value.items() if part not in ("", [], {}, None)]
-    elif isinstance(value, list):
-        pairs = [("-", part) for part in value]
-    else:
-        return [f"{indent}{value}"]
+def _lines(value: Any) -> list[str]:
+    """Nested data as indented lines; what is empty is left out."""
+    if isinstance(value, list):
+        return [line for part in value for line in _item(_lines(part))]
+    if not isinstance(value, dict):
+        return [str(value)]
     lines = []
-    for head, part in pairs:
-        if isinstance(part, dict | list):
-            lines += [f"{indent}{head}", *_lines(part, indent + "  ")]
-        else:
-            lines.append(f"{indent}{head} {part}")
+    for key, part in value.items():
+        if isinstance(part, dict | list) and part:
+            lines += [f"{key}:", *(f"  {line}" for line in _lines(part))]
+        elif part not in ("", [], {}, None):
+            lines.append(f"{key}: {part}")
     return lines
+
+
+def _item(lines: list[str]) -> list[str]:
+    return [("  " if number else "- ") + line for number, line in enumerate(lines)]
 
 
 @click.command()

@@ -3,25 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from ocitool.serve import Served
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
 
 @click.command()
-@click.argument("layout", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("layout", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--listen", default="127.0.0.1:5000", show_default=True, metavar="HOST:PORT", help="0 is any port."
 )
-@click.option("--address-file", type=click.Path(path_type=Path), help="Write HOST:PORT here once it listens.")
-def serve(layout: Path, *, listen: str, address_file: Path | None) -> None:
+@click.option("--address-file", type=_FILE, help="Write HOST:PORT here once it listens.")
+@click.option("--read-only", is_flag=True, help="Refuse what would change the layout.")
+@click.option("--sparse", is_flag=True, help="Take an index though platforms of it are missing.")
+@click.option("--htpasswd", type=_FILE, help="Ask for a user and password of this file.")
+@click.option("--tls-cert", type=_FILE, help="Certificate chain, for HTTPS.")
+@click.option("--tls-key", type=_FILE, help="Key of the certificate.")
+@click.option("--log", is_flag=True, help="Say each request on stderr.")
+def serve(  # noqa: PLR0913 - one parameter for each option
+    layout: Path,
+    *,
+    listen: str,
+    address_file: Path | None,
+    read_only: bool,
+    sparse: bool,
+    htpasswd: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    log: bool,
+) -> None:
     """Serve an image layout as a registry, until interrupted.
 
-    An image named repo:tag in the layout is tag `tag` of repository `repo`.
+    An image named repo:tag in the layout is tag `tag` of repository `repo`. What is pushed is in the layout
+    at once. Without TLS and passwords, listen only where nobody else can connect.
     """
     from ocitool import console
+    from ocitool import serve as server
     from ocitool.layout import LayoutStore
     from ocitool.layout.repositories import LayoutRepositories
-    from ocitool.serve import serve as serve_repositories
 
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal():
@@ -32,7 +56,26 @@ def serve(layout: Path, *, listen: str, address_file: Path | None) -> None:
         if address_file:
             address_file.write_text(address)
 
-    serve_repositories(LayoutRepositories(LayoutStore(layout, create=False)), host, int(port), on_ready=ready)
+    server.serve(
+        LayoutRepositories(LayoutStore(layout, create=not read_only, read_only=read_only)),
+        host.strip("[]"),
+        int(port),
+        options=server.Options(
+            read_only=read_only,
+            sparse_indexes=sparse,
+            passwords=server.Htpasswd(htpasswd) if htpasswd else None,
+            on_request=_say if log else lambda _: None,
+        ),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        on_ready=ready,
+    )
+
+
+def _say(served: Served) -> None:
+    from ocitool import console
+
+    console.say(f"{served.client} {served.method} {served.path} {served.status} {served.seconds:.3f} s")
 
 
 COMMANDS = (serve,)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from support import ordinary
 
@@ -23,6 +24,12 @@ class Done:
     def result(self) -> str:
         """What a `$(…)` around the command gives."""
         return self.out.removesuffix("\n")
+
+
+class Cli(Protocol):
+    """The command line in the test's own process; a command must exit with `code`."""
+
+    def __call__(self, *arguments: str | Path, code: int = 0) -> Done: ...
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,241 @@
+"""Every command that needs no registry: its result, its exit code, its one sentence when it fails."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.fixtures import digests, layout
+
+from ocitool import __version__
+from ocitool.cli import cli as group
+from ocitool.layout import LayoutStore
+
+if TYPE_CHECKING:
+    from support.command import Cli
+
+
+def test_the_version_is_one_line(cli: Cli) -> None:
+    assert cli("--version").out == f"ocitool {__version__}\n"
+
+
+def test_every_command_has_a_line_of_help(cli: Cli) -> None:
+    listed = cli("--help").out
+    for name, command in group.commands.items():
+        assert command.help, name
+        assert f"\n  {name} " in listed
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["pull"], ["pull", "--jobs", "many", "a"], ["--nonsense"]]
+)
+def test_a_wrong_command_line_is_told_and_exits_2(cli: Cli, arguments: list[str]) -> None:
+    assert "Usage:" in cli(*arguments, code=2).err
+
+
+@pytest.mark.parametrize("location", ["UPPER", "a b", "oci:", "x@sha256:beef"])
+@pytest.mark.parametrize("command", ["pull", "inspect", "digest", "unpack"])
+def test_a_wrong_location_is_one_sentence_and_exits_2(
+    cli: Cli, command: str, location: str, tmp_path: Path
+) -> None:
+    more = [tmp_path / "bundle"] if command == "unpack" else []
+    told = cli(command, location, *more, code=2)
+    assert told.err.startswith("ocitool: ")
+    assert told.out == ""
+
+
+def test_what_is_not_in_a_layout_exits_10_and_the_names_are_told(cli: Cli, images: str) -> None:
+    told = cli("digest", f"{images}:nothing:9", code=10)
+    assert "nothing:9" in told.err
+    assert "hello:1.0" in told.err
+
+
+def test_a_layout_that_is_not_there_exits_10_and_is_not_made(cli: Cli, tmp_path: Path) -> None:
+    cli("digest", f"oci:{tmp_path}/none:1", code=10)
+    assert not (tmp_path / "none").exists()
+
+
+def test_documents_are_printed_byte_for_byte(cli: Cli, images: str) -> None:
+    location = f"{images}:layers:1.0"
+    manifest = cli("manifest", location).out.encode()
+    config = cli("config", location).out.encode()
+    assert "sha256:" + hashlib.sha256(manifest).hexdigest() == digests()["layers:1.0"]
+    assert "sha256:" + hashlib.sha256(config).hexdigest() == json.loads(manifest)["config"]["digest"]
+
+
+def test_digest_takes_the_platform_that_is_asked_for(cli: Cli, images: str) -> None:
+    location = f"{images}:hello:1.0"
+    index = json.loads(cli("manifest", location).out)
+    assert cli("digest", location).result == digests()["hello:1.0"]
+    for entry in index["manifests"]:
+        platform = f"{entry['platform']['os']}/{entry['platform']['architecture']}"
+        assert cli("digest", "--platform", platform, location).result == entry["digest"]
+
+
+def test_inspect_says_the_same_to_people_and_programs(cli: Cli, images: str) -> None:
+    described = json.loads(cli("inspect", "--format", "json", f"{images}:layers:1.0").out)
+    text = cli("inspect", f"{images}:layers:1.0").out
+    assert described["digest"] == digests()["layers:1.0"]
+    assert described["config"]["Entrypoint"] == ["/bin/tool"]
+    assert len(described["layers"]) == 3
+    for said in (described["digest"], described["platform"], *described["config"]["Env"]):
+        assert said in text
+
+
+def test_inspect_of_an_index_lists_its_platforms(cli: Cli, images: str) -> None:
+    text = cli("inspect", f"{images}:hello:1.0").out
+    assert "  - platform: linux/amd64\n" in text
+    assert "  - platform: linux/arm64\n" in text
+
+
+def test_tags_lists_the_names_in_a_layout(cli: Cli, images: str) -> None:
+    names = cli("tags", images).out.split()
+    assert set(digests()) & set(names) == {name for name in digests() if name in names}
+    assert json.loads(cli("tags", "--format", "json", images).out) == names
+    assert "hello:1.0" in names
+
+
+def test_referrers_lists_what_refers_to_an_image(cli: Cli, images: str) -> None:
+    listed = json.loads(cli("referrers", "--format", "json", f"{images}:hello:1.0").out)
+    assert listed
+    kind = listed[0]["artifactType"]
+    assert kind in cli("referrers", f"{images}:hello:1.0").out
+    assert (
+        cli("referrers", "--artifact-type", "application/none", "--format", "json", f"{images}:hello:1.0").out
+        == "[]\n"
+    )
+
+
+def test_a_copy_keeps_the_index_and_its_digest(cli: Cli, images: str, tmp_path: Path) -> None:
+    assert cli("copy", f"{images}:hello:1.0", f"oci:{tmp_path}/copy").result == digests()["hello:1.0"]
+    assert cli("digest", f"oci:{tmp_path}/copy:hello:1.0").result == digests()["hello:1.0"]
+
+
+def test_a_copy_of_some_platforms_is_a_new_index_and_says_so(cli: Cli, images: str, tmp_path: Path) -> None:
+    one = ("--platform", "linux/arm64", f"{images}:hello:1.0", f"oci:{tmp_path}/copy:arm")
+    copied = cli("copy", *one)
+    assert copied.result != digests()["hello:1.0"]
+    assert "left platforms out" in copied.err
+    entries = json.loads(cli("manifest", f"oci:{tmp_path}/copy:arm").out)["manifests"]
+    assert [entry["platform"]["architecture"] for entry in entries] == ["arm64"]
+    refused = cli("copy", "--preserve-digests", *one, code=17)
+    assert "--sparse" in refused.err
+
+
+def test_a_sparse_copy_keeps_the_digest_and_leaves_the_others_out(
+    cli: Cli, images: str, tmp_path: Path
+) -> None:
+    location = f"oci:{tmp_path}/copy:sparse"
+    copied = cli("copy", "--sparse", "--platform", "linux/arm64", f"{images}:hello:1.0", location)
+    assert copied.result == digests()["hello:1.0"]
+    cli("config", "--platform", "linux/arm64", location)
+    cli("config", "--platform", "linux/amd64", location, code=10)
+
+
+def test_an_archive_goes_through_a_pipe_and_the_digest_to_stderr(
+    cli: Cli, images: str, tmp_path: Path
+) -> None:
+    archive = tmp_path / "layers.tar"
+    cli("copy", f"{images}:layers:1.0", f"oci-archive:{archive}:layers")
+    assert cli("digest", f"{archive}").result == digests()["layers:1.0"]
+    assert cli("digest", f"oci-archive:{archive}:layers").result == digests()["layers:1.0"]
+
+
+def test_a_failed_copy_leaves_no_archive(cli: Cli, images: str, tmp_path: Path) -> None:
+    cli("copy", f"{images}:nothing:1", f"oci-archive:{tmp_path}/none.tar:x", code=10)
+    assert not list(tmp_path.glob("*.tar*"))
+
+
+def test_names_are_given_and_taken_in_a_layout(cli: Cli, images: str, tmp_path: Path) -> None:
+    where = f"oci:{tmp_path}/names"
+    digest = cli("copy", f"{images}:layers:1.0", f"{where}:one").result
+    assert cli("tag", f"{where}:one", "two").result == digest
+    assert cli("tags", where).out.split() == ["one", "two"]
+    cli("delete", f"{where}:one")
+    assert cli("tags", where).out.split() == ["two"]
+    cli("delete", f"{where}:one", code=10)
+    assert cli("delete", "--digest", f"{where}:two").result == digest
+    assert cli("tags", where).out == ""
+
+
+def test_the_store_is_listed_checked_and_cleaned(cli: Cli, images: str, tmp_path: Path) -> None:
+    cli("copy", f"{images}:layers:1.0", "store:example.test/layers:1.0")
+    listed = json.loads(cli("store", "ls", "--format", "json").out)
+    assert [image["names"] for image in listed["images"]] == [["example.test/layers:1.0"]]
+    assert "example.test/layers:1.0" in cli("store", "ls").out
+    assert cli("store", "check").out == ""
+    cli("delete", "store:example.test/layers:1.0")
+    planned = cli("store", "gc")
+    assert "add --delete" in planned.err
+    assert len(planned.out.splitlines()) == 5
+    assert cli("store", "gc", "--delete").out == planned.out
+    assert cli("store", "gc").out == ""
+
+
+def test_im_03_a_damaged_blob_is_named_by_check_and_refused_by_whoever_reads_it(
+    cli: Cli, images: str, tmp_path: Path
+) -> None:
+    cli("copy", f"{images}:layers:1.0", f"oci:{tmp_path}/broken:1")
+    layer = json.loads(cli("manifest", f"oci:{tmp_path}/broken:1").out)["layers"][0]["digest"]
+    blob = tmp_path / "broken" / "blobs" / "sha256" / layer.removeprefix("sha256:")
+    size = blob.stat().st_size
+    blob.unlink()  # it may be a link to the fixture's own
+    blob.write_bytes(b"\0" * size)
+    assert layer.removeprefix("sha256:") in cli("store", "check", "--store", tmp_path / "broken", code=13).out
+    refused = cli("unpack", f"oci:{tmp_path}/broken:1", tmp_path / "bundle", code=13)
+    assert layer in refused.err
+    assert not (tmp_path / "bundle").exists()
+    assert layer in cli("copy", f"oci:{tmp_path}/broken:1", f"oci:{tmp_path}/copy:1", code=13).err
+
+
+def test_a_bundle_is_not_written_over(cli: Cli, images: str, tmp_path: Path) -> None:
+    assert cli("unpack", f"{images}:layers:1.0", tmp_path / "bundle").result == str(tmp_path / "bundle")
+    cli("unpack", f"{images}:layers:1.0", tmp_path / "bundle", code=17)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in digests() if name.startswith("hostile-")))
+def test_a_hostile_image_harms_nothing_and_fails_clearly_if_it_fails(
+    cli: Cli, images: str, tmp_path: Path, name: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "canary").write_text("alive")
+    from ocitool.cli import main
+
+    code = main(["unpack", f"{images}:{name}", str(tmp_path / "bundle")])
+    assert code in {0, 13, 14, 15}
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "store") == (
+        ["bundle", "outside"] if code == 0 else ["outside"]
+    )
+    assert [path.name for path in outside.iterdir()] == ["canary"]
+    assert not Path("/tmp/ocitool-escape").exists()
+
+
+def test_serve_wants_an_address_with_a_port(cli: Cli) -> None:
+    assert "HOST:PORT" in cli("serve", layout(), "--listen", "here", code=2).err
+
+
+def test_a_defect_is_called_one_and_debug_shows_where(
+    cli: Cli, images: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("by design")
+
+    monkeypatch.setattr(LayoutStore, "resolve", broken)
+    assert "this is a defect: ZeroDivisionError" in cli("digest", f"{images}:layers:1.0", code=1).err
+    monkeypatch.setenv("OCITOOL_DEBUG", "1")
+    from ocitool.cli import main
+
+    assert main(["digest", f"{images}:layers:1.0"]) == 1
+
+
+def test_a_read_only_layout_is_read_and_never_written(cli: Cli, images: str, tmp_path: Path) -> None:
+    shutil.copytree(layout(), tmp_path / "frozen")
+    cli("digest", f"oci:{tmp_path}/frozen:hello:1.0")
+    assert {path.name for path in (tmp_path / "frozen").iterdir()} == {
+        path.name for path in layout().iterdir()
+    }
