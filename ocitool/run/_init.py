@@ -15,7 +15,7 @@ from ocitool.errors import RunError
 
 from . import hooks, mounts, process, records, rootfs, terminal
 from .kernel import CLOEXEC, CLONE_PARENT, PR_SET_DUMPABLE, PR_SET_PDEATHSIG
-from .namespaces import CGROUP, NETWORK, TIME, USER, join
+from .namespaces import CGROUP, NETWORK, TIME, join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Job:
         self.entrances: list[int] = []
         self.go = -1
         self.new_cgroup_namespace = False
+        self.userns = False
         self.console: Any = None
         self.container: Container | None = None
 
@@ -106,11 +107,13 @@ def stage(job: Job, cgroup: int, answer: int) -> NoReturn:
     """
     kernel = job.kernel
     try:
+        _leave_the_host()
         kernel.prctl(PR_SET_PDEATHSIG, _SIGKILL)
         join(kernel, job.joined)
         if job.time_offsets:
             kernel.unshare(TIME)
-            process.write_proc(kernel, job.entry.proc, "self/timens_offsets", job.time_offsets)
+            if job.time_offsets.strip():
+                process.write_proc(kernel, job.entry.proc, "self/timens_offsets", job.time_offsets)
         pid = kernel.clone(job.new | CLONE_PARENT, cgroup)
         if pid == 0:
             become(job)
@@ -138,13 +141,14 @@ def _become(job: Job) -> None:
     kernel.prctl(PR_SET_PDEATHSIG, _SIGKILL)
     for fd in job.entrances:
         posix.write(fd, b"0")
+        posix.close(fd)
     if job.go >= 0:
         records.write(report, records.JOINED)
         if posix.read(job.go, 1) != b"g":
             posix._exit(1)
     # Nobody traces us, or reads our descriptors or memory, from here to the program (RN-18).
     kernel.prctl(PR_SET_DUMPABLE, 0)
-    if job.new & USER or USER in job.joined:
+    if job.userns:
         _become_root_inside(kernel, job)
     if job.new_cgroup_namespace:
         kernel.unshare(CGROUP)
@@ -179,6 +183,7 @@ def _set_up(job: Job, container: Container) -> None:
         rootfs.change_root(kernel, root)
     else:
         rootfs.change_root_by_moving(kernel, root)
+    posix.close(root)
     rootfs.finish_root(
         kernel, linux.get("rootfsPropagation") or "", readonly=bool(config["root"].get("readonly"))
     )

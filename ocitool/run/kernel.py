@@ -83,20 +83,20 @@ CGROUP2_SUPER_MAGIC = 0x63677270
 
 # Numbers that differ between x86_64 and the architectures with the generic table.
 _X86_64 = {
-    "ioctl": 16, "socket": 41, "clone": 56, "fcntl": 72, "flock": 73, "fstatfs": 138, "pivot_root": 155, "prctl": 157, "mount": 165,
+    "ioctl": 16, "signalfd4": 289, "socket": 41, "clone": 56, "fcntl": 72, "fstatfs": 138, "pivot_root": 155, "prctl": 157, "mount": 165,
     "umount2": 166, "sethostname": 170, "setdomainname": 171, "capget": 125, "capset": 126, "personality": 135,
     "set_mempolicy": 238, "keyctl": 250, "ioprio_set": 251, "unshare": 272, "prlimit64": 302, "setns": 308,
     "sched_setattr": 314, "seccomp": 317, "memfd_create": 319, "bpf": 321, "execveat": 322,
 }  # fmt: skip
 _GENERIC = {
-    "ioctl": 29, "socket": 198, "clone": 220, "fcntl": 25, "flock": 32, "fstatfs": 44, "pivot_root": 41, "prctl": 167, "mount": 40,
+    "ioctl": 29, "signalfd4": 74, "socket": 198, "clone": 220, "fcntl": 25, "fstatfs": 44, "pivot_root": 41, "prctl": 167, "mount": 40,
     "umount2": 39, "sethostname": 161, "setdomainname": 162, "capget": 90, "capset": 91, "personality": 92,
     "set_mempolicy": 237, "keyctl": 219, "ioprio_set": 30, "unshare": 97, "prlimit64": 261, "setns": 268,
     "sched_setattr": 274, "seccomp": 277, "memfd_create": 279, "bpf": 280, "execveat": 281,
 }  # fmt: skip
 _EVERYWHERE = {
     "pidfd_send_signal": 424, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431,
-    "fsmount": 432, "pidfd_open": 434, "clone3": 435, "close_range": 436, "openat2": 437, "mount_setattr": 442,
+    "fsmount": 432, "pidfd_open": 434, "pidfd_getfd": 438, "clone3": 435, "close_range": 436, "openat2": 437, "mount_setattr": 442,
 }  # fmt: skip
 _TABLES = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC}
 
@@ -386,6 +386,12 @@ class Linux:
     def ioctl(self, fd: int, request: int, argument: Any = 0) -> int:
         """Operate on a device."""
         return self.call("ioctl", fd, request, argument)
+
+
+def address_of(data: bytes) -> tuple[Any, int]:
+    """A copy of `data` that must be kept as long as the kernel may read it, and its address."""
+    kept = _buffer(bytearray(data))
+    return kept, addressof(kept)
 
 
 def _u32(*values: int) -> bytes:

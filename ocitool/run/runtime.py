@@ -7,7 +7,19 @@ import time
 
 from ocitool.errors import Conflict, InvalidContent, NotFound, OciError, RunError
 
-from . import _init, cgroups, hooks, jsonfast, namespaces, process, spec, starting, terminal
+from . import (
+    _init,
+    cgroups,
+    hooks,
+    jsonfast,
+    namespaces,
+    process,
+    records,
+    seccomp_cache,
+    spec,
+    starting,
+    terminal,
+)
 from .kernel import CLOSE_RANGE_CLOEXEC, PR_SET_CHILD_SUBREAPER, Linux
 from .state import State, check_id, default_root, every, process_start, read_file, write_file
 
@@ -109,7 +121,7 @@ class Runtime:
         posix.unlink(f"{state.directory}/go")
         posix.write(go, b"g")
         posix.close(go)
-        reader = starting.records.Reader(err, config["process"]["args"][0], self.warn)
+        reader = records.Reader(err, config["process"]["args"][0], self.warn)
         try:
             reader.wait()
             self._hooks(config, state, "poststart", "running")
@@ -163,7 +175,7 @@ class Runtime:
         """The state of a container (runtime.md, "Query State")."""
         state = State.load(self.root, container_id)
         return {
-            **state.document(self._status(state)),
+            **state.document(self.status(state)),
             "pid": state.pid if state.alive() else 0,
             "rootfs": state.fields.get("rootfs", ""),
             "created": state.fields.get("created", ""),
@@ -183,14 +195,14 @@ class Runtime:
     def processes(self, container_id: str) -> list[int]:
         """The processes of a container, by their numbers on the host."""
         state = State.load(self.root, container_id)
-        pids = self._cgroup(state).pids()
+        pids = self.cgroup(state).pids()
         return pids or ([state.pid] if state.alive() else [])
 
     def stats(self, container_id: str) -> dict[str, Any]:
         """What a container uses (`events --stats`)."""
         from . import statistics
 
-        return statistics.collect(self._cgroup(State.load(self.root, container_id)))
+        return statistics.collect(self.cgroup(State.load(self.root, container_id)))
 
     # -- changing ---------------------------------------------------------------------------------
 
@@ -201,16 +213,16 @@ class Runtime:
             Conflict: the container is neither created nor running.
         """
         state = self._locked(container_id)
-        status = self._status(state)
+        status = self.status(state)
         if everyone:
-            for pid in self._cgroup(state).pids():
+            for pid in self.cgroup(state).pids():
                 self._signal(pid, signal)
             return
         if status not in ("created", "running", "paused"):
             raise Conflict(f"container {container_id} is not running")
         self._signal_checked(state, signal)
         if signal == _SIGKILL and not self._has_pid_namespace(state):
-            self._cgroup(state).kill()
+            self.cgroup(state).kill()
 
     def delete(self, container_id: str, *, force: bool = False) -> None:
         """Take away everything that `create` made.
@@ -225,7 +237,7 @@ class Runtime:
             if force:
                 return
             raise
-        status = self._status(state)
+        status = self.status(state)
         # "Attempting to delete a container that is not stopped MUST have no effect on the container
         # and MUST generate an error."
         if status != "stopped" and not force:
@@ -235,18 +247,18 @@ class Runtime:
     def pause(self, container_id: str, *, frozen: bool) -> None:
         """Stop or continue every process of a container."""
         state = self._locked(container_id)
-        status = self._status(state)
+        status = self.status(state)
         if status not in (("running", "created") if frozen else ("paused",)):
             raise Conflict(f"container {container_id} is {status}")
-        self._cgroup(state).freeze(frozen=frozen)
+        self.cgroup(state).freeze(frozen=frozen)
 
     def update(self, container_id: str, resources: dict[str, Any]) -> None:
         """Change the limits of a container."""
         spec.conform(resources, spec.RESOURCES, "resources")
         state = self._locked(container_id)
-        if self._status(state) == "stopped":
+        if self.status(state) == "stopped":
             raise Conflict(f"container {container_id} is stopped")
-        self._cgroup(state).apply(self.kernel, resources, devices="devices" in resources)
+        self.cgroup(state).apply(self.kernel, resources, devices="devices" in resources)
 
     # -- shared -----------------------------------------------------------------------------------
 
@@ -259,11 +271,13 @@ class Runtime:
         return state
 
     @staticmethod
-    def _cgroup(state: State) -> cgroups.Cgroup:
+    def cgroup(state: State) -> cgroups.Cgroup:
+        """The cgroup of a container."""
         return cgroups.Cgroup.load(state.fields.get("cgroup") or {"directories": {}, "made": []})
 
-    def _status(self, state: State) -> str:
-        return state.status(frozen=self._cgroup(state).frozen())
+    def status(self, state: State) -> str:
+        """The state of a container by its name, "paused" included."""
+        return state.status(frozen=self.cgroup(state).frozen())
 
     def _has_pid_namespace(self, state: State) -> bool:
         linux = state.config.get("linux") or {}
@@ -300,7 +314,7 @@ class Runtime:
         """End what lives, remove cgroup and state, and run the poststop hooks."""
         if state.alive():
             self._signal_quietly(state)
-        cgroup = self._cgroup(state)
+        cgroup = self.cgroup(state)
         cgroup.kill()
         self._await_end(state)
         cgroup.delete()
@@ -406,7 +420,9 @@ class Attempt:
 
     def _job(self, linux: dict[str, Any], spaces: namespaces.Namespaces) -> _init.Job:
         wanted = self.config.get("process") or {}
-        entry = process.Entry(process.open_proc(self.kernel), -1, _filter(linux))
+        entry = process.Entry(
+            process.open_proc(self.kernel), -1, seccomp_cache.make(self.state.directory, linux)
+        )
         entry.preserve = self.settings.preserve
         entry.linux = linux
         if self.settings.keyring:
@@ -416,13 +432,14 @@ class Attempt:
         job.new = spaces.new & ~namespaces.CGROUP & ~namespaces.TIME
         job.new_cgroup_namespace = bool(spaces.new & namespaces.CGROUP)
         job.joined = spaces.open(self.kernel)
+        job.userns = spaces.has(namespaces.USER)
         if spaces.new & namespaces.TIME:
             offsets = linux.get("timeOffsets") or {}
             job.time_offsets = "".join(
                 f"{clock} {value.get('secs', 0)} {value.get('nanosecs', 0)}\n"
                 for clock, value in offsets.items()
             )
-            job.new_time_namespace = True
+            job.time_offsets = job.time_offsets or "\n"
         return job
 
     def _enter_cgroup(self, job: _init.Job, linux: dict[str, Any], spaces: namespaces.Namespaces) -> None:
@@ -496,7 +513,7 @@ class Attempt:
         self.state.fields["ready"] = True
         self.state.save()
         if self.settings.pid_file:
-            write_pid_file(self.settings.pid_file, self.child.pid)
+            starting.write_pid_file(self.settings.pid_file, self.child.pid)
 
     def undo(self) -> None:
         """Leave the host "as though the create operation was never attempted"."""
@@ -512,23 +529,6 @@ class Attempt:
 def absolute(path: str) -> str:
     """A path as seen from the root, its links resolved no further than its directory."""
     return path.rstrip("/") or "/" if path.startswith("/") else f"{posix.getcwd()}/{path}".removesuffix("/.")
-
-
-def write_pid_file(path: str, pid: int) -> None:
-    """Write a process number where an engine looks for it."""
-    try:
-        write_file(path, b"%d" % pid, 0o644)
-    except OSError as exc:
-        raise RunError(f"pid file {path}: {exc.strerror}") from exc
-
-
-def _filter(linux: dict[str, Any]) -> process.Filter:
-    profile = linux.get("seccomp")
-    if not profile:
-        return process.Filter(b"")
-    from . import seccomp
-
-    return seccomp.compile_filter(profile)
 
 
 def forget_descriptors(kernel: Kernel, preserve: int) -> None:

@@ -10,6 +10,7 @@ from . import _init, namespaces, process, records
 from .kernel import AT_FDCWD, CLOEXEC, MS_SLAVE
 from .mountoptions import Options
 from .mounts import idmapped, source_of
+from .state import write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,3 +166,21 @@ def stop(pid: int) -> None:
         posix.waitpid(pid, 0)
     except (ProcessLookupError, ChildProcessError):
         return
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write a process number where an engine looks for it."""
+    try:
+        write_file(path, b"%d" % pid, 0o644)
+    except OSError as exc:
+        raise RunError(f"pid file {path}: {exc.strerror}") from exc
+
+
+def until_program(kernel: Kernel, child: Child, job: _init.Job) -> None:
+    """Wait until the child has become its program.
+
+    Raises:
+        RunError: it did not.
+    """
+    while child.reader.wait():
+        pass

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 _LONGEST_ID = 1024
 _LARGEST_DOCUMENT = 16 << 20
-_LOCK_EX = 2
+_F_SETLKW = 7
+_WRITE_LOCK = b"\1".ljust(32, b"\0")  # struct flock: F_WRLCK, the whole file
 
 
 def check_id(container_id: str) -> str:
@@ -185,7 +186,8 @@ class State:
         path = f"{self.directory}/lock"
         try:
             self._lock = posix.open(path, posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | CLOEXEC, 0o600)
-            kernel.call("flock", self._lock, _LOCK_EX)
+            # A record lock belongs to this process alone; one of flock(2) would live on in the container.
+            kernel.call("fcntl", self._lock, _F_SETLKW, _WRITE_LOCK)
             gone = posix.fstat(self._lock).st_nlink == 0
         except FileNotFoundError:
             gone = True

@@ -1,0 +1,38 @@
+"""The compiled filter, kept beside the state so that `exec` need not compile it again."""
+
+from __future__ import annotations
+
+from ocitool.errors import NotFound
+
+from .process import Filter
+from .state import read_file, write_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def make(directory: str, linux: dict[str, Any]) -> Filter:
+    """Compile the container's profile, if it has one, and keep the result."""
+    profile = linux.get("seccomp")
+    if not profile:
+        return Filter(b"")
+    from .seccomp import compile_filter
+
+    found = compile_filter(profile)
+    if not found.listener:
+        head = found.flags | (1 << 31 if found.allows_fcntl else 0)
+        write_file(f"{directory}/seccomp.bpf", head.to_bytes(8, "little") + found.program)
+    return found
+
+
+def load(directory: str, linux: dict[str, Any]) -> Filter:
+    """The filter of a container for a further process."""
+    if not linux.get("seccomp"):
+        return Filter(b"")
+    try:
+        kept = read_file(f"{directory}/seccomp.bpf", "seccomp filter")
+    except NotFound:
+        return make(directory, linux)
+    head = int.from_bytes(kept[:8], "little")
+    return Filter(kept[8:], head & ~(1 << 31), allows_fcntl=bool(head >> 31))
