@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from ocitool.content import Source, Store
     from ocitool.layout import LayoutStore
+    from ocitool.layout.archive import ArchiveFormat
     from ocitool.registry import Client, ClientConfig
 
 
@@ -188,12 +189,10 @@ class Session:
             self._client = self._stack.enter_context(Client(self.config, on_event=self.on_event))
         return self._client
 
-    @property
+    @cached_property
     def local(self) -> LayoutStore:
         """The local store."""
-        from ocitool.layout import LayoutStore
-
-        return LayoutStore(self.store_path)
+        return self._layout(self.store_path, create=True)
 
     def source(self, location: Location) -> Source:
         """What to read from; `location.name` is the image's name in it."""
@@ -201,11 +200,11 @@ class Session:
             return self._repository(location)
         if location.kind is Kind.STORE:
             return self.local
-        from ocitool import layout
-
         if location.kind is Kind.LAYOUT:
-            return layout.LayoutStore(location.path, create=False)
-        return self._stack.enter_context(layout.ArchiveSource(location.path))
+            return self._layout(location.path, create=False)
+        from ocitool.layout import ArchiveSource
+
+        return self._stack.enter_context(ArchiveSource(location.path))
 
     def store(self, location: Location) -> Store:
         """What to write to."""
@@ -213,12 +212,20 @@ class Session:
             return self._repository(location)
         if location.kind is Kind.STORE:
             return self.local
-        from ocitool import layout
-
         if location.kind is Kind.LAYOUT:
-            return layout.LayoutStore(location.path)
-        archive = "docker-archive" if location.kind is Kind.DOCKER_ARCHIVE else "oci-archive"
-        return self._stack.enter_context(layout.ArchiveWriter(location.path, archive, on_event=self.on_event))
+            return self._layout(location.path, create=True)
+        from ocitool.layout import ArchiveWriter
+
+        kind: ArchiveFormat = "docker-archive" if location.kind is Kind.DOCKER_ARCHIVE else "oci-archive"
+        return self._stack.enter_context(ArchiveWriter(location.path, kind, on_event=self.on_event))
+
+    def _layout(self, path: Path, *, create: bool) -> LayoutStore:
+        """A layout, which guards what it has found and added until the session ends."""
+        from ocitool.layout import LayoutStore
+
+        store = LayoutStore(path, create=create)
+        self._stack.callback(store.close)
+        return store
 
     def _repository(self, location: Location) -> Store:
         assert location.reference is not None  # noqa: S101 - a registry's location has one
