@@ -83,6 +83,11 @@ class Authenticator:
         self._settled: set[str] = set()
         self._found: dict[str, Credentials] = {}
 
+    @property
+    def challenged(self) -> bool:
+        """Whether the registry has ever said what it wants to see."""
+        return self._challenge is not None
+
     def authorization(self, repository: str, scopes: tuple[str, ...]) -> str:
         """The Authorization for a request, or "" where none is known to be wanted."""
         with self._lock:

@@ -72,8 +72,10 @@ def error_of(answer: Answer, what: str) -> OciError:
             status=answer.status,
             codes=codes,
         )
-    # Some registries say 400 or 403 for what they don't have; their codes are clearer than that.
-    if answer.status in {404, 410} or (400 <= answer.status < 500 and _NOT_FOUND_CODES & set(codes)):
+    # Some registries say 400 for what they don't have; their codes are clearer than that. A manifest whose
+    # blobs are missing (MANIFEST_BLOB_UNKNOWN) is there, and refused.
+    absent = answer.status in {404, 410} or (400 <= answer.status < 500 and _NOT_FOUND_CODES & set(codes))
+    if absent and "MANIFEST_BLOB_UNKNOWN" not in codes:
         return NotFound(f"{what} is not there ({answer.status}{_named(codes)} from {url}){said}")
     if answer.status == 405 or (answer.status in {400, 501} and "UNSUPPORTED" in codes):
         return Unsupported(

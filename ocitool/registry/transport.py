@@ -319,7 +319,8 @@ class Transport:
         newer = 0
         while live.status == 401 and newer < _NEWER_AUTHORIZATIONS:
             try:
-                again = endpoint.auth.answer(live.response, authorization, call.repository, call.scopes)
+                challenge = self._challenge(endpoint, live)
+                again = endpoint.auth.answer(challenge, authorization, call.repository, call.scopes)
             except BaseException:
                 live.response.close()
                 raise
@@ -334,6 +335,15 @@ class Transport:
             authorization = again
             live = self._send(endpoint, call, target, authorization)
         return live
+
+    def _challenge(self, endpoint: Endpoint, live: Live) -> httpx.Response:
+        """The response that says what a 401 wants; old registries say it only at the front door."""
+        if endpoint.auth.challenged or "www-authenticate" in live.headers:
+            return live.response
+        call = Call(method="GET", target="/v2/", what=f"challenge of {endpoint.name}")
+        door = self._send(endpoint, call, call.target, "")
+        door.response.close()
+        return door.response
 
     def _send(self, endpoint: Endpoint, call: Call, target: str | httpx.URL, authorization: str) -> Live:
         """Send a call by https, or by http where that is allowed and https is not spoken."""
