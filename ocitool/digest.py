@@ -36,12 +36,12 @@ class Digest:
         length = _HEX_LENGTH.get(self.algorithm)
         if length is None:
             raise Unsupported(
-                f"digest algorithm {self.algorithm!r} is not supported",
+                f"digest algorithm {self.algorithm!r:.60} is not supported",
                 hint="the registered algorithms are sha256 and sha512",
             )
         if len(self.hex) != length or not _HEX.fullmatch(self.hex):
             raise InvalidDigest(
-                f"{self.algorithm}:{self.hex!r} is not a digest: {length} lower-case hexadecimal digits"
+                f"{self.algorithm}:{self.hex!r:.160} is not a digest: {length} lower-case hexadecimal digits"
                 f" follow {self.algorithm}:"
             )
 
@@ -56,7 +56,7 @@ class Digest:
         match = _GRAMMAR.fullmatch(text)
         if match is None:
             raise InvalidDigest(
-                f"{text!r} is not a digest", hint="a digest reads sha256:<64 hexadecimal digits>"
+                f"{text!r:.160} is not a digest", hint="a digest reads sha256:<64 hexadecimal digits>"
             )
         return cls(match[1], match[2])
 
@@ -83,5 +83,5 @@ def new_hasher(algorithm: str) -> _Hash:
         Unsupported: the algorithm is not registered.
     """
     if algorithm not in _HEX_LENGTH:
-        raise Unsupported(f"digest algorithm {algorithm!r} is not supported")
+        raise Unsupported(f"digest algorithm {algorithm!r:.60} is not supported")
     return hashlib.new(algorithm, usedforsecurity=False)

@@ -25,7 +25,7 @@ _MAX_SIZE: Final = (1 << 63) - 1
 # descriptor.md, mediaType: "Values MUST comply with [RFC 6838][rfc6838], including the [naming requirements
 # in its section 4.2][rfc6838-s4.2]." Artifacts in the wild carry parameters too ("text/plain; charset=x"),
 # and nothing is gained by refusing to copy those; what could not stand in a header is refused.
-_MEDIA_TYPE: Final = re.compile(r"[!-.0-~]+/[!-~][ -~]*")
+_MEDIA_TYPE: Final = re.compile(r"[!-.0-~]{1,127}/[!-~][ -~]{0,254}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,14 +327,14 @@ def _check_spelling(fields: Mapping[str, Any], known: frozenset[str], what: str)
     for key in fields.keys() - known:
         folded = key.casefold()
         if any(folded == name.casefold() for name in known):
-            raise InvalidContent(f"{what} has the key {key!r}, which only some parsers would read")
+            raise InvalidContent(f"{what} has the key {key!r:.60}, which only some parsers would read")
 
 
 def _digest(text: str, what: str) -> Digest:
     try:
         return Digest.parse(text)
     except InvalidDigest as error:
-        raise InvalidContent(f"{what}: {error.message:.200}") from error
+        raise InvalidContent(f"{what}: {error.message}") from error
 
 
 def _embedded(fields: Mapping[str, Any], digest: Digest, size: int, what: str) -> bytes | None:

@@ -75,7 +75,7 @@ class Platform:
         match = _GRAMMAR.fullmatch(text.strip())
         if match is None or (match[2] and match[6]):
             raise InvalidReference(
-                f"{text!r} is not a platform",
+                f"{text!r:.160} is not a platform",
                 hint="a platform reads os/arch or os/arch/variant, as linux/arm/v7",
             )
         os_name, architecture = match[1], match[4]

@@ -47,16 +47,16 @@ class Reference:
     def __post_init__(self) -> None:
         match = _REGISTRY.fullmatch(self.registry)
         if match is None or int(match[1] or 0) > 65535 or not _looks_like_host(self.registry):
-            raise InvalidReference(f"{self.registry!r} is not a registry's host or host:port")
+            raise InvalidReference(f"{self.registry!r:.160} is not a registry's host or host:port")
         if self.registry in _DOCKER_HUB_ALIASES:
             object.__setattr__(self, "registry", DOCKER_HUB)
         if self.registry == DOCKER_HUB and "/" not in self.repository:
             object.__setattr__(self, "repository", f"library/{self.repository}")
         if not _REPOSITORY.fullmatch(self.repository):
             hint = "repository names are lower-case" if self.repository != self.repository.lower() else ""
-            raise InvalidReference(f"{self.repository!r} is not a repository name", hint=hint)
+            raise InvalidReference(f"{self.repository!r:.160} is not a repository name", hint=hint)
         if len(self.registry) + 1 + len(self.repository) > _MAX_LENGTH:
-            raise InvalidReference(f"{self.name!r} is longer than {_MAX_LENGTH} characters")
+            raise InvalidReference(f"{self.name!r:.160} is longer than {_MAX_LENGTH} characters")
         if self.tag:
             check_tag(self.tag)
 
@@ -73,7 +73,7 @@ class Reference:
             return cls._parse(text)
         except OciError as error:
             raise InvalidReference(
-                f"{text!r} is not an image reference: {error.message}", hint=error.hint
+                f"{text!r:.160} is not an image reference: {error.message}", hint=error.hint
             ) from error
 
     @classmethod
@@ -125,7 +125,8 @@ def check_tag(tag: str) -> None:
     """
     if not _TAG.fullmatch(tag):
         raise InvalidReference(
-            f"{tag!r} is not a tag", hint="a tag has up to 128 letters, digits, dots, dashes and underscores"
+            f"{tag!r:.160} is not a tag",
+            hint="a tag has up to 128 letters, digits, dots, dashes and underscores",
         )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # How builders mark a manifest that says something about another one of the same index.
 _ATTESTED: Final = "vnd.docker.reference.digest"
+_NAMES_SHOWN: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,9 @@ def require(source: Source, root: Descriptor, wanted: Platform) -> Descriptor:
     # What a descriptor outside an index says of its platform is hearsay: ask the image.
     actual = _own_platform(source, root)
     if not _suits(actual, wanted):
-        raise NotFound(f"image {root.digest} is for {actual}, not {wanted}")
+        raise NotFound(
+            f"image {root.digest} is for {str(actual) or 'no platform that it names'}, not {wanted}"
+        )
     return root
 
 
@@ -196,5 +199,7 @@ def _index(source: Source, desc: Descriptor) -> Index:
 
 
 def _names(images: Iterable[Descriptor]) -> str:
-    names = dict.fromkeys(str(image.platform) for image in images if image.platform)
+    names = list(dict.fromkeys(str(image.platform) for image in images if image.platform))
+    if len(names) > _NAMES_SHOWN:
+        names[_NAMES_SHOWN:] = [f"and {len(names) - _NAMES_SHOWN} more"]
     return ", ".join(names) or "no images"

@@ -110,6 +110,18 @@ def test_says_which_platforms_there_are() -> None:
     assert "no images" in caught.value.hint
 
 
+def test_a_list_of_platforms_has_an_end() -> None:
+    store = MemoryStore()
+    lone = unmarked(store, "linux/amd64")
+    entries = [
+        Descriptor(lone.media_type, lone.digest, lone.size, platform=Platform("linux", f"cpu{n}"))
+        for n in range(100)
+    ]
+    with pytest.raises(NotFound) as caught:
+        choose(store, put_index(store, entries), AMD)
+    assert "linux/cpu29, and 70 more;" in caught.value.hint
+
+
 def test_never_takes_an_attestation() -> None:
     store = MemoryStore()
     amd = image(store, "linux/amd64")
@@ -179,6 +191,15 @@ def test_a_lone_image_of_another_platform_is_refused_when_the_platform_was_named
     assert Wanted(AMD).under(store, lone) == lone
     with pytest.raises(NotFound):
         Wanted(AMD, named=True).under(store, lone)
+
+
+def test_a_lone_image_that_names_no_platform_is_for_none_that_can_be_named() -> None:
+    store = MemoryStore()
+    config = put_json(store, mediatypes.OCI_CONFIG, {"rootfs": {"type": "layers"}})
+    lone = put_image(store, fields={"config": config.to_json()})
+    with pytest.raises(NotFound, match="is for no platform that it names, not linux/amd64"):
+        require(store, lone, AMD)
+    assert choose(store, lone, AMD) == lone
 
 
 def test_a_lone_images_own_word_counts_not_that_of_its_descriptor() -> None:
