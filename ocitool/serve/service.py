@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Work that blocks is a read or a write of a megabyte, or an answer of an upstream registry. The number is a
-# guess: enough for slow upstreams, few enough to cost nothing.
-_THREADS: Final = 64
+# Work that blocks is a read or a write of a megabyte, or waiting for an upstream registry. Threads are made
+# as they are needed; the number is a guess, and bounds how many slow answers can be waited for.
+_THREADS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)

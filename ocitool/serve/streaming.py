@@ -28,7 +28,7 @@ class Stream:
     def __init__(self, service: Service, content: Content) -> None:
         self._service = service
         self._left = content.stop - content.start
-        self._context = content.source.fetch(content.descriptor, offset=content.start)
+        self._content = content
         # A thread may still read when the client has gone and another one closes.
         self._lock = threading.Lock()
         self._closed = False
@@ -39,7 +39,7 @@ class Stream:
         Raises:
             OciError: whatever the source raises.
         """
-        self._reader = await self._service.run(self._context.__enter__)
+        await self._service.run(self._open)
 
     async def pieces(self, request: Request) -> AsyncIterator[bytes]:
         """The content.
@@ -74,6 +74,10 @@ class Stream:
         share = _ALL_PIECES_BYTES // self._service.streams
         size = min(self._left, max(_SMALLEST_PIECE_BYTES, min(_PIECE_BYTES, share)))
         return self._service.start(lambda: self._read(size))
+
+    def _open(self) -> None:
+        self._context = self._content.source.fetch(self._content.descriptor, offset=self._content.start)
+        self._reader = self._context.__enter__()
 
     def _read(self, size: int) -> bytes:
         with self._lock:

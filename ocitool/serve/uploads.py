@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from ocitool.model import Descriptor
 
 
+def write_all(file: IO[bytes], data: bytes) -> None:
+    """Write to a file without buffer, which may take a part at a time."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
 class Upload:
     """One upload. Whoever changes it holds its lock: a client may repeat a request that still runs."""
 
@@ -37,9 +44,7 @@ class Upload:
             OciError: they can't be kept; what came before them is.
         """
         try:
-            left = memoryview(data)
-            while left:
-                left = left[self._file.write(left) :]
+            write_all(self._file, data)
         except OSError as error:
             self._file.seek(self.size)  # what was written beyond is written over, or cut off by `push`
             raise OciError(f"an upload can't be kept: {error.strerror}") from error

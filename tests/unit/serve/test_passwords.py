@@ -138,11 +138,11 @@ def test_nothing_is_answered_to_whoever_has_no_password(users: Path) -> None:
                 assert response.headers["www-authenticate"].startswith('Basic realm="')
                 assert response.json()["errors"][0]["code"] == "UNAUTHORIZED"
         assert served.http.get("/v2/", auth=("ann", "right")).status_code == 200
-        assert [one.user for one in served.served if one.status == 200] == ["ann"]
+    assert [one.user for one in served.served if one.status == 200] == ["ann"]
 
 
 def test_a_body_without_a_password_is_not_read(users: Path) -> None:
     with registry(MemoryRepositories(), passwords=Htpasswd(users)) as served:
         response = served.http.put("/v2/a/manifests/x", content=os.urandom(1 << 20))
         assert response.status_code == 401
-        assert served.served[0].received == 0
+    assert served.served[0].received == 0
