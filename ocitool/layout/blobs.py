@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _BLOBS: Final = "blobs"
 PARTIAL: Final = "partial"
+_FICLONE: Final = 0x40049409  # linux/fs.h
 _ALGORITHMS: Final = ("sha256", "sha512")
 
 
@@ -34,9 +35,9 @@ class BlobFile(io.FileIO):
     """An open blob: a real file, whose errors are ours."""
 
     def __init__(self, fd: int, what: str, root: Path) -> None:
-        super().__init__(fd)
         self._what = what
         self._root = root
+        super().__init__(fd)
 
     def read(self, n: int | None = -1, /) -> bytes:
         """See `Reader`."""
@@ -132,6 +133,20 @@ class Blobs:
             with suppress(FileNotFoundError), files.directory(self.root, _BLOBS, algorithm) as parent:
                 os.fsync(parent)
 
+    def share(self, desc: Descriptor, other: Blobs) -> bool:
+        """Take a blob over from another layout without copying it, where the file system can share blocks.
+
+        A hard link would be shared too, but so would be whatever happens to one of the two later.
+
+        Returns:
+            Whether that could be done, and the bytes were right.
+        """
+        try:
+            with other.open(desc.digest) as blob, self.partial(desc) as partial:
+                return partial.clone(blob)
+        except (NotFound, UnsafeContent):
+            return False
+
     @contextmanager
     def partial(self, desc: Descriptor) -> Iterator[PartialFile]:
         """Take hold of a blob's partial; waits for the process that holds it."""
@@ -225,6 +240,14 @@ class PartialFile:
         except IntegrityError:
             return False
         return True
+
+    def clone(self, blob: BlobFile) -> bool:
+        """Share the blocks of another file, verify them, and make them visible; whether that was possible."""
+        try:
+            fcntl.ioctl(self._fd, _FICLONE, blob.fileno())
+        except OSError:
+            return False
+        return self.complete()
 
     def close(self) -> None:
         """Let go; what there is stays for the next process, unless it is nothing."""

@@ -26,6 +26,7 @@ from ocitool.layout.referring import Subjects
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from ocitool.content import Source
     from ocitool.digest import Digest
     from ocitool.model import Descriptor
     from ocitool.streams import Reader
@@ -42,8 +43,8 @@ _NAME: Final = re.compile(r"[!-~]{0,512}")
 class LayoutStore:
     """A directory of blobs and names.
 
-    Implements Source, Store, Deleter, Referrers, Lister and Resumer, and may be used from several threads.
-    A store that has written holds a lease on what it wrote or found there, against the collection of
+    Implements Source, Store, Mounter, Deleter, Referrers, Lister and Resumer, and may be used from several
+    threads. A store that has written holds a lease on what it wrote or found there, against the collection of
     garbage, until it is closed or forgotten.
     """
 
@@ -150,6 +151,15 @@ class LayoutStore:
                 lease.trust(desc.digest)
         if desc.is_manifest and self._subjects.of(desc):
             self._list_referrer(desc)
+
+    def mount(self, desc: Descriptor, source: Source, /) -> bool:
+        """See `Mounter`: a layout on a file system that can do that shares its blobs' blocks."""
+        if not isinstance(source, LayoutStore) or desc.is_manifest:
+            return False
+        self._prepare()
+        with self._noted(desc.digest):
+            pass
+        return self.blobs.share(desc, source.blobs)
 
     def tag(self, desc: Descriptor, ref: str, /) -> None:
         """See `Store`.

@@ -38,7 +38,7 @@ class Recorder:
 
     def attach(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Listen to the functions of `os` that change a file system or make that last."""
-        for name in ("open", "write", "ftruncate", "fsync", "rename", "mkdir", "unlink", "link"):
+        for name in ("open", "write", "ftruncate", "fsync", "rename", "mkdir", "unlink"):
             monkeypatch.setattr(os, name, self._listening(getattr(os, name), getattr(self, f"_{name}")))
 
     def _listening(self, call: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
@@ -82,15 +82,6 @@ class Recorder:
         self, _: None, src: Any, dst: Any, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
     ) -> None:
         self.log.append(Operation("rename", *_place(src, src_dir_fd), to=_place(dst, dst_dir_fd)))
-
-    def _link(
-        self, _: None, src: Any, dst: Any, *, dst_dir_fd: int | None = None, follow_symlinks: bool = True
-    ) -> None:
-        where, name = _place(dst, dst_dir_fd)
-        inode = os.stat(name, dir_fd=dst_dir_fd).st_ino
-        self.log.append(Operation("create", where, name, inode))
-        assert follow_symlinks
-        assert src
 
     def _mkdir(self, _: None, path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
         self.log.append(Operation("mkdir", *_place(path, dir_fd)))

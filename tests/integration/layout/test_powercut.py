@@ -5,14 +5,13 @@ OCITOOL_FULL_SWEEP=1 cuts after every system call; without it some are chosen.
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from support import fixtures
-from support.layout_faults import NEW, prepared, violations
+from support.layout_faults import FULL, NEW, prepared, violations
 from support.layout_powercut import Disk, Operation, Recorder
 
 from ocitool import transfer
@@ -20,8 +19,6 @@ from ocitool.layout import LayoutStore
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-FULL = bool(os.environ.get("OCITOOL_FULL_SWEEP"))
 
 
 def recorded(parent: Path, *, fresh: bool) -> tuple[Disk, list[Operation]]:

@@ -21,6 +21,7 @@ from ocitool.errors import (
     UnsafeContent,
     Unsupported,
 )
+from ocitool.events import Finished
 from ocitool.layout import LayoutStore
 from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor
@@ -524,3 +525,71 @@ def test_files_have_the_modes_that_the_user_asks_for(store: LayoutStore) -> None
     assert blob_path(store, desc).stat().st_mode & 0o777 == 0o640
     assert (store.path / "index.json").stat().st_mode & 0o777 == 0o640
     assert (store.path / "blobs").stat().st_mode & 0o777 == 0o750
+
+
+@pytest.fixture
+def cloning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that shares blocks, played by one that copies them."""
+
+    def ioctl(target: int, request: int, source: int) -> int:
+        assert request == 0x40049409  # FICLONE
+        os.pwrite(target, os.pread(source, 1 << 20, 0), 0)
+        return 0
+
+    monkeypatch.setattr("fcntl.ioctl", ioctl)
+
+
+@pytest.mark.usefixtures("cloning")
+def test_layouts_share_blocks_where_the_file_system_can(store: LayoutStore, tmp_path: Path) -> None:
+    store.tag(put_artifact(store, "one"), "a")
+    other = LayoutStore(tmp_path / "other")
+    events: list[object] = []
+    root = copy(store, other, "a", on_event=events.append)
+    mounted = {event.descriptor for event in events if isinstance(event, Finished) and event.how == "mounted"}
+    assert mounted == {blob(b"one"), Descriptor.of("application/vnd.oci.empty.v1+json", b"{}")}
+    assert copy(other, MemoryStore(), "a") == root
+    assert not list((other.path / ".ocitool" / "partial").iterdir())
+
+
+@pytest.mark.usefixtures("cloning")
+def test_shared_blocks_are_verified_before_they_count(store: LayoutStore, tmp_path: Path) -> None:
+    desc = put(store, b"hello")
+    blob_path(store, desc).write_bytes(b"hellO")
+    other = LayoutStore(tmp_path / "other")
+    assert not other.mount(desc, store)
+    assert not other.exists(desc)
+    assert not list((other.path / ".ocitool" / "partial").iterdir())
+
+
+def test_damage_to_a_layout_stays_in_it(store: LayoutStore, tmp_path: Path) -> None:
+    """Whatever a file system can do, a copy is one: hard links would share what happens later."""
+    desc = put_artifact(store, "one")
+    store.tag(desc, "a")
+    other = LayoutStore(tmp_path / "other")
+    copy(store, other, "a")
+    for path in (store.path / "blobs" / "sha256").iterdir():
+        path.write_bytes(b"")
+    assert copy(other, MemoryStore(), "a") == desc
+
+
+def test_only_layouts_share(store: LayoutStore) -> None:
+    source = MemoryStore()
+    assert not store.mount(put(source, b"hello"), source)
+
+
+def test_what_a_crash_left_is_read_again_before_it_counts(store: LayoutStore) -> None:
+    """A lease whose process is gone names what a power cut may have damaged."""
+    good, bad = put(store, b"good"), put(store, b"bad!")
+    store.close()
+    (store.path / ".ocitool" / "leases" / "0123456789abcdef").write_text(
+        f"{good.digest}\n{bad.digest}\nsha256:12"
+    )
+    blob_path(store, bad).write_bytes(b"zero")
+    assert LayoutStore(store.path, read_only=True).exists(bad)
+    after = LayoutStore(store.path)
+    assert after.exists(good)
+    assert not after.exists(bad)
+    put(after, b"bad!")
+    assert after.exists(bad)
+    after.close()
+    assert not list((store.path / ".ocitool" / "leases").iterdir())
