@@ -95,9 +95,8 @@ def require(source: Source, root: Descriptor, wanted: Platform) -> Descriptor:
     # What a descriptor outside an index says of its platform is hearsay: ask the image.
     actual = _own_platform(source, root)
     if not _suits(actual, wanted):
-        raise NotFound(
-            f"image {root.digest} is for {str(actual) or 'no platform that it names'}, not {wanted}"
-        )
+        named = f"{actual!s:.60}" or "no platform that it names"
+        raise NotFound(f"image {root.digest} is for {named}, not {wanted}")
     return root
 
 
@@ -199,7 +198,7 @@ def _index(source: Source, desc: Descriptor) -> Index:
 
 
 def _names(images: Iterable[Descriptor]) -> str:
-    names = list(dict.fromkeys(str(image.platform) for image in images if image.platform))
+    names = list(dict.fromkeys(f"{image.platform!s:.60}" for image in images if image.platform))
     if len(names) > _NAMES_SHOWN:
         names[_NAMES_SHOWN:] = [f"and {len(names) - _NAMES_SHOWN} more"]
     return ", ".join(names) or "no images"
