@@ -113,9 +113,7 @@ def check(
             on_event(Finished(node.descriptor, "checked"))
 
     each(leaf, leaves, jobs=jobs)
-    # Threads end in any order; people read from the top.
-    walk.report.faults.sort(key=lambda fault: walk.order[fault.node])
-    return walk.report
+    return walk.finish()
 
 
 class _Walk:
@@ -129,6 +127,16 @@ class _Walk:
         self.leaves: dict[Digest, Node] = {}
         self.order: dict[Node, int] = {}
         self._seen: set[Digest] = set()
+        self._unlisted: dict[str, Fault] = {}
+
+    def finish(self) -> Report:
+        """The report, in the order in which people read it: from the top."""
+        faults = sorted(self.report.faults, key=lambda fault: self.order[fault.node])
+        told = {fault.error.message for fault in faults}
+        self.report.faults = faults + [
+            fault for message, fault in self._unlisted.items() if message not in told
+        ]
+        return self.report
 
     def new(self, nodes: Iterable[Node]) -> list[Node]:
         """Take in what has been found: keep leaves for later, and return the manifests among it."""
@@ -167,12 +175,20 @@ class _Walk:
         else:
             self.report.sound[desc.digest] = desc
             found += [Node((*node.path, label), child) for label, child in _children(manifest)]
-        if isinstance(self._source, Referrers):
-            found += [
-                Node((*node.path, f"referrer {one.artifact_type or one.digest.short}"), one)
-                for one in self._source.referrers(desc)
-            ]
-        return found
+        return found + list(self._referrers(node))
+
+    def _referrers(self, node: Node) -> Iterator[Node]:
+        if not isinstance(self._source, Referrers):
+            return
+        try:
+            for one in self._source.referrers(node.descriptor):
+                yield Node((*node.path, f"referrer {one.artifact_type or one.digest.short}"), one)
+        except _FAULTS as error:
+            # To list referrers, some places read every root that they have: what is wrong with one of those
+            # comes up again and again, and is no fault of this manifest.
+            self._unlisted.setdefault(
+                error.message, Fault(Node((*node.path, "referrers"), node.descriptor), error)
+            )
 
     def leaf(self, node: Node, advance: Callable[[int], None], *, deep: bool) -> bool:
         """Check one blob; whether it is there and sound."""

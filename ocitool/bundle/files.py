@@ -298,8 +298,10 @@ class StreamSink:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self._fill(self._size)
-            self._stream.flush()
+            # An error too if the reader has gone: unlike with text, what it has is of no use.
+            with translated("the stream of the bundle"):
+                self._fill(self._size)
+                self._stream.flush()
 
     def start(self, size: int, /) -> None:
         """See `Sink`."""
@@ -307,8 +309,9 @@ class StreamSink:
 
     def write_at(self, offset: int, data: bytes, /) -> None:
         """See `Sink`."""
-        self._fill(offset)
-        self._stream.write(data)
+        with translated("the stream of the bundle"):
+            self._fill(offset)
+            self._stream.write(data)
         self._at += len(data)
 
     def _fill(self, offset: int) -> None:
