@@ -48,7 +48,7 @@ def test_a_long_transfer_says_how_far_it_is_though_nothing_ends(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter((0.0, 3.0, 20.0, 20.0))
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("ocitool.console.time.monotonic", lambda: next(clock))
     listener = console.listener(Progress.PLAIN)
     listener(Planned((LAYER,)))
     listener(Advanced(LAYER, 1 << 20))
