@@ -54,8 +54,6 @@ def _terminate(*_: Any) -> NoReturn:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; every error becomes one clear sentence."""
-    from ocitool import console
-
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code: int = cli.main(arguments, prog_name="ocitool", standalone_mode=False) or 0
@@ -66,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        _leave(console.report(KeyboardInterrupt()))
+        _leave(_report(KeyboardInterrupt()))
     except _Terminated:
         _leave(143)
     except BrokenPipeError:
@@ -78,8 +76,14 @@ def main(arguments: list[str] | None = None) -> int:
             import traceback
 
             traceback.print_exc()
-        return console.report(error)
+        return _report(error)
     return code
+
+
+def _report(error: BaseException) -> int:
+    from ocitool import console
+
+    return console.report(error)
 
 
 def _debugging() -> bool:
