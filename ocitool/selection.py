@@ -149,12 +149,15 @@ def _pick(source: Source, root: Descriptor, images: Iterable[Descriptor], wanted
             if image.platform and runs_on(image.platform, platform):
                 return image
     # The last resort: an entry that does not say what it runs on. Its own configuration may.
+    others = []
     for image in images:
-        if image.platform is None and _suits(_own_platform(source, image), wanted):
+        actual = image.platform or _own_platform(source, image)
+        if image.platform is None and _suits(actual, wanted):
             return image
+        others.append(f"{actual!s:.60}")
     raise NotFound(
         f"index {root.digest} has no manifest for {wanted}",
-        hint=f"it has {_names(images)}; choose one with --platform",
+        hint=f"it has {_listed(others)}; choose one with --platform",
     )
 
 
@@ -197,8 +200,8 @@ def _index(source: Source, desc: Descriptor) -> Index:
     return Index.parse(read_verified(source, desc), desc.media_type, f"index {desc.digest}")
 
 
-def _names(images: Iterable[Descriptor]) -> str:
-    names = list(dict.fromkeys(f"{image.platform!s:.60}" for image in images if image.platform))
+def _listed(platforms: Iterable[str]) -> str:
+    names = list(dict.fromkeys(platforms))
     if len(names) > _NAMES_SHOWN:
         names[_NAMES_SHOWN:] = [f"and {len(names) - _NAMES_SHOWN} more"]
     return ", ".join(names) or "no images"

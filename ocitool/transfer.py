@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ocitool import limits, mediatypes
 from ocitool.content import Mounter, Referrers, Resumer, Source, Store, read_verified
 from ocitool.errors import IntegrityError, InvalidContent, OciError, RegistryError, UnsafeContent
-from ocitool.events import Advanced, Finished, OnEvent, Planned, Retrying, Started, ignore
+from ocitool.events import Advanced, Event, Finished, OnEvent, Planned, Retrying, Started, ignore
 from ocitool.model import Descriptor, parse_manifest
 from ocitool.reference import is_digest
 from ocitool.selection import EVERYTHING, Selected, Selection, select
@@ -339,14 +339,14 @@ class _Mover:
         except OciError as error:
             error.add_note(f"while copying {desc.media_type} {desc.digest}")
             raise
-        self._on_event(Finished(desc, how))
+        self._tell(Finished(desc, how))
 
     def _move(self, desc: Descriptor, content: bytes | None) -> Literal["copied", "skipped", "mounted"]:
         if self._dst.exists(desc):
             return "skipped"
         if content is not None:
-            self._on_event(Started(desc))
-            self._dst.push(desc, CountingReader(BytesIO(content), self._progress(desc)))
+            self._tell(Started(desc))
+            self._dst.push(desc, CountingReader(BytesIO(content), _Progress(desc, self._tell)))
             return "copied"
         if isinstance(self._dst, Mounter) and self._dst.mount(desc, self._src):
             return "mounted"
@@ -360,7 +360,7 @@ class _Mover:
         """
         lost, spoiled = 0, False
         while True:
-            progress = self._progress(desc)
+            progress = _Progress(desc, self._tell)
             try:
                 return attempt(progress)
             except IntegrityError as error:
@@ -376,42 +376,42 @@ class _Mover:
                 self._pause(desc, error, _RETRY_DELAY * 2 ** (lost - 1))
 
     def _pause(self, desc: Descriptor, error: OciError, delay: float) -> None:
-        self._on_event(Retrying(str(desc.digest), error.message, delay))
+        self._tell(Retrying(str(desc.digest), error.message, delay))
         if self.stop.wait(delay):
             raise _Stopped
 
     def _transfer(self, desc: Descriptor, progress: _Progress) -> Literal["copied", "skipped"]:
         if not isinstance(self._dst, Resumer):
-            self._on_event(Started(desc))
+            self._tell(Started(desc))
             with self._src.fetch(desc) as stream:
                 self._dst.push(desc, CountingReader(stream, progress))
             return "copied"
         with self._dst.resume(desc) as partial_push:
             if partial_push is None:
                 return "skipped"
-            self._on_event(Started(desc, partial_push.offset))
+            self._tell(Started(desc, partial_push.offset))
             with self._src.fetch(desc, offset=partial_push.offset) as stream:
                 partial_push.push(CountingReader(stream, progress))
         return "copied"
 
-    def _progress(self, desc: Descriptor) -> _Progress:
-        return _Progress(desc, self._on_event, self.stop)
+    def _tell(self, event: Event) -> None:
+        """Tell the listener, unless the copy has failed or was interrupted: then it listens no more."""
+        if self.stop.is_set():
+            raise _Stopped
+        self._on_event(event)
 
 
 class _Progress:
-    """Tells the listener how far one transfer is, and ends it where another one has failed."""
+    """Counts how far one transfer is, and tells it; so what goes on while another one fails is ended."""
 
-    def __init__(self, desc: Descriptor, on_event: OnEvent, stop: threading.Event) -> None:
+    def __init__(self, desc: Descriptor, tell: OnEvent) -> None:
         self._desc = desc
-        self._on_event = on_event
-        self._stop = stop
+        self._tell = tell
         self.moved = 0
 
     def __call__(self, count: int) -> None:
-        if self._stop.is_set():
-            raise _Stopped
         self.moved += count
-        self._on_event(Advanced(self._desc, count))
+        self._tell(Advanced(self._desc, count))
 
 
 class _Stopped(Exception):

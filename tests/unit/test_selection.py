@@ -154,8 +154,9 @@ def test_an_entry_without_a_platform_is_the_last_resort_and_is_asked_for_it() ->
     marked = image(store, "linux/amd64", b"marked")
     assert choose(store, put_index(store, [arm, amd]), AMD) == amd
     assert choose(store, put_index(store, [amd, marked]), AMD) == marked
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound) as caught:
         choose(store, put_index(store, [arm]), AMD)
+    assert "it has linux/arm64;" in caught.value.hint
 
 
 def test_an_artifact_without_a_platform_runs_anywhere() -> None:

@@ -558,6 +558,40 @@ def test_an_interrupt_of_the_caller_ends_the_copy_and_is_passed_on() -> None:
     assert dst.calls == []
 
 
+def test_a_listener_hears_nothing_more_after_an_interrupt() -> None:
+    waiting, release, over = threading.Event(), threading.Event(), threading.Event()
+
+    def wait(content: bytes) -> Reader:
+        waiting.set()
+        release.wait(10)
+        return io.BytesIO(content)
+
+    class Watched(MemoryStore):
+        def push(self, desc: Descriptor, stream: Reader, /) -> None:
+            try:
+                super().push(desc, stream)
+            finally:
+                if desc == late:
+                    over.set()
+
+    def listen(event: Event) -> None:
+        heard.append(event)
+        if isinstance(event, Advanced):
+            waiting.wait(10)
+            raise KeyboardInterrupt
+
+    src, heard = FlakyStore(), list[Event]()
+    late = put(src, "a/b", b"the largest of all" * 100)
+    src.plan(late, wait)
+    image = put_image(src, layers=[late, b"layer"])
+    with pytest.raises(KeyboardInterrupt):
+        copy_graph(src, Watched(), image, to="1", jobs=2, on_event=listen)
+    before = list(heard)
+    release.set()
+    assert over.wait(10)
+    assert heard == before
+
+
 # The parts of a copy, for who needs only one of them
 
 
