@@ -126,6 +126,32 @@ class Lister(Protocol):
         ...
 
 
+@runtime_checkable
+class Inquirer(Protocol):
+    """A source that can say what a name stands for without reading it, which its owner may not count."""
+
+    def ask(self, ref: str, /) -> Descriptor:
+        """As `Source.resolve`.
+
+        Raises:
+            NotFound: nothing has that name.
+        """
+        ...
+
+
+@runtime_checkable
+class Publisher(Protocol):
+    """A store that takes a manifest and its name in one step."""
+
+    def publish(self, desc: Descriptor, stream: Reader, ref: str, /) -> None:
+        """As `Store.push` of a manifest and `Store.tag` with a tag.
+
+        Raises:
+            IntegrityError: the stream is not what the descriptor names; nothing has been added.
+        """
+        ...
+
+
 class Partial(Protocol):
     """One blob on its way into a store, held by this process alone."""
 

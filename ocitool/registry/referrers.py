@@ -76,9 +76,14 @@ def is_index(raw: bytes) -> bool:
 
 
 class ReferrerLists:
-    """Who refers to what in one repository, by the API or by the tag schema."""
+    """Who refers to what in one repository, by the API or by the tag schema.
+
+    Attributes:
+        by_tag: the registry has said that it has no such API; it is not asked again.
+    """
 
     def __init__(self, repository: Repository) -> None:
+        self.by_tag = False
         self._repository = repository
         self._amending = threading.Lock()
 
@@ -118,6 +123,8 @@ class ReferrerLists:
 
     def _by_api(self, desc: Descriptor, artifact_type: str) -> list[Descriptor] | None:
         """What the referrers API says; None where there is no such thing."""
+        if self.by_tag:
+            return None
         query = {"artifactType": artifact_type} if artifact_type else {}
         what = f"referrers of {desc.digest} in {self._repository.name}"
         call = self._repository.call(
@@ -134,6 +141,9 @@ class ReferrerLists:
         found: list[Descriptor] = []
         for answer in listing.pages(self._repository.transport, self._repository.site.endpoint, call):
             if answer.status != 200 or answer.media_type != mediatypes.OCI_INDEX:
+                # "If the registry supports the referrers API, the registry MUST NOT return a `404 Not Found`
+                # to a referrers API requests."
+                self.by_tag = answer.status == 404
                 return None
             found += listed(answer.body, what)
         return found

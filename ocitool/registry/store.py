@@ -34,8 +34,8 @@ _SOURCE_HINT: Final = "containerd.io/distribution.source."
 class RegistryStore:
     """One repository of one registry.
 
-    Implements Store, Mounter, Deleter, Referrers and Lister. What is read may come from a mirror; what is
-    written goes to the registry itself. Made by `Client.repository`.
+    Implements Store, Mounter, Deleter, Referrers, Lister, Inquirer and Publisher. What is read may come
+    from a mirror; what is written goes to the registry itself. Made by `Client.repository`.
 
     Attributes:
         name: registry and repository, as people write them.
@@ -70,6 +70,20 @@ class RegistryStore:
             if self._repo.site.endpoint.name == DOCKER_HUB and (desc := self._repo.ask(self._repo.site, ref)):
                 return desc
         return self._repo.anywhere(ref, lambda site: self._repo.read(site, ref)[0])
+
+    def ask(self, ref: str, /) -> Descriptor:
+        """See `Inquirer`: by HEAD, unless the registry does not say enough by that.
+
+        Raises:
+            NotFound: nothing has that name.
+            RegistryError: the registry does not answer, or not as it should.
+        """
+        if is_digest(ref):
+            Digest.parse(ref)
+        else:
+            check_tag(ref)
+        asked = self._repo.anywhere(ref, lambda site: self._repo.ask(site, ref))
+        return asked or self.resolve(ref)
 
     def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> AbstractContextManager[Reader]:
         """See `Source`.
@@ -159,6 +173,11 @@ class RegistryStore:
         """
         return self._referrers.find(desc, artifact_type)
 
+    @property
+    def lists_by_tag(self) -> bool:
+        """Whether it is known by now that the registry keeps lists of referrers as tags alone."""
+        return self._referrers.by_tag
+
     # Writing
 
     def push(self, desc: Descriptor, stream: Reader, /) -> None:
@@ -169,9 +188,14 @@ class RegistryStore:
             RegistryError: the registry refuses; `temporary` where the whole push is worth another try.
         """
         if self._repo.is_manifest(desc):
-            self._push_manifest(desc, stream)
+            self._push_manifest(desc, stream, str(desc.digest))
         else:
             self._push_blob(desc, stream)
+
+    def publish(self, desc: Descriptor, stream: Reader, ref: str, /) -> None:
+        """See `Publisher`."""
+        check_tag(ref)
+        self._push_manifest(desc, stream, ref)
 
     def tag(self, desc: Descriptor, ref: str, /) -> None:
         """See `Store`."""
@@ -216,9 +240,9 @@ class RegistryStore:
 
     # How
 
-    def _push_manifest(self, desc: Descriptor, stream: Reader) -> None:
+    def _push_manifest(self, desc: Descriptor, stream: Reader, ref: str) -> None:
         content = VerifiedReader(stream, desc.digest, desc.size).read()
-        answer = self._repo.put(desc, content, str(desc.digest))
+        answer = self._repo.put(desc, content, ref)
         self._repo.remember(desc.digest, content)
         # Only this header says that a registry keeps referrers; that it has the API does not.
         if desc.is_manifest and "oci-subject" not in answer.headers:
