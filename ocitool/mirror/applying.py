@@ -12,11 +12,13 @@ from ocitool.content import Resumer
 from ocitool.errors import OciError, RegistryError
 from ocitool.events import Event, Finished, Noted, OnEvent, ignore
 from ocitool.mirror.neighbours import Deliveries, Neighbourly
+from ocitool.reference import is_digest
 from ocitool.transfer import copy_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ocitool.content import Store
     from ocitool.digest import Digest
     from ocitool.mirror.items import Failure, Stores
     from ocitool.mirror.planning import Image, Plan, Planner
@@ -119,18 +121,27 @@ class Applier:
 
     def _copy(self, image: Image, tally: _Tally, said: list[str]) -> Descriptor:
         store = self._stores.store(image.target.place)
-        if not isinstance(store, Resumer):  # a layout has every blob once anyway
-            store = Neighbourly(store, image.target.place, image.target.host, self._deliveries)
         reading = self._planner.reading(image.item, store)
         reading.referrers_of = image.pin.referrers
-        if isinstance(store, Neighbourly):
-            reading.on_lost = store.lost
+        if not isinstance(store, Resumer):  # a layout has every blob once anyway
+            store = self._neighbourly(image, store)
+            tally.store, reading.on_lost = store, store.lost
         # Those that were planned are what the reading shows, which may be none.
         copied = partial(copy_graph, reading, store, referrers=True, on_event=tally)
         # Before the image's own name: whoever sees the name finds the signatures as well.
         for tag, desc in image.pin.digest_tags.items():
             copied(desc, to=tag)
         return self._root(image, copied, said)
+
+    def _neighbourly(self, image: Image, inner: Store) -> Neighbourly:
+        store = Neighbourly(inner, image.target.place, image.target.host, self._deliveries)
+        work = image.work
+        store.missing = frozenset(
+            desc.digest for desc in (*work.blobs, *work.mounts, *work.shared, *work.manifests)
+        )
+        named = () if is_digest(image.target.name) else (image.pin.root,)
+        store.named = frozenset(desc.digest for desc in (*named, *image.pin.digest_tags.values()))
+        return store
 
     def _root(self, image: Image, copied: Callable[..., Descriptor], said: list[str]) -> Descriptor:
         """Copy the image itself: sparse where that is wanted and the destination takes it."""
@@ -162,7 +173,12 @@ class _Tally:
         self._stop = stop
         self._lock = threading.Lock()
         self.moved = 0
-        self.mounted = 0
+        self.store: Neighbourly | None = None
+
+    @property
+    def mounted(self) -> int:
+        """How many blobs were taken over from neighbours."""
+        return self.store.mounted if self.store else 0
 
     def __call__(self, event: Event, /) -> None:
         if self._stop.is_set():
@@ -170,7 +186,6 @@ class _Tally:
         if isinstance(event, Finished):
             with self._lock:
                 self.moved += event.descriptor.size if event.how == "copied" else 0
-                self.mounted += event.how == "mounted"
         self._on_event(event)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from ocitool.content import Lister, Source, Store
 from ocitool.digest import Digest
 from ocitool.errors import Conflict, OciError, Unsupported
+from ocitool.mirror.once import Once
+from ocitool.mirror.patterns import is_digest_tag
 from ocitool.reference import Reference, is_digest
 
 if TYPE_CHECKING:
@@ -62,12 +64,12 @@ class Wanted:
     failures: tuple[Failure, ...]
 
 
-def expand(file: MirrorFile, stores: Stores) -> Wanted:
+def expand(file: MirrorFile, stores: Stores, listings: Listings) -> Wanted:
     """Find the images that a mirror file means; registries are asked for lists of names alone."""
     items: dict[Target, Item] = {}
     failures: list[Failure] = []
     for rule in file.rules:
-        for found in _guarded(rule.path, _sources(rule, stores)):
+        for found in _guarded(rule.path, _sources(rule, stores, listings)):
             if isinstance(found, Failure):
                 failures.append(found)
                 continue
@@ -99,20 +101,20 @@ def _guarded(path: str, sources: Iterator[Reference | Failure]) -> Iterator[Refe
         yield Failure(path, error)
 
 
-def _sources(rule: Rule, stores: Stores) -> Iterator[Reference | Failure]:
+def _sources(rule: Rule, stores: Stores, listings: Listings) -> Iterator[Reference | Failure]:
     if isinstance(rule.source, str):
         for repository in rule.repositories.choose(stores.catalog(rule.source)):
             where = f"{rule.path}: {rule.source}/{repository}"
-            yield from _guarded(where, _tagged(rule, Reference(rule.source, repository), stores))
+            yield from _guarded(where, _tagged(rule, Reference(rule.source, repository), stores, listings))
     elif rule.kind == "image":
         image = rule.source
         yield image if image.tag or image.digest else replace(image, tag=image.ref)
     else:
-        yield from _tagged(rule, rule.source, stores)
+        yield from _tagged(rule, rule.source, stores, listings)
 
 
-def _tagged(rule: Rule, repository: Reference, stores: Stores) -> Iterator[Reference]:
-    tags = list_tags(stores.source(repository), repository.name) if rule.tags.listed else []
+def _tagged(rule: Rule, repository: Reference, stores: Stores, listings: Listings) -> Iterator[Reference]:
+    tags = listings.tags(repository, stores.source(repository)).names if rule.tags.listed else []
     for name in rule.tags.choose(tags):
         yield (
             replace(repository, digest=Digest.parse(name))
@@ -121,12 +123,31 @@ def _tagged(rule: Rule, repository: Reference, stores: Stores) -> Iterator[Refer
         )
 
 
-def list_tags(source: Source, name: str) -> list[str]:
-    """The tags of a repository.
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """The tags of a repository: all, and those that belong to a manifest."""
 
-    Raises:
-        Unsupported: they can't be listed.
-    """
+    names: list[str]
+    of_digests: frozenset[str]
+
+
+class Listings:
+    """The tags of repositories, each asked for once in a job."""
+
+    def __init__(self) -> None:
+        self._found = Once[str, Tags]()
+
+    def tags(self, reference: Reference, source: Source) -> Tags:
+        """The tags of a repository.
+
+        Raises:
+            Unsupported: they can't be listed.
+        """
+        return self._found.get(reference.name, lambda: _listed(source, reference.name))
+
+
+def _listed(source: Source, name: str) -> Tags:
     if not isinstance(source, Lister):
         raise Unsupported(f"the tags of {name} can't be listed")
-    return list(source.tags())
+    names = list(source.tags())
+    return Tags(names, frozenset(filter(is_digest_tag, names)))

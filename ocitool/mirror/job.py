@@ -9,7 +9,7 @@ from ocitool.errors import Conflict
 from ocitool.events import OnEvent, ignore
 from ocitool.mirror.applying import Applier, Run
 from ocitool.mirror.budgets import PullBudget, TokenBucket
-from ocitool.mirror.items import Wanted, expand
+from ocitool.mirror.items import Listings, Wanted, expand
 from ocitool.mirror.planning import Plan, Planner
 from ocitool.mirror.pruning import PrunePlan, plan_prune
 from ocitool.mirror.reading import ManifestCache, Meter
@@ -71,7 +71,8 @@ class Job:
             bucket=TokenBucket(self.limits.rate) if self.limits.rate else None,
             may_pull=settings.may_pull,
         )
-        self._planner = Planner(stores, self.meter, jobs=self.limits.jobs)
+        self._listings = Listings()
+        self._planner = Planner(stores, self.meter, self._listings, jobs=self.limits.jobs)
         self._wanted: Wanted | None = None
 
     @property
@@ -79,7 +80,9 @@ class Job:
         """All images that the file, or the lock, names, whatever the shard."""
         if self._wanted is None:
             lock = self._settings.lock
-            self._wanted = Wanted(lock.items, ()) if lock else expand(self._file, self._stores)
+            self._wanted = (
+                Wanted(lock.items, ()) if lock else expand(self._file, self._stores, self._listings)
+            )
         return self._wanted
 
     def plan(self) -> Plan:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from io import BytesIO
 from typing import TYPE_CHECKING
 
-from ocitool.content import Mounter
+from ocitool.content import Mounter, Publisher
 from ocitool.mirror.reading import Reading
 
 if TYPE_CHECKING:
@@ -58,13 +59,23 @@ class Neighbourly:
     """One image's way into a repository. Implements Store and Mounter.
 
     Its source has to say through `lost` when a blob did not get here, or others would wait for it for ever.
+
+    Attributes:
+        missing: content that the plan found missing, which nobody asks about again.
+        named: manifests that get a tag as soon as they have been pushed; that is one request then, not two.
+        mounted: how many blobs were taken over.
     """
 
     def __init__(self, inner: Store, place: str, host: str, deliveries: Deliveries) -> None:
+        self.missing: frozenset[Digest] = frozenset()
+        self.named: frozenset[Digest] = frozenset()
+        self.mounted = 0
         self._inner = inner
         self._place = place
         self._host = host
         self._deliveries = deliveries
+        self._lock = threading.Lock()
+        self._held: dict[Digest, bytes] = {}
 
     def resolve(self, ref: str, /) -> Descriptor:
         """See `Source`."""
@@ -75,18 +86,25 @@ class Neighbourly:
         return self._inner.fetch(desc, offset=offset)
 
     def exists(self, desc: Descriptor, /) -> bool:
-        """See `Store`."""
-        return self._inner.exists(desc)
-
-    def tag(self, desc: Descriptor, ref: str, /) -> None:
-        """See `Store`."""
-        self._inner.tag(desc, ref)
+        """See `Store`. What was missing a moment ago is pushed, which does no harm if it came since."""
+        return desc.digest not in self.missing and self._inner.exists(desc)
 
     def push(self, desc: Descriptor, stream: Reader, /) -> None:
-        """See `Store`."""
+        """See `Store`. A manifest in `named` is only held, for the `tag` that follows at once."""
+        if desc.digest in self.named and isinstance(self._inner, Publisher):
+            self._held[desc.digest] = stream.read()
+            return
         self._inner.push(desc, stream)
         if not desc.is_manifest:
             self._deliveries.arrived(self._host, desc.digest, self._place, self._inner)
+
+    def tag(self, desc: Descriptor, ref: str, /) -> None:
+        """See `Store`."""
+        held = self._held.pop(desc.digest, None)
+        if held is not None and isinstance(self._inner, Publisher):
+            self._inner.publish(desc, BytesIO(held), ref)
+        else:
+            self._inner.tag(desc, ref)
 
     def mount(self, desc: Descriptor, source: Source, /) -> bool:
         """See `Mounter`; a neighbour to which this run brought the blob comes before the source."""
@@ -96,6 +114,8 @@ class Neighbourly:
         origin = source.inner if isinstance(source, Reading) else source
         done = isinstance(self._inner, Mounter) and self._inner.mount(desc, found[1] if found else origin)
         if done:
+            with self._lock:
+                self.mounted += 1
             self._deliveries.arrived(self._host, desc.digest, self._place, self._inner)
         return done
 

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from ocitool import limits, mediatypes
 from ocitool.content import Referrers, read_manifest
+from ocitool.digest import Digest
 from ocitool.errors import InvalidContent, NotFound, OciError, UnsafeContent
-from ocitool.mirror.items import Failure, Item, Stores, list_tags
+from ocitool.mirror.items import Failure, Item, Listings, Stores
+from ocitool.mirror.once import Once
 from ocitool.mirror.patterns import is_fallback_tag, subject_of
-from ocitool.mirror.reading import Meter, NotRead, Reading
+from ocitool.mirror.reading import Meter, NotRead, Reading, ask, asked
 from ocitool.model import Descriptor, Index
 from ocitool.reference import is_digest
 from ocitool.selection import EVERYTHING, Selection, select
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ocitool.content import Source, Store
-    from ocitool.digest import Digest
     from ocitool.mirror.naming import Target
     from ocitool.platforms import Platform
     from ocitool.reference import Reference
 
 _REFERRER_DEPTH: Final = 4  # a signature of an SBOM of an image is three
+
+
+@runtime_checkable
+class ListsByTag(Protocol):
+    """A repository that may come to know that its registry has no API for referrers."""
+
+    @property
+    def lists_by_tag(self) -> bool:
+        """Whether it is known by now that lists of referrers are kept as tags alone."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +124,14 @@ class Plan:
 
 
 class Planner:
-    """Makes plans. One planner asks every repository for its tags once."""
+    """Makes plans. No blob of a place is asked for twice, and no repository for its tags."""
 
-    def __init__(self, stores: Stores, meter: Meter, *, jobs: int = 4) -> None:
+    def __init__(self, stores: Stores, meter: Meter, listings: Listings, *, jobs: int = 4) -> None:
+        self._listings = listings
         self._stores = stores
         self._meter = meter
         self._jobs = jobs
-        self._tags: dict[str, list[str]] = {}
-        self._tags_lock = threading.Lock()
+        self._blobs = Once[tuple[str, Digest], bool]()
 
     def plan(self, items: Iterable[Item], pins: Mapping[Target, Pin] | None = None) -> Plan:
         """Plan images; those that have a pin are taken as it says, whatever the source says by now."""
@@ -151,8 +161,12 @@ class Planner:
         destination = self._stores.store(item.target.place)
         reading = self.reading(item, destination)
         root, moved = self._root(item, reading.inner, pin)
-        before = _resolved(destination, item.target.name)
-        survey = _Survey(reading, destination)
+        before = asked(destination, item.target.name)
+        place = item.target.place
+        survey = _Survey(
+            reading,
+            lambda leaf: self._blobs.get((place, leaf.digest), lambda: destination.exists(leaf)),
+        )
         image = Image(item, Pin(root), before=before.digest if before else None, moved=moved)
         try:
             image = survey.select(image)
@@ -166,7 +180,7 @@ class Planner:
             )
             for desc in _all(referrers):
                 survey.whole(desc, frozenset())
-            tagged = survey.tagged(tags)
+            tagged = survey.tagged(tags, destination)
         except NotRead:
             return replace(image, work=Work(known=False))
         work = survey.work()
@@ -176,13 +190,13 @@ class Planner:
     def _root(self, item: Item, source: Source, pin: Pin | None) -> tuple[Descriptor, str]:
         """What the source has, or what the pin says and, where that is not the same, what the source has."""
         if pin is None:
-            root = source.resolve(item.source.ref)
+            root = ask(source, item.source.ref)
             if not root.is_manifest:
                 raise InvalidContent(f"{item.source} is {root.media_type!r:.80}, which is no image")
             return root, ""
         if item.source.digest:
             return pin.root, ""
-        now = _resolved(source, item.source.ref)
+        now = asked(source, item.source.ref)
         if now is None:
             return pin.root, "nothing"
         return pin.root, "" if now.digest == pin.root.digest else str(now.digest)
@@ -199,12 +213,21 @@ class Planner:
             depth += 1
             following: list[Descriptor] = []
             for subject in level:
+                if self._unlisted(item.source, source, subject):
+                    continue
                 found = sorted(source.referrers(subject), key=lambda desc: desc.digest)
                 if found and subject.digest not in result:
                     result[subject.digest] = tuple(found)
                     following += found
             level = following
         return result
+
+    def _unlisted(self, reference: Reference, source: Source, subject: Descriptor) -> bool:
+        """Whether the tags alone say that nothing refers to a manifest, so that nobody has to be asked."""
+        if not isinstance(source, ListsByTag) or not source.lists_by_tag:
+            return False
+        tag = f"{subject.digest.algorithm}-{subject.digest.hex[:64]}"
+        return tag not in self._listed(reference, source)
 
     def _digest_tags(
         self, item: Item, source: Source, subjects: Iterable[Descriptor]
@@ -214,26 +237,22 @@ class Planner:
             return {}
         wanted = {str(subject.digest) for subject in subjects}
         return {
-            tag: source.resolve(tag)
-            for tag in self._listed(item.source, source)
+            tag: ask(source, tag)
+            for tag in sorted(self._listed(item.source, source))
             if subject_of(tag) in wanted and not is_fallback_tag(tag)
         }
 
-    def _listed(self, reference: Reference, source: Source) -> list[str]:
-        with self._tags_lock:
-            if reference.name not in self._tags:
-                self._tags[reference.name] = [
-                    tag for tag in list_tags(source, reference.name) if subject_of(tag)
-                ]
-            return self._tags[reference.name]
+    def _listed(self, reference: Reference, source: Source) -> frozenset[str]:
+        """The digest tags of a repository."""
+        return self._listings.tags(reference, source).of_digests
 
 
 class _Survey:
     """Finds what a destination lacks of a few graphs of content."""
 
-    def __init__(self, reading: Reading, destination: Store) -> None:
+    def __init__(self, reading: Reading, has_blob: Callable[[Descriptor], bool]) -> None:
         self._reading = reading
-        self._destination = destination
+        self._has_blob = has_blob
         self._manifests: dict[Digest, Descriptor] = {}
         self._leaves: dict[Digest, Descriptor] = {}
         self._pulls: dict[Digest, None] = {}
@@ -324,18 +343,18 @@ class _Survey:
         if not self._reading.is_there(desc):
             self._pulls[desc.digest] = None
 
-    def tagged(self, tags: Mapping[str, Descriptor]) -> bool:
+    def tagged(self, tags: Mapping[str, Descriptor], destination: Source) -> bool:
         """Note what is missing under digest tags; say whether all of them are as they should be."""
         right = True
         for tag, desc in tags.items():
-            known = _resolved(self._destination, tag) == desc
+            known = asked(destination, tag) == desc
             right &= known
             self.whole(desc, frozenset(), known=known)
         return right
 
     def work(self) -> Work:
         """What is missing."""
-        blobs = [leaf for leaf in self._leaves.values() if not self._destination.exists(leaf)]
+        blobs = [leaf for leaf in self._leaves.values() if not self._has_blob(leaf)]
         return Work(tuple(self._manifests.values()), tuple(blobs), pulls=tuple(self._pulls))
 
 
@@ -357,13 +376,6 @@ def _shared(images: Iterable[Image]) -> Iterable[Image]:
             on_host.add((host, blob.digest))
         work = replace(image.work, blobs=tuple(blobs), mounts=tuple(mounts), shared=tuple(shared))
         yield replace(image, work=work)
-
-
-def _resolved(source: Source, ref: str) -> Descriptor | None:
-    try:
-        return source.resolve(ref)
-    except NotFound:
-        return None
 
 
 def _all(referrers: Mapping[Digest, tuple[Descriptor, ...]]) -> list[Descriptor]:

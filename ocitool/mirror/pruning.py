@@ -13,6 +13,7 @@ from ocitool.content import Deleter, Lister, Referrers, read_manifest
 from ocitool.errors import Conflict, NotFound, OciError, RegistryError, Unsupported
 from ocitool.mirror.items import Failure
 from ocitool.mirror.patterns import subject_of
+from ocitool.mirror.reading import ask, asked
 from ocitool.model import Index
 
 if TYPE_CHECKING:
@@ -97,26 +98,19 @@ def plan_prune(places: Mapping[str, set[str]], stores: Stores) -> PrunePlan:
 
 
 def _names(store: Store, lister: Lister) -> dict[str, Descriptor]:
-    return {name: store.resolve(name) for name in sorted(lister.tags())}
+    return {name: ask(store, name) for name in sorted(lister.tags())}
 
 
 def _doomed(place: str, store: Store, names: Named, wanted: set[str]) -> Iterable[Doomed]:
     kept = {name for name in names if name in wanted}
     # Digests that are mirrored without a tag are wanted as well.
     roots = [names[name] for name in kept]
-    roots += [desc for digest in wanted - kept if (desc := _resolved(store, digest))]
+    roots += [desc for digest in wanted - kept if (desc := asked(store, digest))]
     reached = _reached(store, names, roots)
     for name, desc in names.items():
         subject_name = subject_of(name)
         if name not in kept and not (subject_name and subject_name in reached):
             yield Doomed(place, name, desc, str(desc.digest) in reached)
-
-
-def _resolved(store: Store, digest: str) -> Descriptor | None:
-    try:
-        return store.resolve(digest)
-    except NotFound:
-        return None
 
 
 def _reached(store: Store, names: Named, roots: Iterable[Descriptor]) -> set[str]:
@@ -161,7 +155,7 @@ def _delete(doomed: Doomed, stores: Stores) -> None:
     store = stores.store(doomed.place)
     assert isinstance(store, Deleter)  # noqa: S101 - asked when it was planned
     # The name may have moved since: then it is somebody else's.
-    now = _resolved(store, doomed.name)
+    now = asked(store, doomed.name)
     if now is None:
         return
     if now.digest != doomed.desc.digest:

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
-from ocitool.content import read_verified
+from ocitool.content import Inquirer, read_verified
 from ocitool.digest import Digest
-from ocitool.errors import OciError
+from ocitool.errors import NotFound, OciError
 from ocitool.mirror.budgets import LimitedReader
 
 if TYPE_CHECKING:
@@ -24,6 +24,23 @@ if TYPE_CHECKING:
     from ocitool.streams import Reader
 
 _REMEMBERED: Final = 64 << 20
+
+
+def ask(source: Source, ref: str) -> Descriptor:
+    """What a name stands for, without reading it wherever the source can say so.
+
+    Raises:
+        NotFound: nothing has that name.
+    """
+    return source.ask(ref) if isinstance(source, Inquirer) else source.resolve(ref)
+
+
+def asked(source: Source, ref: str) -> Descriptor | None:
+    """As `ask`; None where nothing has that name."""
+    try:
+        return ask(source, ref)
+    except NotFound:
+        return None
 
 
 class NotRead(OciError):
