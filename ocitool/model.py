@@ -139,6 +139,7 @@ class Manifest:
 
         Raises:
             InvalidContent: it is not a manifest, or says that it is something else.
+            IntegrityError, Unsupported: as `Descriptor.from_json`.
         """
         fields = _document(raw, media_type, what, foreign=("manifests",))
         layers = _list(fields, "layers", what)
@@ -189,6 +190,7 @@ class Index:
         Raises:
             InvalidContent: it is not an index, or says that it is something else.
             UnsafeContent: it has more entries than anyone needs.
+            IntegrityError, Unsupported: as `Descriptor.from_json`.
         """
         fields = _document(raw, media_type, what, foreign=("layers", "config"))
         # image-index.md, manifests: "While this property MUST be present, the size of the array MAY be zero."
@@ -240,6 +242,7 @@ class ImageConfig:
 
         Raises:
             InvalidContent: it is not one.
+            Unsupported: the algorithm of a diff ID is not registered.
         """
         fields = strictjson.load_object(raw, what)
         rootfs = _mapping(fields.get("rootfs"), f"rootfs of {what}")
@@ -288,15 +291,17 @@ def sniff_media_type(raw: bytes, what: str) -> str:
     return mediatypes.OCI_INDEX if has_manifests else mediatypes.OCI_MANIFEST
 
 
-_DESCRIPTOR_KEYS: Final = frozenset(
-    {"mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "platform"}
-)
-_DOCUMENT_KEYS: Final = frozenset(
-    {
+_DESCRIPTOR_KEYS: Final = {
+    name.casefold(): name
+    for name in ("mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "platform")
+}
+_DOCUMENT_KEYS: Final = {
+    name.casefold(): name
+    for name in (
         *("schemaVersion", "mediaType", "artifactType", "config", "layers"),
         *("manifests", "subject", "annotations"),
-    }
-)
+    )
+}
 
 
 def _document(raw: bytes, media_type: str, what: str, foreign: tuple[str, ...]) -> dict[str, Any]:
@@ -322,11 +327,10 @@ def _document(raw: bytes, media_type: str, what: str, foreign: tuple[str, ...]) 
     return fields
 
 
-def _check_spelling(fields: Mapping[str, Any], known: frozenset[str], what: str) -> None:
+def _check_spelling(fields: Mapping[str, Any], known: Mapping[str, str], what: str) -> None:
     """Refuse `Layers` beside, or instead of, `layers`: many parsers take one for the other."""
-    for key in fields.keys() - known:
-        folded = key.casefold()
-        if any(folded == name.casefold() for name in known):
+    for key in fields:
+        if known.get(key.casefold(), key) != key:
             raise InvalidContent(f"{what} has the key {key!r:.60}, which only some parsers would read")
 
 
