@@ -17,6 +17,9 @@ from . import hooks, mounts, process, records, rootfs, terminal
 from .kernel import CLOEXEC, CLONE_PARENT, PR_SET_DUMPABLE, PR_SET_PDEATHSIG
 from .namespaces import CGROUP, NETWORK, TIME, join
 
+# The interpreter's own way out would run the parent's exit handlers in the child.
+posix_exit = posix._exit  # noqa: SLF001 - public in spite of its name
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
@@ -96,7 +99,7 @@ def become(job: Job) -> NoReturn:
         _become(job)
     except BaseException as exc:  # noqa: BLE001 - nothing may escape into the parent's code
         records.write(job.entry.report, records.failure(exc))
-    posix._exit(1)
+    posix_exit(1)
 
 
 def stage(job: Job, cgroup: int, answer: int) -> NoReturn:
@@ -118,10 +121,10 @@ def stage(job: Job, cgroup: int, answer: int) -> NoReturn:
         if pid == 0:
             become(job)
         posix.write(answer, b"%d" % pid)
-        posix._exit(0)
+        posix_exit(0)
     except BaseException as exc:  # noqa: BLE001 - as above
         records.write(job.entry.report, records.failure(exc))
-    posix._exit(1)
+    posix_exit(1)
 
 
 def _leave_the_host() -> None:
@@ -145,7 +148,7 @@ def _become(job: Job) -> None:
     if job.go >= 0:
         records.write(report, records.JOINED)
         if posix.read(job.go, 1) != b"g":
-            posix._exit(1)
+            posix_exit(1)
     # Nobody traces us, or reads our descriptors or memory, from here to the program (RN-18).
     kernel.prctl(PR_SET_DUMPABLE, 0)
     if job.userns:

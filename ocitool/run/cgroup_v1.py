@@ -61,8 +61,8 @@ def _cpu(found: Settings, cpu: dict[str, Any]) -> None:
     # The period comes first: a quota is checked against it.
     names = {
         "shares": "cpu.shares", "period": "cpu.cfs_period_us", "quota": "cpu.cfs_quota_us",
-        "burst": "cpu.cfs_burst_us", "realtimePeriod": "cpu.rt_period_us", "realtimeRuntime": "cpu.rt_runtime_us",
-        "idle": "cpu.idle",
+        "burst": "cpu.cfs_burst_us", "realtimePeriod": "cpu.rt_period_us",
+        "realtimeRuntime": "cpu.rt_runtime_us", "idle": "cpu.idle",
     }  # fmt: skip
     for key, name in names.items():
         if cpu.get(key):

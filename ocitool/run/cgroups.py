@@ -63,7 +63,7 @@ def hierarchies(mountinfo: str, own: str) -> list[Hierarchy]:
         if fstype not in ("cgroup", "cgroup2"):
             continue
         key = next((names for names in mine if names and names <= set(options)), frozenset[str]())
-        if fstype == "cgroup" and not key or fstype == "cgroup2" and frozenset() not in mine:
+        if (fstype == "cgroup" and not key) or (fstype == "cgroup2" and frozenset() not in mine):
             continue
         if fstype == "cgroup2":
             key = frozenset()
@@ -159,7 +159,7 @@ class Cgroup:
             try:
                 self._make(names, path)
             except OSError as exc:
-                if optional and isinstance(exc, PermissionError) or exc.errno == 30:
+                if (optional and isinstance(exc, PermissionError)) or exc.errno == 30:
                     del self.directories[names]
                     continue
                 raise RunError(f"cgroup {path}: {exc.strerror}") from exc
@@ -368,6 +368,9 @@ def _tree(directory: str) -> list[str]:
     """A directory and all below it, parents first."""
     found = [directory]
     try:
+        # A cgroup has two links, and one more for each below it: most have none, and many files.
+        if posix.stat(directory).st_nlink <= 2:
+            return found
         for name in posix.listdir(directory):
             path = f"{directory}/{name}"
             if posix.stat(path).st_mode & 0o170000 == 0o040000:

@@ -96,7 +96,7 @@ def execute(runtime: Runtime, state: State, wanted: dict[str, Any], settings: Se
             wait.console = own_side
         starting.adjust_oom_score(job, child.pid)
         child.release()
-        starting.until_program(runtime.kernel, child, job)
+        starting.until_program(child)
         if settings.pid_file:
             starting.write_pid_file(settings.pid_file, child.pid)
     except BaseException:

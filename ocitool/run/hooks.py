@@ -1,4 +1,4 @@
-"""Hooks: programs of the host's administrator at fixed points of the life cycle (config.md, "POSIX-platform Hooks")."""
+"""Hooks: programs of the host's administrator at fixed points of the life cycle (config.md)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(hooks: list[dict[str, Any]], state: dict[str, Any], what: str) -> None:
 def run_all(
     hooks: list[dict[str, Any]], state: dict[str, Any], what: str, warn: Callable[[str], None]
 ) -> None:
-    """Run hooks that all get their turn: "the runtime MUST log a warning, but the remaining hooks ... continue"."""
+    """Run hooks that all get their turn; the failure of one is a warning."""
     for hook in hooks:
         try:
             run([hook], state, what)

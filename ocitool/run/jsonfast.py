@@ -49,10 +49,10 @@ def loads(data: bytes, what: str) -> Any:
         text = data.decode()
         start = len(text) - len(text.lstrip(_SPACE))
         value, end = _scan(text, start)
-        if text[end:].strip(_SPACE):
-            raise ValueError(end)
     except (ValueError, StopIteration, RecursionError) as exc:
         raise InvalidContent(f"{what} is not valid JSON{_reason(data)}") from exc
+    if text[end:].strip(_SPACE):
+        raise InvalidContent(f"{what} is not valid JSON{_reason(data)}")
     return value
 
 

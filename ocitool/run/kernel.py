@@ -7,6 +7,7 @@ order of those calls can be recorded and tested without privileges. Plain file o
 a C library that is older than the kernel lacks half of the wrappers.
 """
 
+# ruff: noqa: D102 - what the methods of `Linux` do is said in `Kernel`
 from __future__ import annotations
 
 import posix
@@ -83,21 +84,25 @@ CGROUP2_SUPER_MAGIC = 0x63677270
 
 # Numbers that differ between x86_64 and the architectures with the generic table.
 _X86_64 = {
-    "ioctl": 16, "signalfd4": 289, "socket": 41, "clone": 56, "fcntl": 72, "fstatfs": 138, "pivot_root": 155, "prctl": 157, "mount": 165,
-    "umount2": 166, "sethostname": 170, "setdomainname": 171, "capget": 125, "capset": 126, "personality": 135,
-    "set_mempolicy": 238, "keyctl": 250, "ioprio_set": 251, "unshare": 272, "prlimit64": 302, "setns": 308,
+    "ioctl": 16, "signalfd4": 289, "socket": 41, "clone": 56, "fcntl": 72, "fstatfs": 138,
+    "pivot_root": 155, "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170,
+    "setdomainname": 171, "capget": 125, "capset": 126, "personality": 135, "set_mempolicy": 238,
+    "keyctl": 250, "ioprio_set": 251, "unshare": 272, "prlimit64": 302, "setns": 308,
     "sched_setattr": 314, "seccomp": 317, "memfd_create": 319, "bpf": 321, "execveat": 322,
 }  # fmt: skip
 _GENERIC = {
-    "ioctl": 29, "signalfd4": 74, "socket": 198, "clone": 220, "fcntl": 25, "fstatfs": 44, "pivot_root": 41, "prctl": 167, "mount": 40,
-    "umount2": 39, "sethostname": 161, "setdomainname": 162, "capget": 90, "capset": 91, "personality": 92,
-    "set_mempolicy": 237, "keyctl": 219, "ioprio_set": 30, "unshare": 97, "prlimit64": 261, "setns": 268,
-    "sched_setattr": 274, "seccomp": 277, "memfd_create": 279, "bpf": 280, "execveat": 281,
+    "ioctl": 29, "signalfd4": 74, "socket": 198, "clone": 220, "fcntl": 25, "fstatfs": 44,
+    "pivot_root": 41, "prctl": 167, "mount": 40, "umount2": 39, "sethostname": 161, "setdomainname": 162,
+    "capget": 90, "capset": 91, "personality": 92, "set_mempolicy": 237, "keyctl": 219, "ioprio_set": 30,
+    "unshare": 97, "prlimit64": 261, "setns": 268, "sched_setattr": 274, "seccomp": 277,
+    "memfd_create": 279, "bpf": 280, "execveat": 281,
 }  # fmt: skip
 _EVERYWHERE = {
     "pidfd_send_signal": 424, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431,
-    "fsmount": 432, "pidfd_open": 434, "pidfd_getfd": 438, "clone3": 435, "close_range": 436, "openat2": 437, "mount_setattr": 442,
+    "fsmount": 432, "pidfd_open": 434, "pidfd_getfd": 438, "clone3": 435, "close_range": 436,
+    "openat2": 437, "mount_setattr": 442,
 }  # fmt: skip
+_THIS_PROGRAM: Any = None  # dlopen(3): the C library that is loaded already
 _TABLES = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC}
 
 
@@ -106,98 +111,75 @@ class Kernel(Protocol):
 
     def clone(self, flags: int, cgroup: int = -1) -> int:
         """Make a child as fork(2) does, in new namespaces, and in the v2 cgroup of that descriptor."""
-        ...
 
     def unshare(self, flags: int) -> None:
         """Leave namespaces for new ones."""
-        ...
 
     def setns(self, fd: int, flags: int) -> None:
         """Enter the namespaces of a namespace file or of a pidfd."""
-        ...
 
     def open_tree(self, fd: int, path: str, *, recursive: bool) -> int:
         """Clone a mount (with those below it) as a detached one."""
-        ...
 
     def move_mount(self, tree: int, target: int, path: str = "") -> None:
         """Attach a detached mount on what `target` is open on."""
-        ...
 
     def new_mount(self, fstype: str, source: str, options: Sequence[str], attributes: int) -> int:
         """Make a detached mount of a file system (fsopen, fsconfig, fsmount)."""
-        ...
 
     def mount_setattr(
         self, fd: int, *, set_: int = 0, clear: int = 0, propagation: int = 0, userns: int = 0,
         recursive: bool = False,
     ) -> None:  # fmt: skip
         """Change the attributes of a mount."""
-        ...
 
     def propagate(self, path: str, flags: int) -> None:
         """Change the propagation of the mount at a path (mount(2))."""
-        ...
 
     def umount(self, path: str, flags: int) -> None:
         """Detach what is mounted at a path."""
-        ...
 
     def pivot_root(self, new: str, old: str) -> None:
         """Make `new` the root, and put the old one at `old`."""
-        ...
 
     def openat2(self, fd: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
         """Open a path, resolved under the given restrictions."""
-        ...
 
     def prctl(self, option: int, a: int = 0, b: int = 0, c: int = 0) -> int:
         """Operate on the calling process."""
-        ...
 
     def capget(self) -> tuple[int, int, int]:
         """Effective, permitted and inheritable sets of the calling process."""
-        ...
 
     def capset(self, effective: int, permitted: int, inheritable: int) -> None:
         """Set the three sets of the calling process."""
-        ...
 
     def set_ids(self, uid: int, gid: int, groups: Sequence[int] | None) -> None:
         """Take supplementary groups (None: keep), then the group, then the user."""
-        ...
 
     def seccomp(self, program: bytes, flags: int) -> int:
         """Load a filter; with the listener flag, return its descriptor."""
-        ...
 
     def prlimit(self, resource: int, soft: int, hard: int) -> None:
         """Set a resource limit of the calling process."""
-        ...
 
     def hostname(self, name: str) -> None:
         """Set the host name of the UTS namespace."""
-        ...
 
     def domainname(self, name: str) -> None:
         """Set the NIS domain name of the UTS namespace."""
-        ...
 
     def join_keyring(self, name: str) -> None:
         """Start a new session keyring."""
-        ...
 
     def close_range(self, first: int, last: int, flags: int) -> None:
         """Close, or mark to be closed on exec, a range of descriptors."""
-        ...
 
     def execveat(self, fd: int, args: Sequence[str], env: Sequence[str]) -> NoReturn:
         """Execute the file that `fd` is open on."""
-        ...
 
     def call(self, name: str, *args: Any) -> int:
         """Make any other system call by its name."""
-        ...
 
 
 if TYPE_CHECKING:
@@ -240,7 +222,7 @@ class Linux:
                 hint="hand the bundle to another runtime with --runtime",
             )
         self._numbers = {**_TABLES[machine], **_EVERYWHERE}
-        self._syscall: Any = _Function(dlsym(dlopen(None, 0), "syscall"))
+        self._syscall: Any = _Function(dlsym(dlopen(_THIS_PROGRAM, 0), "syscall"))
 
     def call(self, name: str, *args: Any) -> int:
         """Make a system call: integers, bytes (as a pointer), bytearrays (written to) and None.

@@ -56,7 +56,7 @@ def _size(text: str, option: str) -> int:
 
 
 def resources_from(arguments: Arguments) -> dict[str, Any]:
-    """`linux.resources` from the options of `update`, or from the file that they name ("-": standard input)."""
+    """`linux.resources` from the options of `update`, or from the file that they name."""
     values = arguments.values
     if "resources" in values:
         path = "/dev/stdin" if values["resources"] == "-" else values["resources"]

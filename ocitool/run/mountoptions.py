@@ -1,4 +1,4 @@
-"""Mount options: the strings of config.json, and what each asks of the kernel (config.md, "Linux mount options").
+"""Mount options: the strings of config.json, and what each asks of the kernel (config.md).
 
 One table serves the parser and the list that `features` prints, so that they cannot disagree.
 """

@@ -12,7 +12,7 @@ from typing import Any
 
 from ocitool.errors import InvalidReference, Unsupported
 
-from . import capabilities
+from . import capabilities, defaults
 
 _PERIOD = 100_000
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -26,7 +26,7 @@ _IGNORED_MODES = frozenset(("z", "Z", "cached", "delegated", "consistent", "noco
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a person asked for, in the words of the command line; None or empty means "as the image says".
+    """What a person asked for, in the words of the command line; None or empty leaves it to the image.
 
     Attributes:
         args: the command; it replaces the image's.
@@ -40,6 +40,7 @@ class RunOptions:
         tmpfs: `DESTINATION[:OPTION,...]`.
         memory: bytes, with the units b, k, m and g. cpus: a number of CPUs, which may be a fraction.
         network: "none" (a new, empty one) or "host".
+        default_seccomp: give a container without a seccomp profile the default one.
         single_user: the caller's own uid and gid, to be root of a new user namespace.
         security_opt: `no-new-privileges[=true|false]`, `seccomp=unconfined`, `label=disable`,
             `apparmor=PROFILE`, `mask=PATH`, `unmask=ALL|PATH`.
@@ -70,6 +71,7 @@ class RunOptions:
     security_opt: tuple[str, ...] = ()
     annotations: dict[str, str] = field(default_factory=dict)
     single_user: tuple[int, int] | None = None
+    default_seccomp: bool = True
 
 
 def apply(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
@@ -96,6 +98,8 @@ def apply(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
     _set_capabilities(process, options)
     _set_limits(linux, options)
     _set_network(result, options)
+    if options.default_seccomp and not options.privileged and "seccomp" not in linux:
+        linux["seccomp"] = defaults.seccomp_profile()
     for item in options.security_opt:
         _set_security(process, linux, item)
     if options.single_user is not None:
@@ -289,9 +293,8 @@ def _set_security(process: dict[str, Any], linux: dict[str, Any], item: str) -> 
     elif name == "unmask" and value:
         for key in ("maskedPaths", "readonlyPaths"):
             shown = value.split(":")
-            linux[key] = (
-                [] if value.upper() == "ALL" else [path for path in linux.get(key) or [] if path not in shown]
-            )
+            listed = linux.get(key) or []
+            linux[key] = [] if value.upper() == "ALL" else [path for path in listed if path not in shown]
     else:
         raise Unsupported(f"security option {item!r} is not supported")
 

@@ -39,7 +39,24 @@ if TYPE_CHECKING:
 RLIMITS = {
     name: number
     for number, name in enumerate(
-        "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME".split()
+        [
+            "CPU",
+            "FSIZE",
+            "DATA",
+            "STACK",
+            "CORE",
+            "RSS",
+            "NPROC",
+            "NOFILE",
+            "MEMLOCK",
+            "AS",
+            "LOCKS",
+            "SIGPENDING",
+            "MSGQUEUE",
+            "NICE",
+            "RTPRIO",
+            "RTTIME",
+        ]
     )
 }
 PERSONALITIES = {"LINUX": 0x0000, "LINUX32": 0x0008}
@@ -329,7 +346,7 @@ def finish(kernel: Kernel, process: dict[str, Any], entry: Entry) -> NoReturn:
     kernel.prctl(PR_SET_DUMPABLE, 0)
     program = find_program(process)
     image = trampoline.sealed(kernel, entry.report, program) if entry.filter.allows_fcntl else -1
-    args = [item for item in process["args"]]
+    args = list(process["args"])
     env = list(process.get("env") or [])
     _restrict(kernel, process, entry, sets)
     _execute(kernel, image, program, args, env, entry.report)

@@ -94,4 +94,4 @@ class Reader:
         if "warning" in record:
             self._warn(record["warning"])
             return ""
-        return next(iter(record))
+        return str(next(iter(record)))

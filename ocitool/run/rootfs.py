@@ -1,4 +1,4 @@
-"""The container's root file system: devices, masks and the change of root (config.md "Root", config-linux.md)."""
+"""The container's root file system: devices, masks and the change of root."""
 
 from __future__ import annotations
 
@@ -29,11 +29,19 @@ _PROPAGATION = {"shared": MS_SHARED, "slave": MS_SLAVE, "private": MS_PRIVATE, "
 _KINDS = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
 # config-linux.md, "Default Devices": "the runtime MUST also supply the following default devices".
 DEFAULT_DEVICES = {
-    "null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0),
-}  # fmt: skip
+    "null": (1, 3),
+    "zero": (1, 5),
+    "full": (1, 7),
+    "random": (1, 8),
+    "urandom": (1, 9),
+    "tty": (5, 0),
+}
 _LINKS = {
-    "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
-}  # fmt: skip
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
 _NULL_DEVICE = (1 << 8) | 3
 
 

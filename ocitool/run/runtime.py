@@ -182,7 +182,7 @@ class Runtime:
             "owner": state.fields.get("owner", ""),
         }
 
-    def list(self) -> list[dict[str, Any]]:
+    def containers(self) -> list[dict[str, Any]]:
         """The states of all containers."""
         found = []
         for state in every(self.root):
@@ -331,10 +331,7 @@ class Runtime:
     def _await_end(state: State) -> None:
         """Wait until the first process is gone, and collect it if it is our own child."""
         for _ in range(1000):
-            try:
-                posix.waitpid(state.pid or -1, posix.WNOHANG)
-            except ChildProcessError:
-                pass
+            _collect(state.pid)
             if not state.pid or not state.alive():
                 return
             time.sleep(0.005)
@@ -404,8 +401,8 @@ class Attempt:
         linux = self.config.get("linux") or {}
         spaces = namespaces.Namespaces(linux.get("namespaces") or [])
         job = self._job(linux, spaces)
-        self._enter_cgroup(job, linux, spaces)
-        container = self._container(job, linux, spaces)
+        self._enter_cgroup(job, linux)
+        container = self._container(job, spaces)
         if waits:
             container.waits = self._pipes()
         own_side = self._console(job, foreground, waits=waits)
@@ -442,7 +439,7 @@ class Attempt:
             job.time_offsets = job.time_offsets or "\n"
         return job
 
-    def _enter_cgroup(self, job: _init.Job, linux: dict[str, Any], spaces: namespaces.Namespaces) -> None:
+    def _enter_cgroup(self, job: _init.Job, linux: dict[str, Any]) -> None:
         resources = linux.get("resources") or {}
         ordinary = posix.geteuid() != 0
         self.state.fields["cgroup"] = self.cgroup.saved()
@@ -455,9 +452,7 @@ class Attempt:
         self.cgroup.apply(self.kernel, resources, devices=not ordinary)
         job.entrances = self.cgroup.entrances()
 
-    def _container(
-        self, job: _init.Job, linux: dict[str, Any], spaces: namespaces.Namespaces
-    ) -> _init.Container:
+    def _container(self, job: _init.Job, spaces: namespaces.Namespaces) -> _init.Container:
         container = _init.Container(self.config, self.bundle, self.rootfs)
         container.userns = spaces.has(namespaces.USER)
         container.cgroup = self.cgroup
@@ -524,6 +519,14 @@ class Attempt:
         self.cgroup.delete()
         self.runtime._poststop(self.state)  # noqa: SLF001 - the two classes are one machine
         self.state.remove()
+
+
+def _collect(pid: int) -> None:
+    """Collect a process, if it is our own child and has ended."""
+    try:
+        posix.waitpid(pid or -1, posix.WNOHANG)
+    except ChildProcessError:
+        return
 
 
 def absolute(path: str) -> str:

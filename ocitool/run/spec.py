@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from ocitool.errors import InvalidContent, Unsupported
 
-from .mountoptions import OTHERS
 from .namespaces import TYPES
 from .process import (
     IO_CLASSES,
@@ -24,7 +23,7 @@ from .process import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 VERSION = "1.3.0"
@@ -58,6 +57,7 @@ class _Map:
 _U16, _U32, _U64 = (_Integer(0, (1 << bits) - 1) for bits in (16, 32, 64))
 _I32, _I64 = (_Integer(-(1 << bits - 1), (1 << bits - 1) - 1) for bits in (32, 64))
 _ID = _Integer(0, 0xFFFFFFFE)  # 0xFFFFFFFF is "no change" to the kernel, and never a user
+_LIMIT = _Integer(-1, (1 << 64) - 1)
 _ID_MAP = [{"containerID!": _ID, "hostID!": _ID, "size!": _U32}]
 _HOOK = [{"path!": str, "args": [str], "env": [str], "timeout": _I64}]
 _WEIGHT = {"major!": _I64, "minor!": _I64, "weight": _U16, "leafWeight": _U16}
@@ -69,8 +69,7 @@ _PROCESS = {
     "env": [str],
     "args!": [str],
     "rlimits": [
-        {"type!": _OneOf(f"RLIMIT_{name}" for name in RLIMITS), "soft!": _Integer(-1, (1 << 64) - 1),
-         "hard!": _Integer(-1, (1 << 64) - 1)}
+        {"type!": _OneOf(f"RLIMIT_{name}" for name in RLIMITS), "soft!": _LIMIT, "hard!": _LIMIT}
     ],
     "apparmorProfile": str,
     "selinuxLabel": str,
@@ -90,8 +89,9 @@ RESOURCES = {
         {"allow!": bool, "type": _OneOf("abc"), "major": _I64, "minor": _I64, "access": str}
     ],
     "memory": {
-        **{name: _I64 for name in ("limit", "reservation", "swap", "kernel", "kernelTCP")},
-        "swappiness": _Integer(0, 200), "disableOOMKiller": bool, "useHierarchy": bool, "checkBeforeUpdate": bool,
+        **dict.fromkeys(("limit", "reservation", "swap", "kernel", "kernelTCP"), _I64),
+        "swappiness": _Integer(0, 200), "disableOOMKiller": bool, "useHierarchy": bool,
+        "checkBeforeUpdate": bool,
     },
     "cpu": {
         "shares": _U64, "quota": _I64, "burst": _U64, "period": _U64, "realtimeRuntime": _I64,
@@ -125,8 +125,8 @@ _LINUX = {
     "gidMappings": _ID_MAP,
     "timeOffsets": _Map({"secs": _I64, "nanosecs": _U32}),
     "devices": [
-        {"type!": _OneOf("cubp"), "path!": str, "major": _I64, "minor": _I64, "fileMode": _Integer(0, 0o177777),
-         "uid": _ID, "gid": _ID}
+        {"type!": _OneOf("cubp"), "path!": str, "major": _I64, "minor": _I64,
+         "fileMode": _Integer(0, 0o177777), "uid": _ID, "gid": _ID}
     ],
     "netDevices": _Map({"name": str}),
     "cgroupsPath": str,
@@ -145,12 +145,13 @@ _CONFIG = {
     "ociVersion!": str,
     "root": {"path!": str, "readonly": bool},
     "mounts": [
-        {"destination!": str, "source": str, "type": str, "options": [str], "uidMappings": _ID_MAP, "gidMappings": _ID_MAP}
+        {"destination!": str, "source": str, "type": str, "options": [str],
+         "uidMappings": _ID_MAP, "gidMappings": _ID_MAP}
     ],
     "process": _PROCESS,
     "hostname": str,
     "domainname": str,
-    "hooks": {name: _HOOK for name in HOOKS},
+    "hooks": dict.fromkeys(HOOKS, _HOOK),
     "annotations": _Map(str),
     "linux": _LINUX,
 }  # fmt: skip
@@ -169,30 +170,40 @@ def conform(value: Any, rule: Any, where: str) -> None:
     """
     if value is None or rule is object:
         return  # null is as good as absent, as the reference implementation writes it
-    if isinstance(rule, dict):
-        _conform_object(value, rule, where)
-    elif isinstance(rule, list):
-        if not isinstance(value, list):
-            raise _fail(where, "is not a list")
-        for position, item in enumerate(value):
-            if item is None:
-                raise _fail(f"{where}[{position}]", "is null")
-            conform(item, rule[0], f"{where}[{position}]")
-    elif isinstance(rule, _Map):
-        if not isinstance(value, dict):
-            raise _fail(where, "is not an object")
-        for name, item in value.items():
-            conform(item, rule.rule, f"{where}.{name}")
-    elif isinstance(rule, _Integer):
-        if type(value) is not int or not rule.low <= value <= rule.high:
-            raise _fail(where, f"is not an integer from {rule.low} to {rule.high}")
-    elif isinstance(rule, _OneOf):
-        if type(value) is not str or value not in rule.values:
-            raise _fail(where, f"is {value!r}, which is not one of {', '.join(sorted(rule.values))}")
-    elif type(value) is not rule:
+    _CHECKS.get(type(rule), _conform_plain)(value, rule, where)
+
+
+def _conform_plain(value: Any, rule: Any, where: str) -> None:
+    if type(value) is not rule:
         raise _fail(where, f"is not {_WORDS[rule]}")
-    elif rule is str and "\0" in value:
+    if rule is str and "\0" in value:
         raise _fail(where, "has a NUL character in it")
+
+
+def _conform_list(value: Any, rule: list[Any], where: str) -> None:
+    if not isinstance(value, list):
+        raise _fail(where, "is not a list")
+    for position, item in enumerate(value):
+        if item is None:
+            raise _fail(f"{where}[{position}]", "is null")
+        conform(item, rule[0], f"{where}[{position}]")
+
+
+def _conform_map(value: Any, rule: _Map, where: str) -> None:
+    if not isinstance(value, dict):
+        raise _fail(where, "is not an object")
+    for name, item in value.items():
+        conform(item, rule.rule, f"{where}.{name}")
+
+
+def _conform_integer(value: Any, rule: _Integer, where: str) -> None:
+    if type(value) is not int or not rule.low <= value <= rule.high:
+        raise _fail(where, f"is not an integer from {rule.low} to {rule.high}")
+
+
+def _conform_choice(value: Any, rule: _OneOf, where: str) -> None:
+    if type(value) is not str or value not in rule.values:
+        raise _fail(where, f"is {value!r}, which is not one of {', '.join(sorted(rule.values))}")
 
 
 def _conform_object(value: Any, rule: dict[str, Any], where: str) -> None:
@@ -205,6 +216,15 @@ def _conform_object(value: Any, rule: dict[str, Any], where: str) -> None:
             conform(value[key], below, f"{where}.{key}")
         if required and value.get(key) is None:
             raise _fail(f"{where}.{key}", "is missing")
+
+
+_CHECKS: dict[type, Callable[[Any, Any, str], None]] = {
+    dict: _conform_object,
+    list: _conform_list,
+    _Map: _conform_map,
+    _Integer: _conform_integer,
+    _OneOf: _conform_choice,
+}
 
 
 def check(config: Any) -> dict[str, Any]:
@@ -290,29 +310,42 @@ def _check_linux(linux: dict[str, Any], config: dict[str, Any]) -> None:
     kinds = {entry["type"]: entry.get("path") for entry in linux.get("namespaces") or []}
     if linux.get("intelRdt"):
         raise Unsupported("config.json: linux.intelRdt is not supported")
-    if (linux.get("uidMappings") or linux.get("gidMappings")) and "user" not in kinds:
-        raise _fail("linux.uidMappings", "is given without a user namespace")
+    if linux.get("netDevices"):
+        raise Unsupported("config.json: linux.netDevices is not supported")
+    if (linux.get("personality") or {}).get("flags"):
+        raise Unsupported("config.json: linux.personality.flags is not supported")
+    if "mount" not in kinds:
+        raise Unsupported("config.json: a container without a mount namespace is not supported")
+    _check_namespaces(linux, kinds, config)
+    _check_mappings(linux, kinds, config)
+    for device in linux.get("devices") or []:
+        if device["type"] != "p" and (device.get("major") is None or device.get("minor") is None):
+            raise _fail(f"linux.devices {device['path']}", "has no major and minor number")
+    _check_sysctl(linux, kinds)
+
+
+def _check_namespaces(linux: dict[str, Any], kinds: dict[str, str | None], config: dict[str, Any]) -> None:
+    """Refuse what would change a namespace that is not the container's."""
     if linux.get("timeOffsets") and "time" not in kinds:
         raise _fail("linux.timeOffsets", "is given without a time namespace")
     for clock in linux.get("timeOffsets") or {}:
         if clock not in ("monotonic", "boottime"):
             raise _fail("linux.timeOffsets", f"has {clock!r}, which is not a clock that can be moved")
-    if (config.get("hostname") or config.get("domainname")) and "uts" not in kinds:
-        raise _fail("hostname", "is given without a uts namespace")
-    if "mount" not in kinds:
-        raise Unsupported("config.json: a container without a mount namespace is not supported")
-    if "user" in kinds and not kinds["user"] and not (linux.get("uidMappings") and linux.get("gidMappings")):
+    for name in ("hostname", "domainname"):
+        if config.get(name) and "uts" not in kinds:
+            raise _fail(name, "is given without a uts namespace")
+
+
+def _check_mappings(linux: dict[str, Any], kinds: dict[str, str | None], config: dict[str, Any]) -> None:
+    mapped = [bool(linux.get(key)) for key in ("uidMappings", "gidMappings")]
+    if any(mapped) and "user" not in kinds:
+        raise _fail("linux.uidMappings", "is given without a user namespace")
+    if "user" in kinds and not kinds["user"] and not all(mapped):
         raise _fail("linux.uidMappings", "and gidMappings are missing for the new user namespace")
     for mount in config.get("mounts") or []:
-        wanted = [name for name in OTHERS[-2:] if name in (mount.get("options") or [])]
+        wanted = [name for name in ("idmap", "ridmap") if name in (mount.get("options") or [])]
         if wanted and not mount.get("uidMappings") and "user" not in kinds:
             raise _fail(f"the mount on {mount['destination']}", f"has the option {wanted[0]} and no mapping")
-    for device in linux.get("devices") or []:
-        if device["type"] != "p" and (device.get("major") is None or device.get("minor") is None):
-            raise _fail(f"linux.devices {device['path']}", "has no major and minor number")
-    _check_sysctl(linux, kinds)
-    if (linux.get("personality") or {}).get("flags"):
-        raise Unsupported("config.json: linux.personality.flags is not supported")
 
 
 _IPC_KEYS = frozenset(

@@ -12,6 +12,9 @@ from .mountoptions import Options
 from .mounts import idmapped, source_of
 from .state import write_file
 
+# The interpreter's own way out would run the parent's exit handlers in the child.
+posix_exit = posix._exit  # noqa: SLF001 - public in spite of its name
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,7 +139,7 @@ def user_namespace(kernel: Kernel, uids: list[dict[str, Any]], gids: list[dict[s
     if pid == 0:
         posix.close(writing)
         posix.read(reading, 1)
-        posix._exit(0)
+        posix_exit(0)
     posix.close(reading)
     try:
         namespaces.write_maps(pid, uids, gids)
@@ -176,7 +179,7 @@ def write_pid_file(path: str, pid: int) -> None:
         raise RunError(f"pid file {path}: {exc.strerror}") from exc
 
 
-def until_program(kernel: Kernel, child: Child, job: _init.Job) -> None:
+def until_program(child: Child) -> None:
     """Wait until the child has become its program.
 
     Raises:

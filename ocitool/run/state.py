@@ -144,7 +144,10 @@ class State:
 
     @classmethod
     def new(cls, root: str, container_id: str, fields: dict[str, Any]) -> State:
-        """Take an id: "If the ID is not unique across all containers ... the runtime MUST generate an error."
+        """Take an id, which must not be in use.
+
+        "If the ID is not unique across all containers within the scope of the runtime ... the
+        implementation MUST generate an error and a new container MUST NOT be created."
 
         Raises:
             Conflict: the id is in use.
@@ -242,7 +245,7 @@ class State:
         return "paused" if frozen else "running"
 
     def document(self, status: str) -> dict[str, Any]:
-        """The state as the specification has it (runtime.md, "State"); hooks get it, and `state` prints it."""
+        """The state as the specification has it (runtime.md, "State"), for hooks and for `state`."""
         found = {"ociVersion": self.fields.get("ociVersion", ""), "id": self.id, "status": status}
         # "pid ... (REQUIRED when status is created or running on Linux)"
         if status != "stopped" and self.pid:

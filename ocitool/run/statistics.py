@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def collect(cgroup: Cgroup) -> dict[str, Any]:
-    """CPU time in nanoseconds, memory in bytes, and the number of processes; what is not there is left out."""
+    """CPU time in nanoseconds, memory in bytes, the number of processes; as far as they are known."""
     return _unified(cgroup.unified) if cgroup.pure_v2 else _separate(cgroup)
 
 

@@ -66,11 +66,15 @@ def _open_slave(kernel: Kernel, master: int, process: dict[str, Any]) -> int:
     if size:
         set_size(kernel, master, size["height"], size["width"])
     user = process.get("user") or {}
-    try:
-        posix.fchown(slave, user.get("uid", 0), -1)
-    except OSError:
-        pass  # an id that is not mapped; the terminal is open for us all the same
+    _own(slave, user.get("uid", 0))
     return slave
+
+
+def _own(slave: int, uid: int) -> None:
+    try:
+        posix.fchown(slave, uid, -1)
+    except OSError:
+        return  # an id that is not mapped; the terminal is open for us all the same
 
 
 def _hand_over(kernel: Kernel, master: int, slave: int, console: Any) -> None:

@@ -3,7 +3,8 @@
 While a container starts, /proc/self/exe is the host's Python. A program whose interpreter is
 "/proc/self/exe" would run it again inside, where root could open it for writing (CVE-2019-5736). So
 the runtime first becomes this file, of which the container may have whatever it likes; the file
-marks the error pipe close-on-exec, executes the target, and writes the errno if that fails.
+marks the error pipe close-on-exec, executes the target, and writes the errno if that fails. Run
+again from inside, it finds no pipe, and ends.
 """
 
 from __future__ import annotations
@@ -26,13 +27,10 @@ def _word(value: int, size: int) -> bytes:
 
 
 def _code_x86_64(fd: int, path: int) -> bytes:
-    """fcntl(fd, F_SETFD, FD_CLOEXEC); execve(path, argv, envp); write(fd, &errno, 4); _exit(127)."""
-    return b"".join(
+    """fcntl(fd, F_SETFD, FD_CLOEXEC) or _exit; execve(path, argv, envp); write(fd, &errno, 4); _exit(127)."""
+    leave = b"\xbf\x7f\x00\x00\x00" + b"\xb8\xe7\x00\x00\x00\x0f\x05"  # edi = 127; exit_group
+    work = b"".join(
         (
-            b"\xbf" + _word(fd, 4),  # mov edi, fd
-            b"\xbe\x02\x00\x00\x00",  # mov esi, F_SETFD
-            b"\xba\x01\x00\x00\x00",  # mov edx, FD_CLOEXEC
-            b"\xb8\x48\x00\x00\x00\x0f\x05",  # mov eax, fcntl; syscall
             b"\xbf" + _word(path, 4),  # mov edi, path
             b"\x48\x8b\x04\x24",  # mov rax, [rsp]: argc
             b"\x48\x8d\x74\x24\x08",  # lea rsi, [rsp+8]: argv
@@ -43,10 +41,18 @@ def _code_x86_64(fd: int, path: int) -> bytes:
             b"\x48\x89\xe6",  # mov rsi, rsp
             b"\xba\x04\x00\x00\x00",  # mov edx, 4
             b"\xb8\x01\x00\x00\x00\x0f\x05",  # mov eax, write; syscall
-            b"\xbf\x7f\x00\x00\x00",  # mov edi, 127
-            b"\xb8\xe7\x00\x00\x00\x0f\x05",  # mov eax, exit_group; syscall
         )
     )
+    mark = b"".join(
+        (
+            b"\xbf" + _word(fd, 4),  # mov edi, fd
+            b"\xbe\x02\x00\x00\x00",  # mov esi, F_SETFD
+            b"\xba\x01\x00\x00\x00",  # mov edx, FD_CLOEXEC
+            b"\xb8\x48\x00\x00\x00\x0f\x05",  # mov eax, fcntl; syscall
+            b"\x85\xc0\x0f\x88" + _word(len(work), 4),  # test eax, eax; js leave
+        )
+    )
+    return mark + work + leave
 
 
 def _movz(register: int, value: int) -> bytes:
@@ -58,23 +64,25 @@ def _movz(register: int, value: int) -> bytes:
 def _code_aarch64(fd: int, path: int) -> bytes:
     """The same, for arm64."""
     call = _word(0xD4000001, 4)  # svc #0
-    return b"".join(
+    leave = _movz(0, 127) + _movz(8, 94) + call
+    work = b"".join(
         (
-            _movz(0, fd), _movz(1, 2), _movz(2, 1), _movz(8, 25), call,
             _movz(0, path),
             _word(0xF94003E3, 4),  # ldr x3, [sp]: argc
             _word(0x910023E1, 4),  # add x1, sp, #8: argv
             _word(0x8B030C22, 4),  # add x2, x1, x3, lsl #3
             _word(0x91002042, 4),  # add x2, x2, #8: envp
-            _movz(8, 221), call,
+            _movz(8, 221) + call,
             _word(0x4B0003E0, 4),  # neg w0, w0
             _word(0xB81F0FE0, 4),  # str w0, [sp, #-16]!
             _movz(0, fd),
             _word(0x910003E1, 4),  # mov x1, sp
-            _movz(2, 4), _movz(8, 64), call,
-            _movz(0, 127), _movz(8, 94), call,
+            _movz(2, 4) + _movz(8, 64) + call,
         )
-    )  # fmt: skip
+    )
+    mark = _movz(0, fd) + _movz(1, 2) + _movz(2, 1) + _movz(8, 25) + call
+    branch = _word(0x37F80000 | (len(work) // 4 + 1) << 5, 4)  # tbnz w0, #31, leave
+    return mark + branch + work + leave
 
 
 def elf(machine: str, fd: int, path: bytes) -> bytes | None:

@@ -31,7 +31,8 @@ class Wait:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self.console: Any = None
-        self._signals = set(_signal.valid_signals()) - {_signal.SIGKILL, _signal.SIGSTOP}
+        uncatchable = (_signal.SIGKILL, _signal.SIGSTOP)
+        self._signals = {int(number) for number in _signal.valid_signals() if number not in uncatchable}
         _signal.pthread_sigmask(_signal.SIG_BLOCK, self._signals)
 
     def until_end(self, pid: int) -> int:
