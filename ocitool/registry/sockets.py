@@ -164,15 +164,15 @@ class Stream(httpcore.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Receive; see httpcore."""
         started = time.monotonic()
-        if self._answer_due is not None:
-            timeout = min(timeout or self._pace.answer, self._answer_due - started)
-        if timeout is not None and timeout <= 0:
-            raise httpcore.ReadTimeout(f"{self._peer} takes longer than {self._pace.answer:g} s to answer")
+        patience, why = timeout or self._pace.idle, "has been silent for"
+        if self._answer_due is not None and self._answer_due - started < patience:
+            patience, why = max(self._answer_due - started, 0.001), "has not answered in full in"
         try:
-            self._sock.settimeout(timeout)
+            self._sock.settimeout(patience)
             data = self._sock.recv(max(max_bytes, _READ_BYTES))
         except TimeoutError as error:
-            raise httpcore.ReadTimeout(f"{self._peer} has been silent for {timeout:g} s") from error
+            limit = self._pace.idle if self._answer_due is None else self._pace.answer
+            raise httpcore.ReadTimeout(f"{self._peer} {why} {limit:g} seconds") from error
         except OSError as error:
             raise httpcore.ReadError(f"connection to {self._peer} lost: {_reason(error)}") from error
         if self._answer_due is None:
@@ -205,7 +205,9 @@ class Stream(httpcore.NetworkStream):
             while rest:
                 rest = rest[self._sock.send(rest) :]
         except TimeoutError as error:
-            raise httpcore.WriteTimeout(f"{self._peer} has taken nothing for {timeout:g} s") from error
+            raise httpcore.WriteTimeout(
+                f"{self._peer} has taken nothing for {self._pace.idle:g} seconds"
+            ) from error
         except OSError as error:
             raise httpcore.WriteError(f"connection to {self._peer} lost: {_reason(error)}") from error
         self._answer_due = time.monotonic() + self._pace.answer

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ocitool.errors import OciError, RegistryError, Unreachable
+from ocitool.errors import NotFound, OciError, RegistryError, Unreachable
 from ocitool.registry import headers
 from ocitool.registry.origins import follow
 from ocitool.registry.text import redacted
@@ -217,7 +217,7 @@ class Upload:
     def _check(self) -> Outcome:
         if self._stream.at_end and self._exists(self._desc):
             return Outcome.STORED
-        raise self._restart("broke off")
+        raise self._restart("broke off") from self._failure
 
     def _advance(self, reached: int) -> Outcome:
         """Drop what the registry has of the chunk."""
@@ -229,6 +229,12 @@ class Upload:
         """Send a part of the blob; what leaves open whether it arrived is LOST."""
         try:
             answer = self._transport.request(self._endpoint, call)
+        except NotFound as error:
+            # An earlier request whose answer was lost may have ended the session, or the registry forgot it.
+            self._failure = error
+            if good is Outcome.MORE:
+                raise self._restart("has forgotten its upload") from error
+            return Outcome.LOST
         except RegistryError as error:
             if error is self._stream.failure or not error.temporary:
                 raise
@@ -253,9 +259,7 @@ class Upload:
     def _restart(self, why: str) -> RegistryError:
         """The error that makes the caller begin anew: what has been sent is gone from the stream."""
         last = f" ({self._failure.message})" if self._failure else ""
-        error = RegistryError(f"{self._template.what}: {self._endpoint.name} {why}{last}", temporary=True)
-        error.__cause__ = self._failure
-        return error
+        return RegistryError(f"{self._template.what}: {self._endpoint.name} {why}{last}", temporary=True)
 
     def _cancel(self) -> None:
         """Let the registry forget the session; some want a right for that which we lack."""

