@@ -263,6 +263,9 @@ def repair(
     left: list[Fault] = []
     # From the leaves up, so that no manifest comes before what it names: names are longest below.
     for fault in sorted(report.faults, key=lambda one: len(one.node.path), reverse=True):
+        if fault.node.descriptor.digest in report.sound:
+            left.append(fault)  # its referrers could not be listed
+            continue
         _mend(store, origin, fault.node, left, lambda desc: on_event(Finished(desc, "copied")), jobs)
     return left
 
