@@ -10,7 +10,7 @@ import io
 import os
 import secrets
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import InvalidContent, NotFound, OciError, UnsafeContent
@@ -70,7 +70,7 @@ def _translate(error: OSError, what: str, where: Path, needed: int) -> OciError:
 
 def _space(where: Path, needed: int) -> str:
     try:
-        found = os.statvfs(where)
+        found = os.statvfs(next(path for path in (where, *where.absolute().parents) if path.exists()))
     except OSError:
         return ""
     free = found.f_bavail * found.f_frsize
@@ -91,10 +91,16 @@ def directory(root: Path, *parts: str, create: bool = False) -> Iterator[int]:
     try:
         for part in parts:
             child = _open_directory(fd, part, create=create)
-            os.close(fd)
+            close_unwritten(fd)
             fd = child
         yield fd
     finally:
+        close_unwritten(fd)
+
+
+def close_unwritten(fd: int) -> None:
+    """Close what nothing was written through, so that nothing is lost if that fails."""
+    with suppress(OSError):
         os.close(fd)
 
 

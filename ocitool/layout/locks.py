@@ -18,7 +18,7 @@ import os
 import secrets
 import threading
 import weakref
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from ocitool import limits
@@ -40,13 +40,13 @@ GC_LOCK: Final = "gc.lock"
 def lock(root: Path, name: str, *, shared: bool = False) -> Iterator[int]:
     """Hold one of the layout's locks; yields the private directory's descriptor."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    with files.directory(root, PRIVATE, create=True) as private:
-        fd = os.open(name, flags, 0o600, dir_fd=private)
-        try:
+    with ExitStack() as held:
+        with files.translated(f"{PRIVATE}/{name}", root):
+            private = held.enter_context(files.directory(root, PRIVATE, create=True))
+            fd = os.open(name, flags, 0o600, dir_fd=private)
+            held.callback(files.close_unwritten, fd)
             fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-            yield private
-        finally:
-            os.close(fd)
+        yield private
 
 
 def try_lock(fd: int) -> bool:
@@ -93,7 +93,10 @@ class Lease:
             self.suspects.discard(digest)
             if self.suspects or not self._dead:
                 return
-            with files.directory(self._root, PRIVATE, LEASES) as leases:
+            with (
+                files.translated(f"{PRIVATE}/{LEASES}", self._root),
+                files.directory(self._root, PRIVATE, LEASES) as leases,
+            ):
                 for name in self._dead:
                     files.unlink(leases, name)
             self._dead = ()
@@ -107,7 +110,7 @@ def _end(root: Path, name: str, fd: int) -> None:
     # A lease that can't be removed looks like a crash to the next writer, which is harmless.
     with suppress(OSError), files.directory(root, PRIVATE, LEASES) as leases:
         files.unlink(leases, name)
-    os.close(fd)
+    files.close_unwritten(fd)
 
 
 def dead_leases(leases: int) -> Iterator[str]:
@@ -129,7 +132,7 @@ def if_unheld(parent: int, name: str) -> Iterator[bool]:
     try:
         yield try_lock(fd)
     finally:
-        os.close(fd)
+        files.close_unwritten(fd)
 
 
 def leased(root: Path, *, but: Lease | None = None) -> set[Digest]:
