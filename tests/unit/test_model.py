@@ -307,6 +307,18 @@ def test_refuses_manifests(raw: bytes, says: str) -> None:
     assert "of the test" in caught.value.message
 
 
+@pytest.mark.parametrize("level", ["config", "layers", "subject", "manifests"])
+def test_im_01_a_digest_that_is_a_path_is_refused_at_every_level(level: str) -> None:
+    path = descriptor(digest="sha256:../../../../etc/passwd")
+    with pytest.raises(InvalidContent, match=rf"{level}.* is not a digest"):
+        if level == "manifests":
+            Index.parse(index(manifests=[path]), mediatypes.OCI_INDEX)
+        else:
+            Manifest.parse(
+                manifest(**{level: [path] if level == "layers" else path}), mediatypes.OCI_MANIFEST
+            )
+
+
 def test_a_manifest_that_does_not_say_what_it_is_is_what_it_was_announced_as() -> None:
     for media_type in (mediatypes.OCI_MANIFEST, mediatypes.DOCKER_MANIFEST):
         assert Manifest.parse(manifest(mediaType="missing"), media_type).media_type == media_type
