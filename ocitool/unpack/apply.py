@@ -64,7 +64,8 @@ class Applier:
         self._policy = policy
         self._umask = _umask()
         self._layers = 0
-        self._upper: set[bytes] = set()
+        self._upper: set[bytes] = set()  # paths that the layer at hand has brought
+        self._hidden: set[bytes] = set()  # its whiteouts
 
     def close(self) -> None:
         """Close every directory."""
@@ -111,6 +112,7 @@ class Applier:
         self._tally.entries += count
         self._layers += 1
         upper.clear()
+        self._hidden.clear()
 
     def finish(self) -> None:
         """Give the directories their owners, modes and times.
@@ -240,14 +242,20 @@ class Applier:
         # layer.md: "Whiteout files MUST only apply to resources in lower/parent layers."
         if isinstance(meaning, whiteouts.Whiteout) and self._layers:
             directory = self.root.directory(meaning.directory)
-            if directory is None:
-                return True
-            if meaning.name:
-                self._remove_if_there(directory, meaning.name, self)
-            else:
-                removal.clear(directory, self)
-                self.root.forget()
+            if directory:
+                self._hide(directory, meaning.name)
         return True
+
+    def _hide(self, directory: Directory, name: bytes) -> None:
+        hidden = directory.join(name or whiteouts.OPAQUE)
+        if hidden in self._hidden:
+            return  # what is there by now comes from the layer itself
+        self._hidden.add(hidden)
+        if name:
+            self._remove_if_there(directory, name, self)
+        else:
+            removal.clear(directory, self)
+            self.root.forget()
 
     def _replace(self, parent: Directory, name: bytes) -> None:
         """Remove what is in an entry's way.

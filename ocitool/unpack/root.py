@@ -242,11 +242,13 @@ def _read_regular(directory: int, name: bytes, limit: int) -> bytes | None:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
         return None
-    with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
             return None
-        return file.read(limit)
+        return os.read(fd, limit)
+    finally:
+        os.close(fd)
 
 
 def read_link(fd: int, name: bytes) -> bytes | None:

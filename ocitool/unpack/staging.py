@@ -53,7 +53,7 @@ def staged(target: Path, *, sync: bool) -> Iterator[Path]:
 
 def discard(directory: Path) -> None:
     """Remove a directory and what it holds, as far as we may."""
-    with suppress(OSError):
+    with suppress(OSError, OciError):
         fd = os.open(directory, OPEN_DIRECTORY)
         try:
             removal.clear(Directory(fd, b""), removal.Nobody())

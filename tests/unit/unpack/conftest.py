@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ocitool.unpack import openat2
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -27,6 +29,16 @@ def canary(tmp_path: Path) -> Iterator[Path]:
     assert [_everything(path) for path in (where, song)] == before
     assert song.read_bytes() == b"tweet"
     assert [path.name for path in where.iterdir()] == ["song"]
+
+
+@pytest.fixture(params=["openat2", "walk"])
+def resolver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to follow links inside a root: the kernel's, and ours for kernels without it."""
+    if request.param == "walk":
+        monkeypatch.setattr(openat2, "available", lambda: False)
+    elif not openat2.available():
+        pytest.skip("this kernel has no openat2 (Linux 5.6)")
+    return str(request.param)
 
 
 def _everything(path: Path) -> tuple[object, ...]:

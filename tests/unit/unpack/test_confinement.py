@@ -14,6 +14,8 @@ from ocitool.errors import InvalidContent, OciError, UnsafeContent
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("resolver")
+
 
 @pytest.mark.parametrize(
     "name", [b"../x", b"/x", b"a/../../x", b"./x", b"//x", b"../../../../x", b"a/b/../../x", b"./.././x"]
