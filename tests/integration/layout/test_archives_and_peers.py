@@ -10,7 +10,9 @@ import pytest
 from support import fixtures
 from support.peers import call, require, require_root
 
+from ocitool.compression import Compression
 from ocitool.content import read_manifest
+from ocitool.conversion import Converted
 from ocitool.layout import ArchiveSource, ArchiveWriter, LayoutStore
 from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor, Manifest
@@ -141,3 +143,15 @@ def test_we_read_the_archives_of_podman(
     call("podman", *storage, "save", "--format", kind, "--output", tmp_path / "theirs.tar", FULL)
     with ArchiveSource(tmp_path / "theirs.tar") as archive:
         assert config(archive, copy(archive, MemoryStore(), "")) == image_id()
+
+
+@pytest.mark.parametrize("wanted", [Compression.ZSTD, Compression.GZIP, Compression.NONE], ids=str)
+def test_skopeo_finds_the_same_files_in_layers_compressed_anew(tmp_path: Path, wanted: Compression) -> None:
+    """A docker-archive has plain layers, named by their digests, which skopeo checks."""
+    require("skopeo")
+    ours = LayoutStore(tmp_path / "ours")
+    with Converted(LayoutStore(fixtures.layout(), read_only=True), compression=wanted) as source:
+        copy(source, ours, "layers:1.0", to="x")
+    call("skopeo", "copy", f"oci:{ours.path}:x", f"docker-archive:{tmp_path / 'theirs.tar'}:{FULL}")
+    with ArchiveSource(tmp_path / "theirs.tar") as archive:
+        assert config(archive, copy(archive, MemoryStore(), FULL)) == image_id()
