@@ -7,11 +7,23 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from support.serve_registry import INDEX, MANIFEST, codes, descriptor, digest_of, image, index
+from support.serve_registry import (
+    INDEX,
+    MANIFEST,
+    codes,
+    descriptor,
+    digest_of,
+    image,
+    index,
+    layout_repositories,
+    registry,
+)
 
 from ocitool import mediatypes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import httpx
     from support.serve_registry import Registry
 
@@ -271,6 +283,18 @@ def test_an_index_whose_manifests_are_missing_is_refused(served: Registry) -> No
     served.push_blob("a", b"{}")
     response = served.push_manifest("a", "many", index(image()))
     assert (response.status_code, codes(response)) == (400, ["MANIFEST_BLOB_UNKNOWN"])
+
+
+def test_a_sparse_index_is_taken_where_that_is_wanted(tmp_path: Path) -> None:
+    with registry(layout_repositories(tmp_path / "layout"), sparse_indexes=True) as served:
+        here, missing = served.push_image("a", "one"), image(annotations={"not": "here"})
+        assert served.push_manifest("a", "many", index(here, missing)).status_code == 201
+        assert served.http.get("/v2/a/manifests/many").json() == index(here, missing)
+        assert served.http.get(f"/v2/a/manifests/{digest_of(missing)}").status_code == 404
+        # Later it may become whole.
+        assert served.push_manifest("a", digest_of(missing), missing).status_code == 201
+        # What an image is made of has to be there all the same.
+        assert served.push_manifest("a", "bad", image(b"missing")).status_code == 400
 
 
 def test_a_layer_that_may_not_be_distributed_need_not_be_here(served: Registry) -> None:
