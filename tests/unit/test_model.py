@@ -310,13 +310,10 @@ def test_refuses_manifests(raw: bytes, says: str) -> None:
 @pytest.mark.parametrize("level", ["config", "layers", "subject", "manifests"])
 def test_im_01_a_digest_that_is_a_path_is_refused_at_every_level(level: str) -> None:
     path = descriptor(digest="sha256:../../../../etc/passwd")
+    make, parse = (index, Index.parse) if level == "manifests" else (manifest, Manifest.parse)
+    raw = make(**{level: [path] if level in {"layers", "manifests"} else path}, mediaType="missing")
     with pytest.raises(InvalidContent, match=rf"{level}.* is not a digest"):
-        if level == "manifests":
-            Index.parse(index(manifests=[path]), mediatypes.OCI_INDEX)
-        else:
-            Manifest.parse(
-                manifest(**{level: [path] if level == "layers" else path}), mediatypes.OCI_MANIFEST
-            )
+        parse(raw, mediatypes.OCI_MANIFEST)
 
 
 def test_a_manifest_that_does_not_say_what_it_is_is_what_it_was_announced_as() -> None:
