@@ -9,7 +9,7 @@ import os
 import shutil
 import statistics
 import subprocess
-import time
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,23 +40,30 @@ class Contender:
         return shutil.which(self.command[0]) is not None
 
 
+# A process's peak memory counts from what its parent had when it was started, so a small one starts it.
+_LAUNCHER = """
+import os, posix, sys, time
+quiet = [(posix.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+start = time.perf_counter()
+pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
+_, status, usage = os.wait4(pid, 0)
+print(os.waitstatus_to_exitcode(status), time.perf_counter() - start,
+      usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+"""
+
+
 def run(contender: Contender) -> Run:
     """Run a command once; a failure ends the benchmark."""
     contender.prepare()
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        contender.command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    said = subprocess.check_output(
+        [sys.executable, "-I", "-S", "-c", _LAUNCHER, *contender.command],
         env={**os.environ, **(contender.environment or {})},
+        text=True,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(contender.command)} exited {process.returncode}")
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    code, wall, cpu, memory = said.split()
+    if code != "0":
+        raise SystemExit(f"{' '.join(contender.command)} exited {code}")
+    return Run(float(wall), float(cpu), float(memory))
 
 
 def compare(title: str, contenders: Sequence[Contender], rounds: int = 5) -> dict[str, Run]:
@@ -72,13 +79,12 @@ def compare(title: str, contenders: Sequence[Contender], rounds: int = 5) -> dic
         for contender in present:
             runs[contender.name].append(run(contender))
     medians = {name: _median(done) for name, done in runs.items()}
-    first = medians[present[0].name]
+    first = present[0].name
     print(f"\n{title}: medians of {rounds}")
     for name, median in medians.items():
-        ratio = f"  {present[0].name} / {name} = {first.wall / median.wall:.2f}" if median is not first else ""
-        print(
-            f"  {name:<16} {median.wall:8.3f} s wall {median.cpu:8.3f} s cpu {median.memory:8.1f} MiB peak{ratio}"
-        )
+        figures = f"{median.wall:8.3f} s wall {median.cpu:8.3f} s cpu {median.memory:8.1f} MiB peak"
+        ratio = "" if name == first else f"  {first} / {name} = {medians[first].wall / median.wall:.2f}"
+        print(f"  {name:<16} {figures}{ratio}")
     for contender in contenders:
         if contender not in present:
             print(f"  {contender.name:<16} not on PATH, so not measured")
