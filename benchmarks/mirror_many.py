@@ -7,6 +7,7 @@ so that what is compared is the tools. Before each first run the destination is 
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
@@ -41,16 +42,20 @@ def fill(host: str) -> None:
     with Client() as client:
         for number in range(REPOSITORIES):
             store = client.repository(Reference.parse(f"{host}/bench/app{number}"))
-            base = rng.randbytes(LAYER_BYTES)
+            # Compressed, or skopeo would compress them, and the two would not do the same.
+            base = gzip.compress(rng.randbytes(LAYER_BYTES))
             for tag in range(TAGS):
-                push_image(store, [base, rng.randbytes(LAYER_BYTES)], f"1.{tag}")
+                push_image(store, [base, gzip.compress(rng.randbytes(LAYER_BYTES))], f"1.{tag}")
 
 
 def push_image(store: Store, layers: list[bytes], tag: str) -> None:
     """Push an image and name it."""
     parts = [
-        (mediatypes.OCI_CONFIG, json.dumps({"os": "linux", "architecture": "amd64", "created": tag}).encode()),
-        *((mediatypes.OCI_LAYER, layer) for layer in layers),
+        (
+            mediatypes.OCI_CONFIG,
+            json.dumps({"os": "linux", "architecture": "amd64", "created": tag}).encode(),
+        ),
+        *((mediatypes.OCI_LAYER_GZIP, layer) for layer in layers),
     ]
     config, *descriptors = (Descriptor.of(media_type, content) for media_type, content in parts)
     for (media_type, content), desc in zip(parts, (config, *descriptors), strict=True):

@@ -19,7 +19,7 @@ from ocitool.model import Descriptor, parse_manifest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ocitool.content import Source
+    from ocitool.content import Source, Store
     from ocitool.streams import Reader
 
 
@@ -141,7 +141,7 @@ class World:
         return Job(file, self.stores, settings, limits=limits)
 
 
-def push_image(store: MemoryStore, *layers: str, architecture: str = "amd64", tag: str = "") -> Descriptor:
+def push_image(store: Store, *layers: str, architecture: str = "amd64", tag: str = "") -> Descriptor:
     """Push an image whose layers are these texts; equal texts are equal blobs."""
     config = json.dumps(
         {"os": "linux", "architecture": architecture, "rootfs": {"type": "layers", "diff_ids": []}}
@@ -155,7 +155,7 @@ def push_image(store: MemoryStore, *layers: str, architecture: str = "amd64", ta
     return _manifest(store, manifest, tag)
 
 
-def push_index(store: MemoryStore, images: dict[str, Descriptor], *, tag: str = "") -> Descriptor:
+def push_index(store: Store, images: dict[str, Descriptor], *, tag: str = "") -> Descriptor:
     """Push an index of images by architecture."""
     entries = [
         {**desc.to_json(), "platform": {"os": "linux", "architecture": architecture}}
@@ -166,7 +166,7 @@ def push_index(store: MemoryStore, images: dict[str, Descriptor], *, tag: str = 
     )
 
 
-def push_multi(store: MemoryStore, text: str, *architectures: str, tag: str = "") -> Descriptor:
+def push_multi(store: Store, text: str, *architectures: str, tag: str = "") -> Descriptor:
     """Push an index with an image for each architecture."""
     images = {
         architecture: push_image(store, f"{text} {architecture}", architecture=architecture)
@@ -175,9 +175,7 @@ def push_multi(store: MemoryStore, text: str, *architectures: str, tag: str = ""
     return push_index(store, images, tag=tag)
 
 
-def push_signature(
-    store: MemoryStore, subject: Descriptor, text: str = "signed", *, tag: str = ""
-) -> Descriptor:
+def push_signature(store: Store, subject: Descriptor, text: str = "signed", *, tag: str = "") -> Descriptor:
     """Push an artifact that refers to another manifest, or that only its tag connects with it."""
     manifest: dict[str, Any] = {
         "schemaVersion": 2,
@@ -195,16 +193,16 @@ def push_signature(
     return _manifest(store, manifest, tag)
 
 
-def _blob(store: MemoryStore, text: str, media_type: str) -> Descriptor:
+def _blob(store: Store, text: str, media_type: str) -> Descriptor:
     desc = Descriptor.of(media_type, text.encode())
-    MemoryStore.push(store, desc, io.BytesIO(text.encode()))
+    store.push(desc, io.BytesIO(text.encode()))
     return desc
 
 
-def _manifest(store: MemoryStore, fields: dict[str, Any], tag: str) -> Descriptor:
+def _manifest(store: Store, fields: dict[str, Any], tag: str) -> Descriptor:
     raw = json.dumps(fields).encode()
     desc = Descriptor.of(fields["mediaType"], raw)
-    MemoryStore.push(store, desc, io.BytesIO(raw))
+    store.push(desc, io.BytesIO(raw))
     if tag:
-        MemoryStore.tag(store, desc, tag)
+        store.tag(desc, tag)
     return desc
