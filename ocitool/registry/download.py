@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _PROGRESS: Final = 1 << 20
 """So many bytes since the last failure, and the count of failures starts anew."""
 
-_SEGMENT: Final = 8 << 20
+_SEGMENT: Final = 6 << 20
 """A range of a parallel download, in bytes; one more of them is held in memory than there are connections."""
 
 _SLOW: Final = 50 << 20
@@ -210,7 +210,7 @@ class Download:
 
     def _parallel(self) -> Iterator[bytes]:
         """The rest in ranges over several connections, in order; a server that gives up ends it early."""
-        pending: deque[Future[bytes]] = deque()
+        pending: deque[Future[bytearray]] = deque()
         with ThreadPoolExecutor(self._ranges, "ocitool-range") as pool:
             try:
                 for start in range(self._at, self._size, _SEGMENT):
@@ -227,14 +227,14 @@ class Download:
                 self._over.clear()
                 self._slot.release()
 
-    def _arrived(self, segment: Future[bytes]) -> Iterator[bytes]:
+    def _arrived(self, segment: Future[bytearray]) -> Iterator[bytes]:
         content = memoryview(segment.result())
         for i in range(0, len(content), _PROGRESS):
             piece = bytes(content[i : i + _PROGRESS])
             self._at += len(piece)
             yield piece
 
-    def _segment(self, start: int, end: int) -> bytes:
+    def _segment(self, start: int, end: int) -> bytearray:
         """The bytes from `start` up to `end`; what breaks off is resumed."""
         content = bytearray()
         failures = 0
@@ -250,7 +250,7 @@ class Download:
                 if failures >= self._retries or not failure.temporary or self._over.is_set():
                     raise failure
                 self._transport.back_off(self._call.what, failure, failures)
-        return bytes(content)
+        return content
 
     def _fill(self, content: bytearray, start: int, end: int) -> None:
         first = start + len(content)
