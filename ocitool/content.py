@@ -181,6 +181,40 @@ class Resumer(Protocol):
         ...
 
 
+class Incoming(Protocol):
+    """Content on its way into a store, whose digest is told at its end. Used by one thread at a time."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes have been written."""
+        ...
+
+    def write(self, data: bytes, /) -> None:
+        """Add bytes: all of them, or none where that fails."""
+        ...
+
+    def commit(self, desc: Descriptor, /) -> None:
+        """Verify what was written, and make it visible as `Store.push` does.
+
+        Raises:
+            IntegrityError: it is not what the descriptor names; nothing has been added.
+        """
+        ...
+
+    def close(self) -> None:
+        """Forget what was not committed."""
+        ...
+
+
+@runtime_checkable
+class Receiver(Protocol):
+    """A store that takes content of which nothing is known yet, so that it is written only once."""
+
+    def receive(self) -> Incoming:
+        """Begin; whoever does closes it."""
+        ...
+
+
 @contextmanager
 def open_verified(source: Source, desc: Descriptor) -> Iterator[Reader]:
     """Open content such that reading to its end proves that it is what the descriptor names.
