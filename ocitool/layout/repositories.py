@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ocitool.content import read_manifest
 from ocitool.digest import Digest
 from ocitool.errors import InvalidReference, NotFound, OciError
+from ocitool.layout.incoming import IncomingBlob
 from ocitool.layout.index import is_full, names
 from ocitool.layout.store import INDEX_JSON
 from ocitool.model import Descriptor
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
+    from ocitool.content import Incoming
     from ocitool.layout.store import LayoutStore
     from ocitool.streams import Reader
 
@@ -95,7 +97,7 @@ class _Catalogue:
 
 
 class Repository:
-    """One repository of a layout. Implements Store, Deleter, Referrers and Lister."""
+    """One repository of a layout. Implements Store, Deleter, Referrers, Lister and Receiver."""
 
     def __init__(
         self, store: LayoutStore, name: str, catalogue: _Catalogue, hidden: set[tuple[str, Digest]]
@@ -129,6 +131,10 @@ class Repository:
         """See `Store`."""
         self._store.push(desc, stream)
         self._hidden.discard((self._name, desc.digest))
+
+    def receive(self) -> Incoming:
+        """See `Receiver`."""
+        return IncomingBlob(self._store, lambda desc: self._hidden.discard((self._name, desc.digest)))
 
     def tag(self, desc: Descriptor, ref: str, /) -> None:
         """See `Store`; a tag that there is keeps the name that its entry has, with its host."""

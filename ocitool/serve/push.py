@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
@@ -37,14 +38,14 @@ async def start_upload(service: Service, request: Request, target: Target) -> Re
         # blob, it SHOULD return a `202`. This indicates that the upload session has begun".
     elif "digest" in request.query:
         digest = Digest.parse(request.query["digest"])
-        upload = service.uploads.start(target.name)
+        upload = await service.upload(target.name, store)
         async with upload.lock:
             try:
                 await _receive(service, request, upload)
-                return await _finish(service, store, upload, digest)
+                return await _finish(service, upload, digest)
             finally:
                 service.uploads.forget(upload)
-    return _accepted(service.uploads.start(target.name))
+    return _accepted(await service.upload(target.name, store))
 
 
 def _mount(service: Service, store: Store, digest: Digest, origin: str) -> bool:
@@ -75,7 +76,7 @@ async def append_chunk(service: Service, request: Request, target: Target) -> Re
 
 async def finish_upload(service: Service, request: Request, target: Target) -> Response:
     """Add the last chunk, if there is one, and make a blob of the upload."""
-    store = await service.store(target.name, create=True)
+    await service.store(target.name)
     upload = service.uploads.get(target.name, target.reference)
     # "The closing `PUT` request MUST include the `<digest>` of the whole blob (not the final chunk) as a
     # query parameter."
@@ -84,7 +85,7 @@ async def finish_upload(service: Service, request: Request, target: Target) -> R
         _check_place(request, upload)
         await _receive(service, request, upload)
         try:
-            return await _finish(service, store, upload, digest)
+            return await _finish(service, upload, digest)
         finally:
             service.uploads.forget(upload)
 
@@ -130,27 +131,31 @@ def _check_place(request: Request, upload: Upload) -> None:
 
 
 async def _receive(service: Service, request: Request, upload: Upload) -> None:
-    """Keep a request's body. What has come is kept even if the rest does not."""
+    """Keep a request's body, one piece while the next one comes. What has come stays if the rest does not."""
     pieces: list[bytes] = []
-    held = 0
+    before, held = upload.size, 0
+    writing = None
     try:
         async for piece in request.body():
             pieces.append(piece)
             held += len(piece)
-            if upload.size + held > service.options.blob_bytes:
+            if before + request.received > service.options.blob_bytes:
                 raise Refused(413, "SIZE_INVALID", f"a blob may have {service.options.blob_bytes} bytes here")
             if held >= CHUNK:
-                data, pieces, held = b"".join(pieces), [], 0
-                await service.run(lambda data=data: upload.append(data))  # type: ignore[misc]
+                if writing:
+                    await writing
+                writing = service.start(partial(upload.append, b"".join(pieces)))
+                pieces, held = [], 0
     finally:
-        rest = b"".join(pieces)
-        if rest:
-            await service.run(lambda: upload.append(rest))
+        if writing:
+            await writing
+        if pieces:
+            await service.run(partial(upload.append, b"".join(pieces)))
 
 
-async def _finish(service: Service, store: Store, upload: Upload, digest: Digest) -> Response:
+async def _finish(service: Service, upload: Upload, digest: Digest) -> Response:
     desc = Descriptor(OCTETS, digest, upload.size)
-    await service.run(lambda: upload.push(store, desc))
+    await service.run(lambda: upload.content.commit(desc))
     return _created(upload.name, digest)
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ocitool import limits
-from ocitool.content import Source, Store
+from ocitool.content import Receiver, Source, Store
 from ocitool.serve.messages import Refused
-from ocitool.serve.uploads import Uploads
+from ocitool.serve.uploads import Spooled, Upload, Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,8 @@ class Options:
         uploads: how many uploads may be under way at once.
         upload_seconds: how long an upload may rest before it is forgotten.
         idle_seconds: how long a request's body may stall.
-        spool: where uploads are kept until they are complete; None is the system's temporary directory.
+        spool: where uploads are kept for stores that are no Receiver; None is the system's temporary
+            directory.
         passwords: who may use the registry; None is everyone.
         metrics: answer `/metrics` with figures for Prometheus.
         on_request: is told of every request, from the server's own thread, and must be quick.
@@ -98,7 +99,7 @@ class Service:
     def __init__(self, repositories: Repositories, options: Options) -> None:
         self.repositories = repositories
         self.options = options
-        self.uploads = Uploads(options.uploads, options.upload_seconds, options.spool)
+        self.uploads = Uploads(options.uploads, options.upload_seconds)
         self.tagging = asyncio.Lock()
         self.streams = 0
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="ocitool-serve")
@@ -138,6 +139,19 @@ class Service:
         if not isinstance(found, Store):
             raise read_only()
         return found
+
+    async def upload(self, name: str, store: Store) -> Upload:
+        """Begin an upload to a repository.
+
+        Raises:
+            Refused: there are too many.
+        """
+        self.uploads.check_room()
+        spool = self.options.spool
+        return self.uploads.start(
+            name,
+            await self.run(lambda: store.receive() if isinstance(store, Receiver) else Spooled(store, spool)),
+        )
 
     def close(self) -> None:
         """Let go of threads and of unfinished uploads."""

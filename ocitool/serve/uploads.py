@@ -14,7 +14,7 @@ from ocitool.serve.messages import Refused
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ocitool.content import Store
+    from ocitool.content import Incoming, Store
     from ocitool.model import Descriptor
 
 
@@ -25,17 +25,44 @@ def write_all(file: IO[bytes], data: bytes) -> None:
         left = left[file.write(left) :]
 
 
+class Spooled:
+    """Content for a store that wants to know what it gets: kept in a file until that is known."""
+
+    def __init__(self, store: Store, directory: Path | None) -> None:
+        self._store = store
+        self.size = 0
+        # Without a name in the file system, so that nothing is left whatever becomes of this process.
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - see `close`
+
+    def write(self, data: bytes, /) -> None:
+        """See `Incoming`."""
+        try:
+            write_all(self._file, data)
+        except OSError as error:
+            self._file.seek(self.size)  # what was written beyond is written over, or cut off by `commit`
+            raise OciError(f"an upload can't be kept: {error.strerror}") from error
+        self.size += len(data)
+
+    def commit(self, desc: Descriptor, /) -> None:
+        """See `Incoming`."""
+        self._file.truncate(self.size)
+        self._file.seek(0)
+        self._store.push(desc, self._file)
+
+    def close(self) -> None:
+        """See `Incoming`."""
+        self._file.close()
+
+
 class Upload:
     """One upload. Whoever changes it holds its lock: a client may repeat a request that still runs."""
 
-    def __init__(self, name: str, spool: Path | None) -> None:
+    def __init__(self, name: str, content: Incoming) -> None:
         self.id = str(uuid.uuid4())
         self.name = name
-        self.size = 0
+        self.content = content
         self.lock = asyncio.Lock()
         self.touched = time.monotonic()
-        # Without a name in the file system, so that nothing is left whatever becomes of this process.
-        self._file: IO[bytes] = tempfile.TemporaryFile(dir=spool, buffering=0)  # noqa: SIM115 - `close` closes it
 
     def append(self, data: bytes) -> None:
         """Keep more bytes.
@@ -43,23 +70,13 @@ class Upload:
         Raises:
             OciError: they can't be kept; what came before them is.
         """
-        try:
-            write_all(self._file, data)
-        except OSError as error:
-            self._file.seek(self.size)  # what was written beyond is written over, or cut off by `push`
-            raise OciError(f"an upload can't be kept: {error.strerror}") from error
-        self.size += len(data)
+        self.content.write(data)
         self.touched = time.monotonic()
 
-    def push(self, store: Store, desc: Descriptor) -> None:
-        """Hand the bytes to a store, which verifies them."""
-        self._file.truncate(self.size)
-        self._file.seek(0)
-        store.push(desc, self._file)
-
-    def close(self) -> None:
-        """Forget the bytes."""
-        self._file.close()
+    @property
+    def size(self) -> int:
+        """How many bytes have come."""
+        return self.content.size
 
     @property
     def location(self) -> str:
@@ -75,14 +92,13 @@ class Upload:
 class Uploads:
     """All of them; used by one thread only, that of the event loop."""
 
-    def __init__(self, limit: int, seconds: float, spool: Path | None) -> None:
+    def __init__(self, limit: int, seconds: float) -> None:
         self._limit = limit
         self._seconds = seconds
-        self._spool = spool
         self._uploads: dict[str, Upload] = {}
 
-    def start(self, name: str) -> Upload:
-        """Begin an upload to a repository.
+    def check_room(self) -> None:
+        """Make sure that one more upload may begin.
 
         Raises:
             Refused: there are too many.
@@ -90,7 +106,10 @@ class Uploads:
         self._expire()
         if len(self._uploads) >= self._limit:
             raise Refused(429, "TOOMANYREQUESTS", f"{self._limit} uploads are under way already")
-        upload = Upload(name, self._spool)
+
+    def start(self, name: str, content: Incoming) -> Upload:
+        """Begin an upload to a repository."""
+        upload = Upload(name, content)
         self._uploads[upload.id] = upload
         return upload
 
@@ -108,7 +127,7 @@ class Uploads:
     def forget(self, upload: Upload) -> None:
         """End an upload."""
         self._uploads.pop(upload.id, None)
-        upload.close()
+        upload.content.close()
 
     def close(self) -> None:
         """End all of them."""

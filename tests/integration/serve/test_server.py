@@ -294,7 +294,7 @@ def test_an_upload_that_finds_no_room_says_so_and_keeps_what_it_has(
 ) -> None:
     file = Full(tmp_path / "spooled", "w+")
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: file)
-    with registry(layout_repositories(tmp_path / "served")) as served:
+    with registry(MemoryRepositories()) as served:
         location = served.http.post("/v2/a/blobs/uploads/").headers["location"]
         assert served.http.patch(location, content=b"01234").status_code == 202
         response = served.http.patch(location, content=b"56789abcdef")
@@ -304,6 +304,58 @@ def test_an_upload_that_finds_no_room_says_so_and_keeps_what_it_has(
         file.room = 100
         assert served.http.patch(location, content=b"567").status_code == 202
         assert served.http.put(location, params={"digest": digest_of(b"01234567")}).status_code == 201
+
+
+def test_an_upload_to_a_full_layout_says_so_and_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = [10]
+    write = os.write
+
+    def limited(fd: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(28, "No space left on device")
+        written = write(fd, data[: room[0]])
+        room[0] -= written
+        return written
+
+    with registry(layout_repositories(tmp_path / "served")) as served:
+        with monkeypatch.context() as patched:
+            patched.setattr("ocitool.layout.files.os.write", limited)
+            location = served.http.post("/v2/a/blobs/uploads/").headers["location"]
+            assert served.http.patch(location, content=b"01234").status_code == 202
+            response = served.http.patch(location, content=b"56789abcdef")
+            assert response.status_code == 500
+            assert "No space left" in response.text
+        assert served.http.get(location).headers["range"] == "0-4"
+        assert served.http.patch(location, content=b"567").status_code == 202
+        assert served.http.put(location, params={"digest": digest_of(b"01234567")}).status_code == 201
+
+
+def test_an_upload_leaves_nothing_behind_but_the_blob(tmp_path: Path) -> None:
+    with registry(layout_repositories(tmp_path / "served")) as served:
+        served.push_blob("a", b"kept")
+        served.push_blob("a", b"kept")
+        cancelled = served.http.post("/v2/a/blobs/uploads/").headers["location"]
+        served.http.patch(cancelled, content=b"cancelled")
+        served.http.delete(cancelled)
+        wrong = served.http.post("/v2/a/blobs/uploads/").headers["location"]
+        assert served.http.put(wrong, params={"digest": digest_of(b"x")}, content=b"y").status_code == 400
+        unfinished = served.http.post("/v2/a/blobs/uploads/").headers["location"]
+        served.http.patch(unfinished, content=b"unfinished")
+        private = tmp_path / "served" / ".ocitool" / "partial"
+        assert len(list(private.iterdir())) == 1
+    assert list(private.iterdir()) == []
+    blobs = tmp_path / "served" / "blobs" / "sha256"
+    assert [path.read_bytes() for path in blobs.iterdir()] == [b"kept"]
+
+
+def test_a_blob_of_another_algorithm_is_verified_as_well(tmp_path: Path) -> None:
+    with registry(layout_repositories(tmp_path / "served")) as served:
+        for promised, delivered, status in ((b"a", b"b", 400), (b"a", b"a", 201)):
+            location = served.http.post("/v2/a/blobs/uploads/").headers["location"]
+            query = {"digest": digest_of(promised, "sha512")}
+            assert served.http.put(location, params=query, content=delivered).status_code == status
 
 
 def test_every_request_is_told_of() -> None:
