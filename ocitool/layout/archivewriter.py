@@ -15,11 +15,11 @@ import sys
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from ocitool import limits, mediatypes, strictjson
+from ocitool import limits, mediatypes, strictjson, tarballs
 from ocitool.content import Source, open_verified, read_manifest
-from ocitool.errors import Conflict, InvalidReference, NotFound, OciError, Unsupported
+from ocitool.errors import Conflict, InvalidReference, NotFound, Unsupported
 from ocitool.events import Advanced, Finished, OnEvent, Started, ignore
 from ocitool.layout import files
 from ocitool.layout.archive import STREAM
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
     from ocitool.digest import Digest
     from ocitool.layout.archive import ArchiveFormat
-
-_BLOCK: Final = 512
-_RECORD: Final = 20 * _BLOCK
 
 
 class ArchiveWriter:
@@ -231,54 +228,24 @@ def _name(digest: Digest) -> str:
 
 
 class _Tar:
-    """A tar file that grows: every header depends on name and size alone."""
+    """A tar file that grows; `tarballs` gives the same bytes for the same names and contents."""
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
-        self._written = 0
-        self._directories: set[str] = set()
-        self._time = _source_date_epoch()
+        self._time = tarballs.source_date_epoch()
 
     def add(self, name: str, content: bytes) -> None:
         """Add a small file."""
         self.add_stream(name, len(content), iter([content]))
 
     def add_stream(self, name: str, size: int, content: Iterator[bytes]) -> None:
-        """Add a file, and the directories that it needs."""
-        directory, _, _ = name.rpartition("/")
-        for end in [i for i, char in enumerate(name) if char == "/"] if directory else []:
-            self._add_directory(name[:end])
-        self._write(self._header(name, size, b"0", 0o644))
+        """Add a file."""
+        self._out.write(tarballs.header(name, size, self._time))
         for chunk in content:
-            self._write(chunk)
-        self._write(bytes(-size % _BLOCK))
+            self._out.write(chunk)
+        self._out.write(bytes(tarballs.padding(size)))
 
     def end(self) -> None:
-        """Mark the end, and fill up the last record as POSIX asks for."""
-        self._write(bytes(2 * _BLOCK))
-        self._write(bytes(-self._written % _RECORD))
+        """Mark the end."""
+        self._out.write(tarballs.END)
         self._out.flush()
-
-    def _add_directory(self, name: str) -> None:
-        if name not in self._directories:
-            self._directories.add(name)
-            self._write(self._header(name, 0, b"5", 0o755))
-
-    def _header(self, name: str, size: int, kind: bytes, mode: int) -> bytes:
-        import tarfile
-
-        info = tarfile.TarInfo(name)
-        info.size, info.mode, info.mtime, info.type = size, mode, self._time, kind
-        return info.tobuf(tarfile.PAX_FORMAT)
-
-    def _write(self, data: bytes) -> None:
-        self._out.write(data)
-        self._written += len(data)
-
-
-def _source_date_epoch() -> int:
-    """The time that all files get, in seconds; see https://reproducible-builds.org/specs/source-date-epoch/."""
-    text = os.environ.get("SOURCE_DATE_EPOCH", "0")
-    if not text.isascii() or not text.isdigit():
-        raise OciError(f"SOURCE_DATE_EPOCH is {text!r}, which is no number of seconds")
-    return int(text)

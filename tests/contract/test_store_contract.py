@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,9 +15,10 @@ from support import fixtures
 from support.layout_content import blob, put, put_artifact, put_index
 
 from ocitool.content import Deleter, Lister, Referrers, Resumer, Source, Store, open_verified, read_verified
-from ocitool.errors import IntegrityError, NotFound, OciError
+from ocitool.errors import IntegrityError, NotFound, OciError, RegistryError, Unsupported
 from ocitool.layout import LayoutStore
 from ocitool.memory import MemoryStore
+from ocitool.registry import RegistryStore
 from ocitool.transfer import copy
 
 if TYPE_CHECKING:
@@ -173,7 +175,12 @@ def test_a_name_can_be_removed_and_the_content_stays(store: Store) -> None:
     desc = put_artifact(store, "one")
     store.tag(desc, "a")
     store.tag(desc, "b")
-    store.untag("a")
+    try:
+        store.untag("a")
+    except Unsupported:
+        # distribution-spec, "Content Management": "Registries MAY implement deletion or they MAY disable it."
+        assert store.resolve("a") == desc
+        return
     with pytest.raises(NotFound):
         store.resolve("a")
     assert store.resolve("b") == desc
@@ -261,9 +268,13 @@ def test_an_image_comes_back_as_it_went(store: Store) -> None:
 
 def test_an_index_may_lack_what_it_lists(store: Store) -> None:
     here, elsewhere = put_artifact(store, "here"), put_artifact(MemoryStore(), "elsewhere")
-    index = put_index(store, here, elsewhere)
-    store.tag(index, "sparse")
-    assert store.resolve("sparse") == index
+    with ExitStack() as stack:
+        if isinstance(store, RegistryStore):
+            # A registry may insist on all parts, and has nothing of the index then.
+            stack.enter_context(pytest.raises(RegistryError, match="MANIFEST_BLOB_UNKNOWN"))
+        index = put_index(store, here, elsewhere)
+        store.tag(index, "sparse")
+        assert store.resolve("sparse") == index
     assert not store.exists(elsewhere)
 
 

@@ -107,9 +107,8 @@ def test_times_are_those_of_source_date_epoch(tmp_path: Path, monkeypatch: pytes
 def test_documents_come_first_and_no_name_leaves_the_archive(tmp_path: Path) -> None:
     save(tmp_path / "a.tar", "layers:1.0", FULL)
     names = member_names(tmp_path / "a.tar")
-    assert names[:5] == ["oci-layout", "index.json", "manifest.json", "blobs", "blobs/sha256"]
-    assert all(name.startswith("blobs/sha256/") for name in names[5:])
-    assert (tmp_path / "a.tar").stat().st_size % 10240 == 0
+    assert names[:3] == ["oci-layout", "index.json", "manifest.json"]
+    assert all(name.startswith("blobs/sha256/") for name in names[3:])
 
 
 def test_several_images_share_their_blobs(tmp_path: Path) -> None:
@@ -304,7 +303,7 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "blobs/../../evil"])
 def test_im_05_names_outside_the_archive_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UnsafeContent, match="not inside it"):
+    with pytest.raises(UnsafeContent, match="a member named"):
         ArchiveSource(tar(tmp_path / "a.tar", (name, b"x")))
 
 
@@ -370,9 +369,16 @@ def test_im_05_links_in_a_circle_end(tmp_path: Path) -> None:
         ArchiveSource(path)
 
 
-@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
-def test_im_05_hard_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
-    with pytest.raises(UnsafeContent, match="neither a file nor a directory"):
+@pytest.mark.parametrize("target", ["../../../etc/passwd", "/etc/passwd", "missing"])
+def test_im_05_hard_links_lead_nowhere_else(tmp_path: Path, target: str) -> None:
+    path = tar(tmp_path / "a.tar", ("x", b""), link("manifest.json", target, tarfile.LNKTYPE))
+    with pytest.raises((UnsafeContent, NotFound)):
+        ArchiveSource(path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_im_05_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
+    with pytest.raises(InvalidContent, match="neither a file nor a directory"):
         ArchiveSource(tar(tmp_path / "a.tar", ("x", b""), link("manifest.json", "x", kind)))
 
 
@@ -431,7 +437,7 @@ def test_im_05_many_headers_in_a_row_end(tmp_path: Path) -> None:
 )
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(InvalidContent):
+    with pytest.raises((InvalidContent, IntegrityError)):
         ArchiveSource(tmp_path / "a")
 
 
