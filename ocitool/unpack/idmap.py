@@ -1,10 +1,15 @@
-"""Maps of users and groups between a user namespace and the host (user_namespaces(7))."""
+"""Maps of users and groups between a user namespace and the host (user_namespaces(7), subuid(5))."""
 
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
+
+HELPERS: Final = ("newuidmap", "newgidmap")
 
 
 class Range(NamedTuple):
@@ -31,10 +36,23 @@ class IdMap:
         """Root is whoever runs this, and nobody else exists: what every kernel allows without a helper."""
         return cls((Range(0, os.geteuid(), 1),), (Range(0, os.getegid(), 1),))
 
+    @classmethod
+    def delegated(cls) -> IdMap | None:
+        """Root is whoever runs this, and the others are the ids that the administrator has given them.
+
+        Returns:
+            None where there are none, or nothing to map them with.
+        """
+        if not all(map(shutil.which, HELPERS)):
+            return None
+        me = cls.only_me()
+        uids, gids = (subordinate(Path("/etc", name)) for name in ("subuid", "subgid"))
+        return cls(me.uids + uids, me.gids + gids) if uids and gids else None
+
     @property
     def single(self) -> bool:
         """Whether one user and one group are all there is."""
-        return sum(part.size for part in (*self.uids, *self.gids)) == 2
+        return len(self.uids) == len(self.gids) == 1
 
     def uids_json(self) -> list[dict[str, int]]:
         """As the runtime configuration has them."""
@@ -43,3 +61,28 @@ class IdMap:
     def gids_json(self) -> list[dict[str, int]]:
         """As the runtime configuration has them."""
         return [part.to_json() for part in self.gids]
+
+
+def subordinate(path: Path) -> tuple[Range, ...]:
+    """The ranges that a file of subuid(5)'s form gives to whoever runs this, mapped from 1 on."""
+    try:
+        lines = path.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return ()
+    owners = {str(os.geteuid()), _name()}
+    ranges: list[Range] = []
+    inside = 1
+    for line in lines:
+        owner, _, numbers = line.strip().partition(":")
+        start, _, size = numbers.partition(":")
+        if owner in owners and start.isdecimal() and size.isdecimal() and int(size):
+            ranges.append(Range(inside, int(start), int(size)))
+            inside += int(size)
+    return tuple(ranges)
+
+
+def _name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocitool import limits, mediatypes, strictjson
 from ocitool.content import read_config, read_manifest
@@ -13,14 +13,10 @@ from ocitool.errors import InvalidContent, NotFound, OciError, Unsupported
 from ocitool.events import Finished, Planned, Started, ignore
 from ocitool.model import Manifest
 from ocitool.unpack import bundle as bundles
-from ocitool.unpack import layers, volumes
-from ocitool.unpack.apply import Applier, Policy
-from ocitool.unpack.entries import Archive
+from ocitool.unpack import layers
+from ocitool.unpack.building import NOTHING, Here
 from ocitool.unpack.idmap import IdMap
-from ocitool.unpack.owners import Given, Single
 from ocitool.unpack.staging import staged
-from ocitool.unpack.tally import Tally
-from ocitool.unpack.users import Accounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,9 +27,7 @@ if TYPE_CHECKING:
     from ocitool.events import OnEvent
     from ocitool.model import Descriptor, ImageConfig
     from ocitool.streams import Reader
-    from ocitool.unpack.root import Root
-
-_ACCOUNT_BYTES: Final = 4 * limits.MIB
+    from ocitool.unpack.building import Builder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +36,10 @@ class UnpackOptions:
 
     Attributes:
         rootless: make a bundle for a user namespace, and do without privilege; None for "unless root".
-        keep_owner: give files the owners that the image names; None for "unless rootless".
-        devices: make device nodes; None for "where owners are kept". Those left out are counted.
+        keep_owner: give files the owners that the image names. None for "where it can be done": as root, and
+            rootless where ids for a user namespace are delegated (subuid(5)). Elsewhere all files belong to
+            whoever unpacks, and the owner that was meant is recorded beside each.
+        devices: make device nodes; None for "as root". Those left out are counted.
         config_only: write `config.json` alone, from an image whose users are numbers.
         rootfs_only: write `rootfs` alone.
         config_template: a runtime configuration that wins over the image's and the defaults'.
@@ -131,27 +127,26 @@ def unpack(
     """
     manifest, config = _documents(source, image)
     template = _template(options.config_template)
-    rootless = os.geteuid() != 0 if options.rootless is None else options.rootless
+    wanted = tuple(config.config.get("Volumes") or {})
+    place = _place(options)
     with staged(bundle, sync=options.sync) as staging:
-        tally = Tally()
-        if options.config_only:
-            accounts, wanted = Accounts(), volumes.Wanted()
-        else:
-            layers.check(manifest.layers, config.diff_ids)
-            with _applier(staging, tally, rootless=rootless, options=options) as applier:
-                _apply(source, manifest, config, applier, options, on_event)
-                accounts = _accounts(applier.root)
-                wanted = volumes.find(config.config.get("Volumes") or {}, applier.root)
-                applier.finish()
-        if not options.rootfs_only:
-            runtime = bundles.runtime_config(
-                config,
-                accounts.find(options.user or config.config.get("User") or ""),
-                ids=IdMap.only_me() if rootless else None,
-                volumes=wanted.mounts,
-                edits=_edits(options, template),
-            )
-            (staging / "config.json").write_bytes(bundles.dumps(runtime))
+        built = NOTHING
+        with ExitStack() as stack:
+            if not options.config_only:
+                layers.check(manifest.layers, config.diff_ids)
+                builder = stack.enter_context(_builder(staging, place, options))
+                _apply(source, manifest, config, builder, options, on_event)
+                built = builder.finish(wanted)
+            if not options.rootfs_only:
+                runtime = bundles.runtime_config(
+                    config,
+                    built.accounts().find(options.user or config.config.get("User") or ""),
+                    ids=place.ids,
+                    volumes=built.wanted.mounts,
+                    edits=_edits(options, template),
+                )
+                (staging / "config.json").write_bytes(bundles.dumps(runtime))
+    tally = built.tally
     return UnpackReport(
         bundle=bundle,
         diff_ids=config.diff_ids,
@@ -161,7 +156,7 @@ def unpack(
         devices=tally.devices,
         xattrs=tally.xattrs,
         filtered=tally.filtered,
-        volumes=wanted.kept,
+        volumes=built.wanted.kept,
     )
 
 
@@ -181,7 +176,7 @@ def _apply(
     source: Source,
     manifest: Manifest,
     config: ImageConfig,
-    applier: Applier,
+    builder: Builder,
     options: UnpackOptions,
     on_event: OnEvent,
 ) -> None:
@@ -190,40 +185,62 @@ def _apply(
         for layer, stream in zip(manifest.layers, streams, strict=True):
             on_event(Started(layer))
             try:
-                _apply_layer(applier, stream, options.max_entries)
+                _apply_layer(builder, stream, options.max_entries)
             except OciError as error:
                 error.add_note(f"in layer {layer.digest}")
                 raise
             on_event(Finished(layer, "applied"))
 
 
-def _apply_layer(applier: Applier, stream: Reader, max_entries: int) -> None:
+def _apply_layer(builder: Builder, stream: Reader, max_entries: int) -> None:
     try:
-        applier.apply(Archive(stream, max_entries=max_entries))
+        builder.apply(stream, max_entries=max_entries)
     except InvalidContent:
         # If the bytes are not even those that were promised, that is the error to report.
         layers.drain(stream)
         raise
 
 
+class _Place(NamedTuple):
+    """Where files are made, and for whom."""
+
+    ids: IdMap | None  # of the user namespace that the bundle is for
+    keep_owner: bool
+
+
+def _place(options: UnpackOptions) -> _Place:
+    is_root = os.geteuid() == 0
+    rootless = not is_root if options.rootless is None else options.rootless
+    if not rootless:
+        return _Place(None, is_root if options.keep_owner is None else options.keep_owner)
+    delegated = None if is_root or options.keep_owner is False else IdMap.delegated()
+    if options.keep_owner and not delegated:
+        raise Unsupported(
+            "owners can't be kept: nobody but you can be mapped into a user namespace",
+            hint="have an administrator give you ids in /etc/subuid and /etc/subgid, and install newuidmap",
+        )
+    return _Place(delegated or IdMap.only_me(), delegated is not None)
+
+
 @contextmanager
-def _applier(staging: Path, tally: Tally, *, rootless: bool, options: UnpackOptions) -> Iterator[Applier]:
-    keep = not rootless if options.keep_owner is None else options.keep_owner
-    devices = keep if options.devices is None else options.devices
+def _builder(staging: Path, place: _Place, options: UnpackOptions) -> Iterator[Builder]:
     rootfs = staging / "rootfs"
     rootfs.mkdir()
     rootfs.chmod(0o755)  # what a root has of which no layer says anything; the umask has no say in it
-    fd = os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    applier = Applier(fd, Given() if keep else Single(tally), tally, Policy(devices=devices))
+    builder: Builder
+    if place.ids and place.keep_owner:
+        from ocitool.unpack.namespace import Mapped
+
+        builder = Mapped(rootfs, place.ids)
+    else:
+        devices = place.keep_owner if options.devices is None else options.devices
+        builder = Here(rootfs, keep_owner=place.keep_owner, devices=devices)
     try:
-        yield applier
-    finally:
-        applier.close()
-
-
-def _accounts(root: Root) -> Accounts:
-    passwd, group = (root.read(path, limit=_ACCOUNT_BYTES) for path in (b"etc/passwd", b"etc/group"))
-    return Accounts.parse(passwd or b"", group or b"")
+        yield builder
+    except BaseException:
+        builder.close(keep=False)
+        raise
+    builder.close(keep=True)
 
 
 def _template(path: Path | None) -> Mapping[str, Any]:

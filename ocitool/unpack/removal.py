@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from ocitool.errors import UnsafeContent
-from ocitool.unpack.root import OPEN_DIRECTORY
+from ocitool.errors import OciError, UnsafeContent
+from ocitool.unpack.root import OPEN_DIRECTORY, Directory
 
 if TYPE_CHECKING:
-    from ocitool.unpack.root import Directory
+    from pathlib import Path
 
 
 class Survivors(Protocol):
@@ -133,6 +134,17 @@ def remove(parent: Directory, name: bytes, survivors: Survivors) -> bool:
     return True
 
 
+def discard(directory: Path) -> None:
+    """Remove a directory and what it holds, as far as we may."""
+    with suppress(OSError, OciError):
+        fd = os.open(directory, OPEN_DIRECTORY)
+        try:
+            clear(Directory(fd, b""), Nobody())
+        finally:
+            os.close(fd)
+        directory.rmdir()
+
+
 def _leave(fd: int, level: _Level, survivors: Survivors) -> bool:
     """Remove a directory after what it held; whether it stays."""
     if survivors.spares(level.path):
@@ -146,9 +158,22 @@ def _leave(fd: int, level: _Level, survivors: Survivors) -> bool:
 
 
 def _move(fd: int, name: bytes) -> int:
-    there = os.open(name, OPEN_DIRECTORY, dir_fd=fd)
+    try:
+        there = os.open(name, OPEN_DIRECTORY, dir_fd=fd)
+    except PermissionError:
+        there = _open_shut(fd, name)
     os.close(fd)
     return there
+
+
+def _open_shut(fd: int, name: bytes) -> int:
+    """Open a directory of ours whose mode shuts us out."""
+    held = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        os.chmod(b"/proc/self/fd/%d" % held, 0o700)  # noqa: PTH101 - a magic link, in bytes
+        return os.open(name, OPEN_DIRECTORY, dir_fd=fd)
+    finally:
+        os.close(held)
 
 
 def _identity(fd: int) -> tuple[int, int]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocitool.errors import Conflict, OciError
-from ocitool.unpack import removal
-from ocitool.unpack.root import OPEN_DIRECTORY, Directory
+from ocitool.unpack.removal import discard
+from ocitool.unpack.root import OPEN_DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,17 +49,6 @@ def staged(target: Path, *, sync: bool) -> Iterator[Path]:
         raise
     if sync:
         _sync_directory(target.parent)
-
-
-def discard(directory: Path) -> None:
-    """Remove a directory and what it holds, as far as we may."""
-    with suppress(OSError, OciError):
-        fd = os.open(directory, OPEN_DIRECTORY)
-        try:
-            removal.clear(Directory(fd, b""), removal.Nobody())
-        finally:
-            os.close(fd)
-        directory.rmdir()
 
 
 def _check_free(target: Path) -> None:

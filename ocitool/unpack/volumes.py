@@ -16,7 +16,7 @@ from ocitool.unpack import defaults
 from ocitool.unpack.entries import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
     from ocitool.unpack.root import Root
 
@@ -34,7 +34,7 @@ class Wanted:
     kept: tuple[str, ...] = ()
 
 
-def find(volumes: Mapping[str, Any], root: Root) -> Wanted:
+def find(volumes: Iterable[str], root: Root) -> Wanted:
     """Look what an image has where its volumes are to be."""
     made, kept = [], []
     for volume in sorted(volumes):

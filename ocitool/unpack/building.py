@@ -1,0 +1,91 @@
+"""Who makes the root file system: this process, or one in a user namespace where more users exist."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ocitool import limits
+from ocitool.unpack import volumes
+from ocitool.unpack.apply import Applier, Policy
+from ocitool.unpack.entries import Archive
+from ocitool.unpack.owners import Given, Single
+from ocitool.unpack.root import OPEN_DIRECTORY
+from ocitool.unpack.tally import Tally
+from ocitool.unpack.users import Accounts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ocitool.streams import Reader
+
+_ACCOUNT_BYTES: Final = 4 * limits.MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What is known of a root file system that is complete.
+
+    Attributes:
+        tally: counts.
+        passwd: its /etc/passwd, b"" where there is none.
+        group: its /etc/group, likewise.
+        wanted: what becomes of the volumes.
+    """
+
+    tally: Tally
+    passwd: bytes
+    group: bytes
+    wanted: volumes.Wanted
+
+    def accounts(self) -> Accounts:
+        """Its users and groups."""
+        return Accounts.parse(self.passwd, self.group)
+
+
+NOTHING: Final = Built(Tally(), b"", b"", volumes.Wanted())
+
+
+class Builder(Protocol):
+    """Makes one root file system."""
+
+    def apply(self, stream: Reader, /, *, max_entries: int) -> None:
+        """Apply a layer's tar stream (see `Applier.apply`)."""
+        ...
+
+    def finish(self, wanted: Sequence[str], /) -> Built:
+        """Describe the directories, and look at what configurations need: accounts and volumes."""
+        ...
+
+    def close(self, *, keep: bool) -> None:
+        """Let go of the root file system; one that is not to be kept may be removed."""
+        ...
+
+
+class Here:
+    """Builds in this process."""
+
+    def __init__(self, rootfs: Path, *, keep_owner: bool, devices: bool) -> None:
+        """Build in an empty directory."""
+        self._tally = Tally()
+        owners = Given() if keep_owner else Single(self._tally)
+        fd = os.open(rootfs, OPEN_DIRECTORY)
+        self._applier = Applier(fd, owners, self._tally, Policy(devices=devices))
+
+    def apply(self, stream: Reader, /, *, max_entries: int) -> None:
+        """See `Builder`."""
+        self._applier.apply(Archive(stream, max_entries=max_entries))
+
+    def finish(self, wanted: Sequence[str], /) -> Built:
+        """See `Builder`."""
+        root = self._applier.root
+        passwd, group = (root.read(path, limit=_ACCOUNT_BYTES) for path in (b"etc/passwd", b"etc/group"))
+        found = volumes.find(wanted, root)
+        self._applier.finish()
+        return Built(self._tally, passwd or b"", group or b"", found)
+
+    def close(self, *, keep: bool) -> None:  # noqa: ARG002 - whoever made the directory can remove it
+        """See `Builder`."""
+        self._applier.close()

@@ -1,0 +1,74 @@
+"""Unpacking as an ordinary user, with an interpreter that such a user may start."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+USER = 12345
+FIRST_SUBORDINATE = 700_000
+SCRIPT = """
+import json, sys
+sys.path[:0] = [sys.argv[1] + "/tests", sys.argv[1]]
+sys.dont_write_bytecode = True
+from pathlib import Path
+from support.unpack_images import image
+from ocitool.errors import OciError
+where, options = Path(sys.argv[2]), json.loads(sys.argv[3])
+layers = [path.read_bytes() for path in sorted(where.glob("*.tar"))]
+try:
+    report = image(*layers).unpack(where / "bundle", **options)
+except OciError as error:
+    print(json.dumps({"error": type(error).__name__, "message": error.message}))
+else:
+    names = ("entries", "owners", "devices", "xattrs")
+    print(json.dumps({name: getattr(report, name) for name in names}))
+"""
+
+
+def unpack_as_user(where: Path, *layers: bytes, delegated: bool = True, **options: Any) -> dict[str, Any]:
+    """Unpack layers below `where` as an ordinary user, in a mount namespace with accounts of its own.
+
+    Args:
+        where: a directory that every user can reach.
+        layers: tar archives.
+        delegated: whether the user has subordinate ids.
+        options: for `UnpackOptions`.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user needs root")
+    for number, tar in enumerate(layers):
+        (where / f"{number}.tar").write_bytes(tar)
+    subordinate = f"tester:{FIRST_SUBORDINATE}:65536\n" if delegated else ""
+    files = {
+        "/etc/passwd": f"root:x:0:0::/root:/bin/sh\ntester:x:{USER}:{USER}::/:/bin/sh\n",
+        "/etc/subuid": subordinate,
+        "/etc/subgid": subordinate,
+    }
+    mounts = []
+    for target, content in files.items():
+        source = where / target.rpartition("/")[2]
+        source.write_text(content)
+        mounts.append(f"mount --bind {source} {target}")
+    (where / "script.py").write_text(SCRIPT)
+    shutil.chown(where, USER, USER)
+    where.chmod(0o755)
+    drop = f"setpriv --reuid {USER} --regid {USER} --clear-groups env -i PATH={os.environ['PATH']}"
+    run = f"{drop} /usr/bin/python3 {where}/script.py {ROOT} {where} '{json.dumps(options)}'"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", "\n".join((*mounts, run))],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
