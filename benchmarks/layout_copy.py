@@ -1,6 +1,6 @@
 """How fast a layout is copied to a layout on the same file system, beside other tools.
 
-    python benchmarks/layout_copy.py [MIB] [DIRECTORY]
+python benchmarks/layout_copy.py [MIB] [DIRECTORY]
 """
 
 from __future__ import annotations
