@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     class Destination(Protocol):
         """The far side: one store, or the repositories of a registry."""
 
-        def place(self, repository: str, tag: str, /) -> tuple[Store, str]:
-            """Where an image goes and what it is called there; an empty tag gives it no name.
+        def place(self, repository: str, tag: str, /) -> Place:
+            """Where an image goes; an empty tag gives it no name.
 
             Raises:
                 InvalidReference: it can't be called so there.
@@ -49,6 +49,21 @@ if TYPE_CHECKING:
 
 
 _SHOWN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image is on the far side.
+
+    Attributes:
+        store: the store that it is in.
+        ref: what it is called in that store, or "".
+        name: what people call it, or "".
+    """
+
+    store: Store
+    ref: str
+    name: str
 
 
 class Renaming:
@@ -73,11 +88,12 @@ class OneStore:
         self._store = store
         self._renaming = renaming or Renaming()
 
-    def place(self, repository: str, tag: str, /) -> tuple[Store, str]:
+    def place(self, repository: str, tag: str, /) -> Place:
         """See `Destination`."""
         renamed = self._renaming(repository) if repository else None
         repository = repository if renamed is None else renamed
-        return self._store, f"{repository}:{tag}" if repository and tag else tag
+        name = f"{repository}:{tag}" if repository and tag else tag
+        return Place(self._store, name, name)
 
     def holders(self, repository: str, /) -> Iterable[Source]:
         """See `Destination`."""
@@ -109,7 +125,7 @@ class RegistryDestination:
         self._renaming = renaming or Renaming()
         self._stores: dict[str, Store] = {}
 
-    def place(self, repository: str, tag: str, /) -> tuple[Store, str]:
+    def place(self, repository: str, tag: str, /) -> Place:
         """See `Destination`."""
         if tag:
             check_tag(tag)
@@ -119,7 +135,8 @@ class RegistryDestination:
                 f"the image {tag or 'without a name'} has no repository in the bundle",
                 hint=f"say which one it shall be in: {self._registry}/REPOSITORY",
             )
-        return self._store(f"{self._registry}/{path}"), tag
+        name = f"{self._registry}/{path}"
+        return Place(self._store(name), tag, f"{name}:{tag}" if tag else "")
 
     def _path(self, repository: str) -> str:
         renamed = self._renaming(repository)
@@ -151,11 +168,10 @@ def _joined(*parts: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One image on its way: to which store, and what it is called there."""
+    """One image on its way."""
 
     image: Image
-    store: Store
-    ref: str
+    place: Place
 
     @property
     def selection(self) -> Selection:
@@ -164,7 +180,7 @@ class _Step:
 
 def apply(
     bundle: BundleSource, destination: Destination, *, jobs: int = JOBS, on_event: OnEvent = ignore
-) -> list[Image]:
+) -> dict[str, Image]:
     """Bring everything in a bundle to the far side.
 
     Args:
@@ -174,7 +190,7 @@ def apply(
         on_event: is told what happens.
 
     Returns:
-        The images whose names are new or have moved.
+        The images whose names are new or have moved, by what they are called on the far side.
 
     Raises:
         NotFound: the far side lacks what the bundle presumes; nothing has been written.
@@ -189,25 +205,25 @@ def apply(
     everything = _Everything(bundle, origins)
     by_store: dict[int, list[_Step]] = {}
     for step in steps:
-        by_store.setdefault(id(step.store), []).append(step)
+        by_store.setdefault(id(step.place.store), []).append(step)
     for group in by_store.values():
         graphs = [survey(everything, step.image.root, platforms=step.selection, jobs=jobs) for step in group]
-        _bring(everything, group[0].store, graphs, jobs, on_event)
-    return [step.image for step in steps if _name(step)]
+        _bring(everything, group[0].place.store, graphs, jobs, on_event)
+    return {step.place.name: step.image for step in steps if _name(step)}
 
 
 def _steps(bundle: BundleSource, destination: Destination) -> list[_Step]:
     steps: list[_Step] = []
-    taken: dict[tuple[int, str], Image] = {}
+    taken: dict[str, Image] = {}
     for image in bundle.inventory.images:
-        store, ref = destination.place(image.repository, image.tag)
-        other = taken.setdefault((id(store), ref), image) if ref else image
+        place = destination.place(image.repository, image.tag)
+        other = taken.setdefault(place.name, image) if place.name else image
         if other.root != image.root:
             raise Conflict(
-                f"{other} and {image} would both be called {ref} on the far side",
+                f"{other} and {image} would both be called {place.name}",
                 hint="keep them apart with --rename FROM=TO",
             )
-        steps.append(_Step(image, store, ref))
+        steps.append(_Step(image, place))
     return steps
 
 
@@ -219,10 +235,10 @@ def _presumed(
     Raises:
         NotFound: some of it is nowhere.
     """
-    stores = {id(step.store): step.store for step in steps}
+    stores = {id(step.place.store): step.place.store for step in steps}
 
     def find(entry: Entry) -> Source | None:
-        needed = [destination.place(repository, "")[0] for repository in entry.repositories or ("",)]
+        needed = [destination.place(repository, "").store for repository in entry.repositories or ("",)]
         seen = [holder for name in entry.holders for holder in destination.holders(name)]
         for store in {id(store): store for store in (*needed, *seen, *stores.values())}.values():
             if _has(store, entry.descriptor):
@@ -297,11 +313,11 @@ def _bring(everything: _Everything, store: Store, graphs: list[Graph], jobs: int
 
 def _name(step: _Step) -> bool:
     """Give an image its name; whether that was something new."""
-    root = step.image.root
-    if step.ref and _resolved(step.store, step.ref) == root:
+    root, store, ref = step.image.root, step.place.store, step.place.ref
+    if ref and _resolved(store, ref) == root:
         return False
-    step.store.tag(root, step.ref or str(root.digest))
-    return bool(step.ref)
+    store.tag(root, ref or str(root.digest))
+    return bool(ref)
 
 
 def _resolved(store: Store, ref: str) -> Descriptor | None:

@@ -1,4 +1,4 @@
-"""What one inventory holds and another does not."""
+"""What the images of one inventory need and those of another do not."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Difference:
 
     Attributes:
         images: names with what they stood for and stand for now; None where there is no such name.
-        added: content that only the second one holds.
-        removed: content that only the first one holds.
+        added: content that only the images of the second one need.
+        removed: content that only the images of the first one need.
     """
 
     images: dict[str, tuple[Digest | None, Digest | None]]
@@ -30,12 +30,13 @@ class Difference:
 
 
 def difference(one: Inventory, two: Inventory) -> Difference:
-    """Compare two inventories by what they hold themselves."""
+    """Compare two inventories by their images and what those need, here or presumed."""
     before = {str(image): image.root.digest for image in one.images}
     after = {str(image): image.root.digest for image in two.images}
+    old, new = ({**side.content, **side.presumed} for side in (one, two))
     names = sorted(before.keys() | after.keys())
     return Difference(
         {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)},
-        [entry.descriptor for digest, entry in two.content.items() if digest not in one.content],
-        [entry.descriptor for digest, entry in one.content.items() if digest not in two.content],
+        [entry.descriptor for digest, entry in new.items() if digest not in old],
+        [entry.descriptor for digest, entry in old.items() if digest not in new],
     )

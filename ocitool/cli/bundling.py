@@ -132,7 +132,7 @@ def create(  # noqa: PLR0913 - one parameter for each option
     else:
         sink = _sink(output, part_size)
         plan = write(gathered, sink, signers=signers, jobs=jobs, on_event=session.on_event)
-    console.say(f"{_summary(gathered.inventory)}; the bundle has {console.size(plan.size)}")
+    console.say(f"{_summary(gathered.inventory)}, bundle: {console.size(plan.size)}")
     if str(output) != STREAM:
         console.result(str(Digest.of(gathered.inventory.dump())))
 
@@ -284,8 +284,8 @@ def inspect_bundle(path: Path, *, key: Path | None, output: str) -> None:
             for image in inventory.images
         ]
         console.table([("NAME", "DIGEST"), *rows])
-        signed = f", {len(found.signatures)} signatures" if found.signatures else ""
-        console.say(f"{_summary(inventory)}{signed}; inventory {found.inventory_digest}")
+        signed = f", signatures: {len(found.signatures)}" if found.signatures else ""
+        console.say(f"{_summary(inventory)}{signed}, inventory: {found.inventory_digest}")
 
 
 def _described(image: Image) -> dict[str, Any]:
@@ -313,7 +313,7 @@ def verify_bundle(context: click.Context, path: Path, *, key: Path | None, jobs:
         for problem in problems:
             console.result(str(problem))
         if problems:
-            console.say(f"{found.name} has {len(problems)} faults")
+            console.say(f"faults in {found.name}: {len(problems)}")
             return IntegrityError.exit_code
         console.result(str(found.inventory_digest))
     return 0
@@ -336,7 +336,7 @@ def _listener(context: click.Context) -> Iterator[Any]:
 @click.argument("two", metavar="TWO", type=click.Path(path_type=Path))
 @format_option
 def diff_bundles(one: Path, two: Path, *, output: str) -> int:
-    """Say what bundle (or inventory) TWO holds and ONE does not, and the other way round.
+    """Say what the images of bundle (or inventory) TWO need and those of ONE do not, and the other way round.
 
     The exit code is 0 where they hold the same, and 1 where they do not.
     """
@@ -431,7 +431,7 @@ def _holdings(session: Session, text: str) -> Iterator[Any]:
 def apply(
     session: Session, path: Path, destination: str, *, rules: tuple[str, ...], key: Path | None, jobs: int
 ) -> None:
-    """Bring everything in a bundle to a registry or a layout; print the names that are new or have moved.
+    """Bring everything in a bundle to a registry or a layout; print the names that it writes there.
 
     DESTINATION is oci:DIR, store:, or HOST[/PREFIX]: host/path of each image becomes HOST/PREFIX/path.
     Nothing is written before the bundle is verified and all that it presumes has been found.
@@ -443,10 +443,10 @@ def apply(
         changed = apply_bundle(
             found, _destination(session, destination, rules), jobs=jobs, on_event=session.on_event
         )
-        for image in changed:
-            console.result(f"{image.name} {image.root.digest}")
-        unchanged = sum(1 for image in found.inventory.images if image.tag) - len(changed)
-        console.say(f"{len(changed)} names written" + (f", {unchanged} were there" if unchanged else ""))
+        for name, image in changed.items():
+            console.result(f"{name} {image.root.digest}")
+        named = sum(1 for image in found.inventory.images if image.tag)
+        console.say(f"names written: {len(changed)}, there already: {named - len(changed)}")
 
 
 def _destination(session: Session, text: str, rules: tuple[str, ...]) -> Destination:
@@ -556,7 +556,7 @@ def check(
         for fault in report.faults:
             console.result(str(fault))
     repaired = f", {len(left)} after the repair" if repair_from else ""
-    console.say(f"{len(report.sound)} pieces of content are sound, {len(report.faults)} are not{repaired}")
+    console.say(f"pieces of content: {len(report.sound)} sound, {len(report.faults)} faulty{repaired}")
     return IntegrityError.exit_code if left else 0
 
 

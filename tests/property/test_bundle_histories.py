@@ -122,5 +122,5 @@ def test_apply_makes_a_full_mirror_or_changes_nothing(history: list[Step]) -> No
             apply(bundle, OneStore(world.far), jobs=1)
             world.mirror_all()
             assert state(world.far) == state(world.mirror)
-            assert apply(bundle, OneStore(world.far), jobs=1) == []
+            assert apply(bundle, OneStore(world.far), jobs=1) == {}
             assert state(world.far) == state(world.mirror)

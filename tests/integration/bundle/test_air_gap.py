@@ -76,7 +76,9 @@ def test_from_registry_to_registry_and_the_next_time_only_what_is_new(
     first = [f"{near}/team/{image}" for image in IMAGES[:2]]
     ocitool("bundle", "create", "one.tar", *first)
     applied = ocitool("bundle", "apply", "one.tar", f"{far}/mirror")
-    assert [line.split()[0] for line in applied.out.splitlines()] == first
+    assert [line.split()[0] for line in applied.out.splitlines()] == [
+        f"{far}/mirror/team/{image}" for image in IMAGES[:2]
+    ]
     for image in IMAGES[:2]:
         there = f"docker://{far}/mirror/team/{image}"
         assert digest_by_skopeo(there) == fixtures.digests()[image]
@@ -96,7 +98,7 @@ def test_from_registry_to_registry_and_the_next_time_only_what_is_new(
     assert digest_by_skopeo(f"docker://{far}/mirror/team/zstd:1.0") == fixtures.digests()["zstd:1.0"]
     again = ocitool("bundle", "apply", "two.tar", f"{far}/mirror")
     assert again.out == ""
-    assert "3 were there" in again.err
+    assert "names written: 0, there already: 3" in again.err
 
 
 def test_a_lost_bundle_is_told_and_the_registry_untouched(ocitool: Ocitool, near: str, far: str) -> None:
@@ -288,7 +290,7 @@ def test_check_repairs_a_layout_and_a_registry_from_one_another(
     ocitool("copy", "oci:mine:hello", f"{far}/app:1")
     digest = f"sha256:{victim.name}"
     call("curl", "-sf", "-X", "DELETE", f"http://{far}/v2/app/blobs/{digest}")
-    assert "is not" in ocitool("check", f"{far}/app:1", code=13).out
+    assert digest in ocitool("check", f"{far}/app:1", code=13).out
     ocitool("check", f"{far}/app:1", "--repair-from", "oci:mine:hello")
     ocitool("check", f"{far}/app:1")
 
@@ -342,7 +344,7 @@ def test_killed_at_any_moment_apply_goes_on(ocitool: Ocitool, tmp_path: Path) ->
         process.kill()
         process.wait()
         if (tmp_path / "far" / "oci-layout").exists():
-            assert "0 are not" in ocitool("check", "oci:far").err
+            assert ", 0 faulty" in ocitool("check", "oci:far").err
     ocitool("bundle", "apply", "b.tar", "oci:far")
     assert LayoutStore(tmp_path / "far").tags() == [f"app:{n}" for n in range(4)]
     ocitool("check", "oci:far")
