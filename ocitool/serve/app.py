@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from ocitool.errors import (
     Conflict,
     IntegrityError,
     InvalidContent,
     InvalidDigest,
+    InvalidReference,
     NotFound,
     OciError,
     RegistryError,
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from ocitool.serve.messages import Receive, Scope, Send
     from ocitool.serve.repositories import Repositories
 
+# What stands in a path of this registry; the rest is escaped, so that no log is misled.
+_SAFE: Final = "/:@=._-"
 _CLIENT_GONE: Final = 499  # what web servers' logs call it; never sent
 
 
@@ -72,7 +76,7 @@ class Registry:
                 request.client,
                 request.user,
                 request.method,
-                request.path,
+                quote(request.path, safe=_SAFE),
                 exchange.kind,
                 exchange.status,
                 request.received,
@@ -120,7 +124,7 @@ class _Exchange:
         except Disconnected:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the error
-            if not isinstance(error, NotFound):
+            if not isinstance(error, (NotFound, InvalidReference)):
                 self.failure = error
             return refusal(
                 error, self._unknown, writing=self._request.method not in {"GET", "HEAD"}
@@ -198,6 +202,7 @@ _REFUSALS: Final = (
 _REFUSALS_OF_WRITES: Final = (
     (IntegrityError, 400, "DIGEST_INVALID"),
     (InvalidContent, 400, "MANIFEST_INVALID"),
+    (InvalidReference, 400, "MANIFEST_INVALID"),
 )
 
 
@@ -211,7 +216,8 @@ def refusal(error: Exception, unknown: str, *, writing: bool) -> Refused:
     """
     if not isinstance(error, OciError):
         return Refused(500, "UNKNOWN", "something went wrong in the registry")
-    if isinstance(error, NotFound):
+    # "The `<reference>` MUST NOT be in any other format." What is asked for in another one is not there.
+    if isinstance(error, NotFound) or (isinstance(error, InvalidReference) and not writing):
         return Refused(404, unknown, error.message)
     if isinstance(error, RegistryError):  # an upstream's answer
         return _upstream(error)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Final
 
-from ocitool.content import Lister, Referrers, Source, Store, read_verified
+from ocitool.content import Inquirer, Lister, Referrers, Source, Store, read_verified
 from ocitool.digest import Digest
 from ocitool.errors import NotFound, OciError, RegistryError, Unauthorized
 from ocitool.memory import MemoryStore
@@ -100,11 +100,11 @@ class _Proxied:
         try:
             return self._known.get(Digest.parse(ref)) or self._cached().resolve(ref)
         except NotFound:
-            return self._upstream.resolve(ref)
+            return self._ask(ref)
 
     def _resolve_tag(self, tag: str) -> Descriptor:
         try:
-            return self._upstream.resolve(tag)
+            return self._ask(tag)
         except Unauthorized:
             raise  # no reason to show what was cached for others
         except RegistryError as error:
@@ -112,6 +112,12 @@ class _Proxied:
                 return self._cached().resolve(tag)
             except NotFound:
                 raise error from None
+
+    def _ask(self, ref: str) -> Descriptor:
+        """Resolve a name at the upstream, without a pull that it might count."""
+        return (
+            self._upstream.ask(ref) if isinstance(self._upstream, Inquirer) else self._upstream.resolve(ref)
+        )
 
     @contextmanager
     def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> Iterator[Reader]:

@@ -33,7 +33,7 @@ class Served:
     Attributes:
         client: the client's address, or "".
         user: who it proved to be, or "".
-        method, path: what was asked.
+        method, path: what was asked, with what could mislead a terminal escaped.
         route: what kind of thing was asked for ("blob", "manifest", …), or "" for what is not known.
         status: the answer; 499 where the client went away before it.
         received, sent: bytes of the two bodies.

@@ -371,6 +371,12 @@ def test_every_request_is_told_of() -> None:
         assert 0 < got.seconds < 10
 
 
+def test_no_path_misleads_a_log() -> None:
+    with registry(MemoryRepositories()) as served:
+        served.http.get("/v2/a%0aGET /x%1b[2J/tags/list")
+    assert served.served[0].path == "/v2/a%0AGET%20/x%1B%5B2J/tags/list"
+
+
 def test_figures_are_served_for_prometheus() -> None:
     with registry(MemoryRepositories()) as served:
         served.push_blob("a", b"12345")

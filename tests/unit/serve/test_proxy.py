@@ -271,4 +271,6 @@ def test_a_registry_is_pulled_through(cache: Repositories) -> None:
             assert len(referrers["manifests"]) == 1
             assert served.http.get(f"/v2/hello/blobs/sha256:{'0' * 64}").status_code == 404
             assert served.http.get("/v2/no/such/manifests/x").status_code == 404
+            assert served.http.get("/v2/hello/manifests/.not-a-tag").status_code == 404
+        assert "HEAD" in {one.method for one in origin.served if one.path.endswith("/1.0")}
         proxy.close()
