@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _PROGRESS: Final = 1 << 20
 """So many bytes since the last failure, and the count of failures starts anew."""
 
-_SEGMENT: Final = 6 << 20
+_SEGMENT: Final = 5 << 20
 """A range of a parallel download, in bytes; one more of them is held in memory than there are connections."""
 
 _SLOW: Final = 50 << 20

@@ -92,6 +92,8 @@ def follow(base: httpx.URL, target: str, home: Origin, what: str) -> httpx.URL:
         refuse("carries a user name")
     if url.scheme not in _DEFAULT_PORTS or not url.host:
         refuse(f"has the scheme {printable(url.scheme, 20)!r}, not https")
+    if url.port is not None and not 0 < url.port < 1 << 16:
+        refuse(f"has the port {url.port}")
     if base.scheme == "https" and url.scheme == "http":
         # Registries behind a proxy that ends TLS often don't know that they are reached by https.
         if url.host.lower() == home.host and url.port in {None, 80, 443, home.port}:
