@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from ocitool import limits, mediatypes, strictjson
+from ocitool import jsontypes, limits, mediatypes, strictjson
 from ocitool.digest import Digest
 from ocitool.errors import IntegrityError, InvalidContent, InvalidDigest, UnsafeContent
 from ocitool.platforms import Platform
@@ -20,7 +20,6 @@ from ocitool.platforms import Platform
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_NO_ANNOTATIONS: Final[Mapping[str, str]] = MappingProxyType({})
 _MAX_SIZE: Final = (1 << 63) - 1
 # descriptor.md, mediaType: "Values MUST comply with [RFC 6838][rfc6838], including the [naming requirements
 # in its section 4.2][rfc6838-s4.2]." Artifacts in the wild carry parameters too ("text/plain; charset=x"),
@@ -40,7 +39,7 @@ class Descriptor:
     digest: Digest
     size: int
     platform: Platform | None = field(default=None, compare=False)
-    annotations: Mapping[str, str] = field(default_factory=lambda: _NO_ANNOTATIONS, compare=False)
+    annotations: Mapping[str, str] = field(default_factory=lambda: jsontypes.NOTHING, compare=False)
     artifact_type: str = field(default="", compare=False)
     urls: tuple[str, ...] = field(default=(), compare=False)
     data: bytes | None = field(default=None, compare=False)
@@ -63,15 +62,15 @@ class Descriptor:
             IntegrityError: its embedded data is not that of its digest and size.
             Unsupported: its digest's algorithm is not registered.
         """
-        fields = _mapping(value, what)
+        fields = jsontypes.mapping(value, what)
         _check_spelling(fields, _DESCRIPTOR_KEYS, what)
         # descriptor.md: "This REQUIRED property contains the media type of the referenced content."
-        media_type = _string(fields, "mediaType", what)
+        media_type = jsontypes.string(fields, "mediaType", what)
         if not _MEDIA_TYPE.fullmatch(media_type):
             raise InvalidContent(f"{what} has the media type {media_type!r:.60}, which is none")
         # descriptor.md: "This REQUIRED property is the _digest_ of the targeted content, conforming to the
         # requirements outlined in [Digests](#digests)."
-        digest = _digest(_string(fields, "digest", what), what)
+        digest = _digest(jsontypes.string(fields, "digest", what), what)
         # descriptor.md: "This REQUIRED property specifies the size, in bytes, of the raw content."
         size = fields.get("size")
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE:
@@ -81,9 +80,9 @@ class Descriptor:
             digest,
             size,
             platform=_entry_platform(fields.get("platform"), f"platform of {what}"),
-            annotations=_string_map(fields, "annotations", what),
-            artifact_type=_string(fields, "artifactType", what, default=""),
-            urls=_strings(fields, "urls", what),
+            annotations=jsontypes.string_map(fields, "annotations", what),
+            artifact_type=jsontypes.string(fields, "artifactType", what, default=""),
+            urls=jsontypes.strings(fields, "urls", what),
             data=_embedded(fields, digest, size, what),
         )
 
@@ -142,7 +141,7 @@ class Manifest:
             IntegrityError, Unsupported: as `Descriptor.from_json`.
         """
         fields = _document(raw, media_type, what, foreign=("manifests",))
-        layers = _list(fields, "layers", what)
+        layers = jsontypes.items(fields, "layers", what)
         config = Descriptor.from_json(fields.get("config"), f"config of {what}")
         subject = fields.get("subject")
         return cls(
@@ -153,8 +152,8 @@ class Manifest:
                 Descriptor.from_json(item, f"layers[{i}] of {what}") for i, item in enumerate(layers)
             ),
             subject=None if subject is None else Descriptor.from_json(subject, f"subject of {what}"),
-            artifact_type=_string(fields, "artifactType", what, default=""),
-            annotations=_string_map(fields, "annotations", what),
+            artifact_type=jsontypes.string(fields, "artifactType", what, default=""),
+            annotations=jsontypes.string_map(fields, "annotations", what),
         )
 
     @property
@@ -194,7 +193,7 @@ class Index:
         """
         fields = _document(raw, media_type, what, foreign=("layers", "config"))
         # image-index.md, manifests: "While this property MUST be present, the size of the array MAY be zero."
-        manifests = _list(fields, "manifests", what)
+        manifests = jsontypes.items(fields, "manifests", what)
         if len(manifests) > limits.INDEX_ENTRIES:
             raise UnsafeContent(
                 f"{what} has {len(manifests)} entries; at most {limits.INDEX_ENTRIES} are read"
@@ -207,8 +206,8 @@ class Index:
                 Descriptor.from_json(item, f"manifests[{i}] of {what}") for i, item in enumerate(manifests)
             ),
             subject=None if subject is None else Descriptor.from_json(subject, f"subject of {what}"),
-            artifact_type=_string(fields, "artifactType", what, default=""),
-            annotations=_string_map(fields, "annotations", what),
+            artifact_type=jsontypes.string(fields, "artifactType", what, default=""),
+            annotations=jsontypes.string_map(fields, "annotations", what),
         )
 
     @property
@@ -245,12 +244,14 @@ class ImageConfig:
             Unsupported: the algorithm of a diff ID is not registered.
         """
         fields = strictjson.load_object(raw, what)
-        rootfs = _mapping(fields.get("rootfs"), f"rootfs of {what}")
+        rootfs = jsontypes.mapping(fields.get("rootfs"), f"rootfs of {what}")
         # config.md, rootfs, type: "MUST be set to `layers`. Implementations MUST generate an error if they
         # encounter a unknown value while verifying or unpacking an image."
         if rootfs.get("type") != "layers":
             raise InvalidContent(f"rootfs of {what} has the type {rootfs.get('type')!r:.60}, not layers")
-        diff_ids = _strings(rootfs, "diff_ids", what)  # builders leave it out of an image without layers
+        diff_ids = jsontypes.strings(
+            rootfs, "diff_ids", what
+        )  # builders leave it out of an image without layers
         execution = fields.get("config")
         return cls(
             raw=raw,
@@ -282,7 +283,7 @@ def sniff_media_type(raw: bytes, what: str) -> str:
         InvalidContent: it could be an image and an index, or neither.
     """
     fields = strictjson.load_object(raw, what)
-    declared = _string(fields, "mediaType", what, default="")
+    declared = jsontypes.string(fields, "mediaType", what, default="")
     if declared:
         return declared
     has_layers, has_manifests = "layers" in fields, "manifests" in fields
@@ -315,7 +316,7 @@ def _document(raw: bytes, media_type: str, what: str, foreign: tuple[str, ...]) 
         raise InvalidContent(f"{what} has schemaVersion {version!r:.60}, not 2")
     # distribution-spec, "Pulling manifests": "If the manifest has a `mediaType` field, clients SHOULD reject
     # unless the `mediaType` field's value matches the type specified by the `Content-Type` header."
-    declared = _string(fields, "mediaType", what, default=media_type)
+    declared = jsontypes.string(fields, "mediaType", what, default=media_type)
     if declared != media_type:
         raise InvalidContent(
             f"{what} says that it is {declared!r:.100}, but was announced as {media_type!r:.100}"
@@ -371,13 +372,13 @@ def _entry_platform(value: Any, what: str) -> Platform | None:
 
 
 def _platform(value: Any, what: str) -> Platform:
-    fields = _mapping(value, what)
+    fields = jsontypes.mapping(value, what)
     return Platform(
-        _string(fields, "os", what, default=""),
-        _string(fields, "architecture", what, default=""),
-        _string(fields, "variant", what, default=""),
-        _string(fields, "os.version", what, default=""),
-        _strings(fields, "os.features", what),
+        jsontypes.string(fields, "os", what, default=""),
+        jsontypes.string(fields, "architecture", what, default=""),
+        jsontypes.string(fields, "variant", what, default=""),
+        jsontypes.string(fields, "os.version", what, default=""),
+        jsontypes.strings(fields, "os.features", what),
     )
 
 
@@ -399,57 +400,14 @@ _EXECUTION_SETS: Final = ("ExposedPorts", "Volumes")
 
 def _execution(value: Any, what: str) -> Mapping[str, Any]:
     """Check the types of what the runner will use, and leave out what is null."""
-    config = _mapping(value, f"config of {what}")
+    config = jsontypes.mapping(value, f"config of {what}")
     # config.md: "Note: Any OPTIONAL field MAY also be set to null, which is equivalent to being absent."
     result = {key: item for key, item in config.items() if item is not None}
     for key in _EXECUTION_STRINGS:
-        _string(result, key, f"config of {what}", default="")
+        jsontypes.string(result, key, f"config of {what}", default="")
     for key in _EXECUTION_LISTS:
-        _strings(result, key, f"config of {what}")
+        jsontypes.strings(result, key, f"config of {what}")
     for key in _EXECUTION_SETS:
-        _mapping(result.get(key, {}), f"config.{key} of {what}")
-    _string_map(result, "Labels", f"config of {what}")
+        jsontypes.mapping(result.get(key, {}), f"config.{key} of {what}")
+    jsontypes.string_map(result, "Labels", f"config of {what}")
     return MappingProxyType(result)
-
-
-def _mapping(value: Any, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidContent(f"{what} is missing or not an object")
-    return value
-
-
-def _list(fields: Mapping[str, Any], key: str, what: str) -> list[Any]:
-    value = fields.get(key, "")
-    if value is None:  # what Go writes for a list that has nothing in it
-        return []
-    if not isinstance(value, list):
-        raise InvalidContent(f"{key} of {what} is missing or not a list")
-    return value
-
-
-def _string(fields: Mapping[str, Any], key: str, what: str, *, default: str | None = None) -> str:
-    value = fields.get(key)
-    if value is None:
-        value = default
-    if not isinstance(value, str):
-        raise InvalidContent(f"{key} of {what} is missing or not a string")
-    return value
-
-
-def _strings(fields: Mapping[str, Any], key: str, what: str) -> tuple[str, ...]:
-    value = fields.get(key)
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InvalidContent(f"{key} of {what} is not a list of strings")
-    return tuple(value)
-
-
-def _string_map(fields: Mapping[str, Any], key: str, what: str) -> Mapping[str, str]:
-    value = fields.get(key)
-    if value is None:
-        return _NO_ANNOTATIONS
-    # annotations.md: "Annotations MUST be a key-value map where both the key and value MUST be strings."
-    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise InvalidContent(f"{key} of {what} does not map strings to strings")
-    return MappingProxyType(value)
