@@ -268,7 +268,11 @@ class Archive:
         if kind is None:
             raise InvalidContent(f"the archive holds an entry of the unknown type {typeflag!r}")
         name = extra.path or long_name or _name(name, prefix if magic == _USTAR else _NO_PREFIX)
-        length = _size(size) if extra.size is None else extra.size
+        if not name:
+            raise InvalidContent("the archive holds an entry without a name")
+        length = _size(size)
+        if extra.size is not None:
+            length = extra.size
         if kind is Kind.FILE:
             if name[-1:] == b"/":
                 kind = _directory_by_name(name, typeflag)
