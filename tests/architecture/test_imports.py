@@ -13,7 +13,17 @@ from support.imports import ROOT, foreign, loaded_by, modules_below, ours
 
 HEAVY = {"httpx", "tqdm", "zstandard", "cryptography", "uvicorn", "isal"}
 CORE = [
-    *("errors", "limits", "digest", "platforms", "mediatypes", "strictjson", "streams", "reference"),
+    *(
+        "errors",
+        "limits",
+        "digest",
+        "platforms",
+        "mediatypes",
+        "strictjson",
+        "jsontypes",
+        "streams",
+        "reference",
+    ),
     *("model", "compression", "events", "content", "selection", "memory", "transfer"),
 ]
 FRONT = ("ocitool.__main__", "ocitool.cli", "ocitool.console", "ocitool.run")
