@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from support.layout_content import blob, put, put_artifact, put_index
 from ocitool.digest import Digest
 from ocitool.errors import (
     Conflict,
+    IntegrityError,
     InvalidContent,
     InvalidReference,
     NotFound,
@@ -433,6 +435,34 @@ def test_f_23_a_damaged_manifest_is_found_without_being_asked(store: LayoutStore
     assert not store.exists(desc)
     put_artifact(store, "one")
     assert store.exists(desc)
+
+
+@pytest.mark.parametrize("damage", [b"", b"hell", b"hellO", b"hello!", b" hello", b"hello\0", bytes(5)])
+def test_im_03_damaged_content_goes_nowhere_and_is_named(store: LayoutStore, damage: bytes) -> None:
+    root = put_artifact(store, "hello")
+    store.tag(root, "a")
+    desc = blob(b"hello")
+    blob_path(store, desc).write_bytes(damage)
+    target = MemoryStore()
+    with pytest.raises(IntegrityError) as caught:
+        copy(store, target, "a")
+    assert str(desc.digest) in f"{caught.value} {caught.value.__notes__}"
+    assert not target.exists(desc)
+    assert not target.exists(root)
+
+
+@pytest.mark.parametrize("data", ["aGVsbE8=", "aGVsbG8h", "not base64", 7, "A" * 100_000])
+def test_im_04_embedded_data_that_lies_is_refused(store: LayoutStore, data: Any) -> None:
+    desc = put(store, b"hello")
+    rewrite(store, manifests=[{**desc.to_json(), "data": data, "annotations": {REF_NAME: "a"}}])
+    with pytest.raises((InvalidContent, IntegrityError), match=r"manifests\[0\] of index\.json"):
+        store.resolve("a")
+
+
+def test_im_04_embedded_data_that_is_right_is_not_written_twice(store: LayoutStore) -> None:
+    desc = put(store, b"hello")
+    store.tag(replace(desc, data=b"hello"), "a")
+    assert "data" not in index_json(store)["manifests"][0]
 
 
 BROKEN = {
