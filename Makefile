@@ -33,7 +33,7 @@ types: $(SETUP)
 
 unit: fixtures
 	scripts/install-test-tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov
 
 bench: fixtures
 	$(BIN)/python benchmarks/run.py
