@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
 import ssl
 import threading
 import time
@@ -113,7 +114,7 @@ class FakeRegistry:
     @property
     def name(self) -> str:
         """Host and port, as they stand in a reference."""
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -202,11 +203,11 @@ class FakeRegistry:
             return self._begin(request, name)
         if id not in self.uploads or (request.method == "GET" and self.quirks.no_status):
             return error(404, "BLOB_UPLOAD_UNKNOWN")
-        if request.method == "GET":
-            return Response(204, self._at(name, id))
-        if request.method == "DELETE":
-            del self.uploads[id]
-            return Response(204)
+        if request.method in {"GET", "DELETE"}:
+            headers = self._at(name, id)
+            if request.method == "DELETE":
+                del self.uploads[id]
+            return Response(204, headers)
         if request.method == "PATCH":
             return self._patch(request, name, id)
         content = self.uploads.pop(id) + request.body
@@ -351,6 +352,7 @@ class _Server(ThreadingHTTPServer):
         self.registry = registry
         self.tls = tls
         self.open: set[Any] = set()
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, 0), _Handler)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
