@@ -17,8 +17,8 @@ from . import capabilities, defaults
 _PERIOD = 100_000
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _BIND_MODES = frozenset(
-    ("ro", "rw", "z", "Z", "private", "rprivate", "shared", "rshared", "slave", "rslave", "exec", "noexec", "dev",
-     "nodev", "suid", "nosuid", "U", "cached", "delegated", "consistent", "nocopy")
+    ("ro", "rw", "z", "Z", "private", "rprivate", "shared", "rshared", "slave", "rslave", "exec", "noexec",
+     "dev",  "nodev", "suid", "nosuid", "U", "cached", "delegated", "consistent", "nocopy")
 )  # fmt: skip
 # Accepted for the sake of scripts, and without meaning here.
 _IGNORED_MODES = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy"))
@@ -217,7 +217,7 @@ def _capability(name: str) -> str:
 
 
 def _set_capabilities(process: dict[str, Any], options: RunOptions) -> None:
-    """Engines' rules: ALL first, then what is added, then what is dropped. None is ever inheritable (RN-10)."""
+    """Engines' rules: ALL first, then what is added, then what is dropped; none is inheritable (RN-10)."""
     if not (options.cap_add or options.cap_drop or options.privileged):
         return
     sets = process.get("capabilities") or {}
@@ -300,7 +300,7 @@ def _set_security(process: dict[str, Any], linux: dict[str, Any], item: str) -> 
 
 
 def _set_single_user(config: dict[str, Any], ids: tuple[int, int]) -> None:
-    """Let an ordinary user run it: their own id becomes root of a new user namespace, the only id there is."""
+    """Let an ordinary user run it: their id is root of a new user namespace, and the only one there."""
     linux = config["linux"]
     kinds = [entry["type"] for entry in linux.get("namespaces") or []]
     if "user" not in kinds:

@@ -406,9 +406,7 @@ class Attempt:
         if waits:
             container.waits = self._pipes()
         own_side = self._console(job, foreground, waits=waits)
-        self.child = starting.clone(
-            job, -1 if job.entrances else self.cgroup.directory_fd(), self.runtime.warn
-        )
+        self.child = starting.clone(job, self.cgroup.directory_fd(), self.runtime.warn)
         if own_side is not None:
             job.console.close()
             foreground.console = own_side

@@ -73,7 +73,9 @@ _PROCESS = {
     ],
     "apparmorProfile": str,
     "selinuxLabel": str,
-    "capabilities": {name: [str] for name in ("bounding", "effective", "permitted", "inheritable", "ambient")},
+    "capabilities": {
+        "bounding": [str], "effective": [str], "permitted": [str], "inheritable": [str], "ambient": [str]
+    },
     "noNewPrivileges": bool,
     "oomScoreAdj": _Integer(-1000, 1000),
     "scheduler": {

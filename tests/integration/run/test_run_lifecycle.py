@@ -1,0 +1,559 @@
+"""The life cycle of containers through the command line that engines call (runtime.md)."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.run_bundles import Bundle, Containers
+
+from ocitool.errors import Conflict, NotFound, RunError
+from ocitool.run import Overlay, run_bundle
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.parametrize("code", [0, 1, 7, 125, 255])
+def test_the_exit_status_is_the_programs_own(containers: Containers, bundle: Bundle, code: int) -> None:
+    assert containers.run(bundle.shell(f"exit {code}")).returncode == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_program_that_a_signal_ended_gives_128_and_its_number(
+    containers: Containers, bundle: Bundle, number: int
+) -> None:
+    bundle.config["linux"]["namespaces"] = [
+        entry for entry in bundle.config["linux"]["namespaces"] if entry["type"] != "pid"
+    ]
+    assert containers.run(bundle.shell(f"kill -{int(number)} $$")).returncode == 128 + number
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["nonexistent"], 127, "executable file not found"),
+        (["/bin/nonexistent"], 127, "no such file or directory"),
+        (["/etc"], 126, "permission denied"),
+        (["/text"], 126, "exec format error"),
+    ],
+)
+def test_a_program_that_cannot_run_gives_the_codes_of_a_shell(
+    containers: Containers, bundle: Bundle, args: list[str], code: int, words: str
+) -> None:
+    (bundle.rootfs / "text").write_bytes(b"\x00\x01no program")
+    (bundle.rootfs / "text").chmod(0o755)
+    bundle.config["process"]["args"] = args
+    bundle.save()
+    done = containers.run(bundle)
+    assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+
+
+def test_the_standard_streams_pass_through(containers: Containers, bundle: Bundle) -> None:
+    with (bundle.path / "config.json").open("rb") as source:
+        done = containers.run(bundle.shell("cat; echo problem >&2"), stdin=source)
+    assert done.stdout == (bundle.path / "config.json").read_text()
+    assert done.stderr == "problem\n"
+
+
+def test_signals_are_forwarded(containers: Containers, bundle: Bundle) -> None:
+    bundle.shell("trap 'echo got; exit 9' USR1; echo ready; while true; do sleep 0.05; done")
+    command = containers.command("run", "--bundle", str(bundle.path), "test-signals")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.read() == "got\n"
+    assert process.returncode == 9
+
+
+def test_states_follow_each_other_and_nothing_else_does(containers: Containers, bundle: Bundle) -> None:
+    bundle.shell("exec sleep 60")
+    assert containers.call("state", "test-life").returncode == NotFound.exit_code
+    assert containers.call("create", "--bundle", str(bundle.path), "test-life").returncode == 0
+    state = containers.state("test-life")
+    assert (state["status"], state["bundle"], state["id"]) == ("created", str(bundle.path), "test-life")
+    # "MUST NOT run the user-specified program"
+    assert b"sleep" not in Path(f"/proc/{state['pid']}/cmdline").read_bytes()
+    assert (
+        containers.call("create", "--bundle", str(bundle.path), "test-life").returncode == Conflict.exit_code
+    )
+    assert containers.call("delete", "test-life").returncode == Conflict.exit_code
+    assert containers.call("start", "test-life").returncode == 0
+    assert containers.state("test-life")["status"] == "running"
+    assert Path(f"/proc/{state['pid']}/cmdline").read_bytes() == b"sleep\x0060\0"
+    assert containers.call("start", "test-life").returncode == Conflict.exit_code
+    assert containers.call("delete", "test-life").returncode == Conflict.exit_code
+    assert containers.call("kill", "test-life", "KILL").returncode == 0
+    containers.wait_for("test-life", "stopped")
+    assert containers.call("kill", "test-life", "KILL").returncode == Conflict.exit_code
+    assert containers.call("start", "test-life").returncode == Conflict.exit_code
+    assert containers.call("delete", "test-life").returncode == 0
+    assert containers.call("state", "test-life").returncode == NotFound.exit_code
+
+
+def test_an_id_can_be_used_again(containers: Containers, bundle: Bundle) -> None:
+    for _ in range(2):
+        containers.started(bundle.shell("sleep 60"), "test-again")
+        assert containers.call("delete", "--force", "test-again").returncode == 0
+
+
+def test_changes_after_create_have_no_effect(containers: Containers, bundle: Bundle) -> None:
+    bundle.shell("echo first > /result")
+    assert containers.call("create", "--bundle", str(bundle.path), "test-snapshot").returncode == 0
+    bundle.shell("echo second > /result")
+    assert containers.call("start", "test-snapshot").returncode == 0
+    containers.wait_for("test-snapshot", "stopped")
+    assert (bundle.rootfs / "result").read_text() == "first\n"
+
+
+def test_a_failed_create_leaves_nothing(containers: Containers, bundle: Bundle) -> None:
+    bundle.config["mounts"].append({"destination": "/x", "type": "nosuchfs", "source": "none"})
+    bundle.save()
+    done = containers.call("create", "--bundle", str(bundle.path), "test-failed")
+    assert done.returncode == RunError.exit_code
+    assert "mount /x (nosuchfs" in done.stderr
+    assert list(containers.root.iterdir()) == []
+
+
+def test_hooks_run_in_order_with_the_state_on_their_input(
+    containers: Containers, bundle: Bundle, workplace: Path
+) -> None:
+    log = workplace / "log"
+    script = workplace / "hook"
+    script.write_text(
+        f'#!/bin/sh\nread state\necho "$1 $(readlink /proc/self/ns/mnt) $HOOK $state" >> {log}\n'
+    )
+    script.chmod(0o755)
+    kinds = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]
+    bundle.config["hooks"] = {
+        kind: [{"path": str(script), "args": ["hook", f"{kind}{n}"], "env": [f"HOOK={kind}"]} for n in (1, 2)]
+        for kind in kinds
+    }
+    bundle.config["hooks"]["startContainer"] = [{"path": "/bin/sh", "args": ["sh", "-c", "cat > /start"]}]
+    bundle.config["annotations"] = {"org.example": "value"}
+    assert containers.run(bundle.shell("exit 3")).returncode == 3
+    lines = [line.split(" ", 3) for line in log.read_text().splitlines()]
+    assert [line[0] for line in lines] == [f"{kind}{n}" for kind in kinds for n in (1, 2)]
+    states = {line[0]: json.loads(line[3]) for line in lines}
+    assert states["createRuntime1"]["status"] == "creating"
+    assert states["poststart1"]["status"] == "running"
+    assert states["poststop1"]["status"] == "stopped"
+    assert states["prestart1"]["annotations"] == {"org.example": "value"}
+    spaces = {line[0]: line[1] for line in lines}
+    own = str(Path("/proc/self/ns/mnt").readlink())
+    assert spaces["createRuntime1"] == spaces["poststop2"] == own
+    assert spaces["createContainer1"] != own
+    assert json.loads((bundle.rootfs / "start").read_text())["id"] == states["prestart1"]["id"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"]
+)
+def test_a_hook_that_fails_stops_the_container_and_poststop_runs(
+    containers: Containers, bundle: Bundle, workplace: Path, kind: str
+) -> None:
+    bundle.config["hooks"] = {
+        kind: [{"path": "/bin/false"}],
+        "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo > {workplace}/stopped"]}],
+    }
+    done = containers.run(bundle.shell("sleep 60"))
+    assert done.returncode == RunError.exit_code
+    assert f"{kind} hook /bin/false failed" in done.stderr
+    assert (workplace / "stopped").exists()
+    assert list(containers.root.iterdir()) == []
+
+
+def test_a_hook_that_does_not_end_in_time_is_killed(containers: Containers, bundle: Bundle) -> None:
+    bundle.config["hooks"] = {
+        "createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "60"], "timeout": 1}]
+    }
+    bundle.save()
+    done = containers.run(bundle)
+    assert "did not end within 1 s" in done.stderr
+
+
+def test_a_poststop_hook_that_fails_is_a_warning(containers: Containers, bundle: Bundle) -> None:
+    bundle.config["hooks"] = {"poststop": [{"path": "/bin/false"}]}
+    bundle.save()
+    done = containers.run(bundle)
+    assert done.returncode == 0
+    assert "warning: poststop hook /bin/false failed" in done.stderr
+
+
+def test_exec_gives_the_exit_status_of_its_own_program(
+    containers: Containers, bundle: Bundle, workplace: Path
+) -> None:
+    containers.started(bundle.shell("sleep 60"), "test-exec")
+    assert containers.call("exec", "test-exec", "sh", "-c", "exit 5").returncode == 5
+    assert containers.call("exec", "test-exec", "nonexistent").returncode == 127
+    done = containers.call(
+        "exec", "--cwd", "/tmp", "--env", "A=b", "--user", "3:4", "test-exec", "sh", "-c", "pwd; echo $A; id"
+    )
+    assert done.stdout.splitlines()[:2] == ["/tmp", "b"]
+    assert "uid=3 gid=4" in done.stdout
+    wanted = {**bundle.config["process"], "args": ["sh", "-c", "echo $B"], "env": ["B=c", "PATH=/bin"]}
+    (workplace / "process.json").write_text(json.dumps(wanted))
+    assert containers.call("exec", "--process", str(workplace / "process.json"), "test-exec").stdout == "c\n"
+    pid_file = workplace / "pid"
+    words = ("exec", "--detach", "--pid-file", str(pid_file), "test-exec", "sleep", "50")
+    assert containers.call(*words).returncode == 0
+    assert Path(f"/proc/{pid_file.read_text()}/cmdline").read_bytes() == b"sleep\x0050\0"
+
+
+def test_pause_resume_update_ps_and_events(containers: Containers, bundle: Bundle) -> None:
+    pid = containers.started(bundle.shell("exec sleep 60"), "test-limits")
+    assert containers.call("pause", "test-limits").returncode == 0
+    assert containers.state("test-limits")["status"] == "paused"
+    assert containers.call("exec", "test-limits", "true").returncode == Conflict.exit_code
+    assert containers.call("resume", "test-limits").returncode == 0
+    assert containers.state("test-limits")["status"] == "running"
+    assert json.loads(containers.call("ps", "--format", "json", "test-limits").stdout) == [pid]
+    assert "sleep 60" in containers.call("ps", "test-limits").stdout
+    assert containers.call("update", "--memory", "48m", "--pids-limit", "21", "test-limits").returncode == 0
+    data = json.loads(containers.call("events", "--stats", "test-limits").stdout)["data"]
+    assert data["memory"]["usage"]["limit"] == 48 << 20
+    assert data["pids"] == {"current": 1, "limit": 21}
+    listed = json.loads(containers.call("list", "--format", "json").stdout)
+    assert [state["id"] for state in listed] == ["test-limits"]
+    assert containers.call("list", "--quiet").stdout == "test-limits\n"
+
+
+def test_limits_are_in_force(containers: Containers, bundle: Bundle) -> None:
+    bundle.config["linux"]["resources"].update(
+        {"memory": {"limit": 32 << 20}, "pids": {"limit": 20}, "cpu": {"quota": 50000, "period": 100000}}
+    )
+    script = """cd /sys/fs/cgroup
+        cat memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us
+        head -c 64m /dev/zero | tail > /dev/null; echo $?"""
+    done = containers.run(bundle.shell(script))
+    assert done.stdout.split()[:3] == [str(32 << 20), "20", "50000"]
+    assert done.stdout.split()[3:] != ["0"]
+
+
+def test_device_rules_are_in_force(containers: Containers, bundle: Bundle) -> None:
+    bundle.config["linux"]["resources"]["devices"].append(
+        {"allow": False, "type": "c", "major": 1, "minor": 5, "access": "rwm"}
+    )
+    bundle.save()
+    done = containers.run(
+        bundle.shell(
+            "echo > /dev/null && echo null; head -c1 /dev/zero || echo no zero; mknod /m b 7 0 && cat /m"
+        )
+    )
+    assert "null\nno zero\n" in done.stdout
+    assert "'/m': Operation not permitted" in done.stderr
+
+
+def test_mounts_of_every_usual_kind(containers: Containers, bundle: Bundle, workplace: Path) -> None:
+    volume = workplace / "volume"
+    volume.mkdir()
+    (volume / "file").write_text("content")
+    (bundle.rootfs / "full").mkdir(mode=0o751)
+    (bundle.rootfs / "full" / "inner").write_text("copied")
+    bundle.config["mounts"] += [
+        {"destination": "/v", "type": "bind", "source": str(volume), "options": ["rbind", "ro"]},
+        {"destination": "one/file", "type": "bind", "source": "../volume/file", "options": ["bind"]},
+        {
+            "destination": "/t",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["noexec", "size=4m", "mode=700"],
+        },
+        {"destination": "/full", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "ro"]},
+    ]
+    script = """cat /v/file /one/file /full/inner
+        echo x > /v/new || echo read-only
+        echo y > /full/new || echo read-only
+        stat -c %a /t /full
+        stat -c %t:%T /dev/null; readlink /dev/ptmx; readlink /dev/fd"""
+    lines = containers.output(bundle, script).splitlines()
+    assert lines == [
+        "contentcontentcopiedread-only",
+        "read-only",
+        "700",
+        "751",
+        "1:3",
+        "pts/ptmx",
+        "/proc/self/fd",
+    ]
+    assert not (volume / "new").exists()
+
+
+def test_an_id_mapped_mount_shows_other_owners(containers: Containers, bundle: Bundle) -> None:
+    volume = bundle.path / "volume"
+    volume.mkdir()
+    (volume / "file").write_text("")
+    os.chown(volume / "file", 5000, 5000)
+    mapping = [{"containerID": 5000, "hostID": 7000, "size": 1}]
+    bundle.config["mounts"].append(
+        {"destination": "/v", "type": "bind", "source": "volume", "options": ["rbind", "idmap"],
+         "uidMappings": mapping, "gidMappings": mapping}
+    )  # fmt: skip
+    done = containers.run(bundle.shell("stat -c %u:%g /v/file"))
+    if "nvalid argument" in done.stderr:
+        pytest.skip("the file system under the test's directory cannot be id-mapped on this kernel")
+    assert done.stdout == "7000:7000\n"
+
+
+def test_the_process_is_what_the_configuration_says(containers: Containers, bundle: Bundle) -> None:
+    process = bundle.config["process"]
+    process.update(
+        {"cwd": "/tmp", "oomScoreAdj": 500, "user": {"uid": 12, "gid": 34, "umask": 0o27},
+         "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}],
+         "scheduler": {"policy": "SCHED_BATCH", "nice": 5},
+         "ioPriority": {"class": "IOPRIO_CLASS_IDLE"}}
+    )  # fmt: skip
+    bundle.config["hostname"] = "inside"
+    bundle.config["domainname"] = "example"
+    bundle.config["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1", "kernel.shmmni": "77"}
+    script = """pwd; hostname; cat /proc/sys/kernel/domainname; umask; cat /proc/self/oom_score_adj
+        grep 'open files' /proc/self/limits; cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmni
+        id -u; id -g"""
+    lines = containers.output(bundle, script).splitlines()
+    assert lines[:5] == ["/tmp", "inside", "example", "0027", "500"]
+    assert lines[5].split()[3:5] == ["100", "200"]
+    assert lines[6:] == ["1", "77", "12", "34"]
+
+
+def test_only_the_root_is_read_only(containers: Containers, bundle: Bundle) -> None:
+    bundle.config["root"]["readonly"] = True
+    shown = containers.output(bundle, "echo > /x || echo no; echo > /dev/shm/x && echo yes")
+    assert shown == "no\nyes\n"
+
+
+def test_namespaces_of_another_container_are_joined(containers: Containers, bundle: Bundle) -> None:
+    pid = containers.started(bundle.shell("sleep 60"), "test-pod")
+    bundle.config["linux"]["namespaces"] = [
+        {"type": "mount"},
+        *[{"type": kind, "path": f"/proc/{pid}/ns/{name}"} for kind, name in
+          (("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid"))],
+    ]  # fmt: skip
+    bundle.config.pop("hostname")
+    names = ("net", "ipc", "uts", "pid")
+    shown = containers.output(bundle, "for n in net ipc uts pid; do readlink /proc/self/ns/$n; done")
+    assert shown.splitlines() == [str(Path(f"/proc/{pid}/ns/{name}").readlink()) for name in names]
+
+
+def test_a_path_that_is_no_such_namespace_is_an_error(containers: Containers, bundle: Bundle) -> None:
+    for path in ("/proc/self/ns/ipc", "/etc/passwd", "/nonexistent"):
+        for entry in bundle.config["linux"]["namespaces"]:
+            if entry["type"] == "network":
+                entry["path"] = path
+        bundle.save()
+        done = containers.run(bundle)
+        assert done.returncode == RunError.exit_code
+        assert path in done.stderr
+
+
+def test_a_time_namespace_moves_the_clocks(containers: Containers, bundle: Bundle) -> None:
+    bundle.config["linux"]["namespaces"].append({"type": "time"})
+    bundle.config["linux"]["timeOffsets"] = {"boottime": {"secs": 1_000_000}, "monotonic": {"secs": 500}}
+    shown = containers.output(bundle, "cat /proc/uptime; cat /proc/self/timens_offsets")
+    assert float(shown.split()[0]) > 1_000_000
+    assert shown.splitlines()[1].split() == ["monotonic", "500", "0"]
+
+
+def test_an_ordinary_user_runs_a_container(containers: Containers, ordinary_bundle: Bundle) -> None:
+    script = "id -u; cat /proc/self/uid_map; touch /made; stat -c %t:%T /dev/null; hostname; exit 6"
+    done = containers.run(ordinary_bundle.shell(script), ordinary=True)
+    assert done.returncode == 6, done.stderr
+    lines = done.stdout.splitlines()
+    assert (lines[0], lines[1].split(), lines[2:]) == ("0", ["0", "1000", "1"], ["1:3", "ocitool"])
+    assert (ordinary_bundle.rootfs / "made").stat().st_uid == 1000
+
+
+def test_an_ordinary_user_has_the_whole_life_cycle(containers: Containers, ordinary_bundle: Bundle) -> None:
+    containers.started(ordinary_bundle.shell("sleep 60"), "test-rootless", ordinary=True)
+    done = containers.call("exec", "test-rootless", "id", "-u", ordinary=True)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+    assert containers.call("delete", "--force", "test-rootless", ordinary=True).returncode == 0
+
+
+def test_root_runs_a_container_in_a_user_namespace(containers: Containers, bundle: Bundle) -> None:
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    bundle.config["linux"]["namespaces"].append({"type": "user"})
+    bundle.config["linux"].update({"uidMappings": mapping, "gidMappings": mapping})
+    closed = bundle.path / "closed"
+    (closed / "inner").mkdir(parents=True)
+    (closed / "inner" / "file").write_text("seen")
+    closed.chmod(0o700)
+    bundle.config["mounts"].append(
+        {"destination": "/tmp", "type": "bind", "source": "closed/inner", "options": ["rbind", "ro"]}
+    )
+    shown = containers.output(bundle, "id -u; cat /tmp/file; stat -c %u /tmp/file")
+    assert shown.splitlines() == ["0", "seen65534"]
+
+
+def _receive(path: Path, received: list[tuple[int, bytes]]) -> threading.Thread:
+    """Listen on a console socket in the background."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(1)
+
+    def accept() -> None:
+        connection, _ = listener.accept()
+        payload, ancillary, _, _ = connection.recvmsg(4096, 64)
+        fds = array.array("i")
+        fds.frombytes(ancillary[0][2][:4])
+        received.append((fds[0], payload))
+        connection.close()
+        listener.close()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    return thread
+
+
+def _read_all(fd: int) -> bytes:
+    found = b""
+    try:
+        while piece := os.read(fd, 4096):
+            found += piece
+    except OSError:
+        pass  # EIO at the end of a terminal
+    return found
+
+
+def test_a_terminal_is_sent_to_the_console_socket(
+    containers: Containers, bundle: Bundle, workplace: Path
+) -> None:
+    # The name of a socket holds 108 bytes; this path is longer.
+    deep = workplace / ("d" * 60)
+    deep.mkdir()
+    bundle.config["process"].update({"terminal": True, "consoleSize": {"height": 21, "width": 43}})
+    bundle.shell("tty; stty size 2>/dev/null || true; echo end > /dev/console; sleep 0.2; exit 4")
+    received: list[tuple[int, bytes]] = []
+    thread = _receive(deep / "s", received)
+    path = str(deep / "s")
+    assert (
+        containers.call(
+            "create", "--bundle", str(bundle.path), "--console-socket", path, "test-tty"
+        ).returncode
+        == 0
+    )
+    thread.join(10)
+    master, payload = received[0]
+    assert payload == b"/dev/pts/0"
+    assert containers.call("start", "test-tty").returncode == 0
+    shown = _read_all(master)
+    os.close(master)
+    assert shown.startswith(b"/dev/pts/0\r\n")
+    assert b"end\r\n" in shown
+
+
+def test_a_terminal_in_the_foreground(containers: Containers, bundle: Bundle) -> None:
+    bundle.config["process"]["terminal"] = True
+    bundle.shell("tty; read line; echo got $line; exit 5")
+    master, slave = pty.openpty()
+    command = containers.command("run", "--bundle", str(bundle.path), "test-front")
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    time.sleep(0.4)
+    os.write(master, b"hello\r")
+    shown = _read_all(master)
+    os.close(master)
+    assert process.wait(timeout=20) == 5
+    assert b"/dev/pts/0" in shown
+    assert b"got hello" in shown
+
+
+def test_a_terminal_needs_somewhere_to_go(containers: Containers, bundle: Bundle, workplace: Path) -> None:
+    bundle.config["process"]["terminal"] = True
+    bundle.save()
+    assert containers.call("create", "--bundle", str(bundle.path), "test-x").returncode == 14
+    bundle.config["process"]["terminal"] = False
+    bundle.save()
+    words = ("create", "--bundle", str(bundle.path), "--console-socket", str(workplace / "s"), "test-x")
+    assert containers.call(*words).returncode == 14
+
+
+def test_run_bundle_works_from_a_process_with_threads(bundle: Bundle, containers: Containers) -> None:
+    waiter = threading.Event()
+    thread = threading.Thread(target=waiter.wait)
+    thread.start()
+    try:
+        root = str(containers.root)
+        assert run_bundle(str(bundle.shell("exit 7").path), root=root) == 7
+        bundle.config["process"]["args"] = ["missing"]
+        bundle.save()
+        with pytest.raises(RunError, match="executable file not found") as caught:
+            run_bundle(str(bundle.path), root=root)
+        assert caught.value.exit_code == 127
+        with pytest.raises(NotFound):
+            run_bundle("/nonexistent", root=root)
+        assert list(containers.root.iterdir()) == []
+    finally:
+        waiter.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_layers_are_put_together_in_the_containers_own_mount_namespace(
+    bundle: Bundle, containers: Containers, workplace: Path, *, readonly: bool
+) -> None:
+    layers = [workplace / name for name in ("top", "middle:with,marks")]
+    for number, layer in enumerate(layers):
+        layer.mkdir()
+        (layer / "which").write_text(f"layer {number}")
+    lower = [*map(str, layers), str(bundle.rootfs.rename(workplace / "base"))]
+    bundle.rootfs.mkdir()
+    for name in ("proc", "sys", "dev"):
+        assert (workplace / "base" / name).is_dir()
+    overlay = Overlay(str(bundle.rootfs), lower, readonly=readonly)
+    result = workplace / "result"
+    result.mkdir()
+    bundle.config["mounts"].append(
+        {"destination": "/tmp", "type": "bind", "source": str(result), "options": ["bind", "rw"]}
+    )
+    bundle.shell("cat /which > /tmp/which; echo changed > /which && echo yes > /tmp/changed; exit 3")
+    assert run_bundle(str(bundle.path), root=str(containers.root), overlay=overlay) == 3
+    assert (result / "which").read_text() == "layer 0"
+    assert (result / "changed").exists() is not readonly
+    assert (layers[0] / "which").read_text() == "layer 0"
+    assert list(bundle.rootfs.iterdir()) == []
+
+
+def test_features_version_and_spec(containers: Containers, workplace: Path) -> None:
+    features: dict[str, Any] = json.loads(containers.call("features").stdout)
+    assert features["ociVersionMax"] == "1.3.0"
+    version = containers.call("--version").stdout.splitlines()
+    assert [line.split()[0] for line in version] == ["ocitool-runtime", "commit:", "spec:"]
+    assert containers.call("spec", "--bundle", str(workplace)).returncode == 0
+    assert containers.call("spec", "--bundle", str(workplace)).returncode == Conflict.exit_code
+    assert json.loads((workplace / "config.json").read_text())["process"]["args"] == ["sh"]
+    assert containers.call("checkpoint", "x").returncode == 16
+
+
+def test_errors_go_to_the_engines_log(containers: Containers, workplace: Path) -> None:
+    log = workplace / "log"
+    done = containers.call(
+        "--log", str(log), "--log-format", "json", "create", "--bundle", "/nonexistent", "test-x"
+    )
+    record = json.loads(log.read_text())
+    assert (record["level"], record["msg"] in done.stderr) == ("error", True)
+    assert "no such file or directory" in record["msg"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["run", "--nonsense", "x"],
+        ["kill", "x", "NOSUCH"],
+        ["state"],
+        ["state", ""],
+        ["run", "--bundle"],
+    ],
+)
+def test_a_command_line_that_is_wrong_is_refused(containers: Containers, words: list[str]) -> None:
+    assert containers.call(*words).returncode in (2, 14)

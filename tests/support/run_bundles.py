@@ -1,0 +1,184 @@
+"""Bundles and containers for the tests of the runtime: a busybox root file system, and a careful helper."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ocitool.run.defaults import config as default_config
+
+APPLETS = [
+    "cat",
+    "chmod",
+    "chown",
+    "echo",
+    "env",
+    "false",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "ip",
+    "kill",
+    "ln",
+    "ls",
+    "mkdir",
+    "mknod",
+    "mount",
+    "ps",
+    "pwd",
+    "readlink",
+    "rm",
+    "rmdir",
+    "sh",
+    "sleep",
+    "sort",
+    "stat",
+    "tail",
+    "touch",
+    "true",
+    "tty",
+    "umount",
+    "unshare",
+    "wc",
+]
+BUSYBOX = Path("/bin/busybox")
+# An ordinary user may not reach an interpreter in root's home.
+PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
+MAIN = str(Path(__file__).parents[2] / "ocitool" / "run" / "__main__.py")
+ORDINARY = 1000
+
+
+def make_rootfs(path: Path) -> Path:
+    """A root file system with busybox and nothing else."""
+    (path / "bin").mkdir(parents=True)
+    shutil.copy(BUSYBOX, path / "bin" / "busybox")
+    for name in APPLETS:
+        (path / "bin" / name).symlink_to("busybox")
+    for name in ("proc", "sys", "dev", "etc", "tmp", "root"):
+        (path / name).mkdir(mode=0o755)
+    return path
+
+
+def make_bundle(path: Path, *args: str, ordinary: bool = False) -> Bundle:
+    """A bundle that runs `args`, on the default configuration without a terminal."""
+    path.mkdir(parents=True, exist_ok=True)
+    if not (path / "rootfs").exists():
+        make_rootfs(path / "rootfs")
+    config = default_config()
+    config["process"]["terminal"] = False
+    config["process"]["args"] = list(args)
+    config["root"]["readonly"] = False
+    bundle = Bundle(path, config)
+    if ordinary:
+        bundle.map_single_user(ORDINARY)
+        for found in [path, *path.rglob("*")]:
+            os.chown(found, ORDINARY, ORDINARY, follow_symlinks=False)
+    bundle.save()
+    return bundle
+
+
+class Bundle:
+    """A bundle whose configuration can be changed."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path = path
+        self.rootfs = path / "rootfs"
+        self.config = config
+
+    def map_single_user(self, user: int) -> None:
+        linux = self.config["linux"]
+        linux["namespaces"].append({"type": "user"})
+        for kind in ("uid", "gid"):
+            linux[f"{kind}Mappings"] = [{"containerID": 0, "hostID": user, "size": 1}]
+        linux.pop("resources", None)
+
+    def save(self) -> None:
+        (self.path / "config.json").write_text(json.dumps(self.config))
+
+    def shell(self, script: str) -> Bundle:
+        self.config["process"]["args"] = ["sh", "-c", script]
+        self.save()
+        return self
+
+
+class Containers:
+    """The command line under test, on a state directory of its own."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.root = base / "state"
+        self.ordinary_root = base / "ordinary-state"
+        self._count = 0
+
+    def command(self, *words: str, ordinary: bool = False) -> list[str]:
+        root = self.ordinary_root if ordinary else self.root
+        return [PYTHON, "-I", "-S", MAIN, "--root", str(root), *words]
+
+    def call(self, *words: str, ordinary: bool = False, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end; output goes to files, since a container may outlive the command."""
+        settings: dict[str, Any] = {"timeout": 30, "stdin": subprocess.DEVNULL, **options}
+        if ordinary and os.geteuid() == 0:
+            settings.update(user=ORDINARY, group=ORDINARY, extra_groups=[])
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            command = self.command(*words, ordinary=ordinary)
+            done = subprocess.run(command, stdout=out, stderr=err, check=False, **settings)
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(command, done.returncode, out.read(), err.read())
+
+    def run(
+        self, bundle: Bundle, *options: str, ordinary: bool = False, **settings: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """`run` a bundle under a fresh id."""
+        self._count += 1
+        words = ["run", "--bundle", str(bundle.path), *options, f"test-{self._count}"]
+        return self.call(*words, ordinary=ordinary, **settings)
+
+    def output(self, bundle: Bundle, script: str, **settings: Any) -> str:
+        """What a shell script prints inside, which must succeed."""
+        done = self.run(bundle.shell(script), **settings)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    def started(self, bundle: Bundle, container_id: str, *, ordinary: bool = False) -> int:
+        """A running container; returns its first process."""
+        for words in (("create", "--bundle", str(bundle.path), container_id), ("start", container_id)):
+            done = self.call(*words, ordinary=ordinary)
+            assert done.returncode == 0, done.stderr
+        return int(self.state(container_id, ordinary=ordinary)["pid"])
+
+    def state(self, container_id: str, *, ordinary: bool = False) -> dict[str, Any]:
+        done = self.call("state", container_id, ordinary=ordinary)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def wait_for(self, container_id: str, status: str) -> None:
+        deadline = time.monotonic() + 10
+        while self.state(container_id)["status"] != status:
+            assert time.monotonic() < deadline, f"{container_id} did not become {status}"
+            time.sleep(0.02)
+
+    def delete_all(self) -> None:
+        for root in (self.root, self.ordinary_root):
+            for found in sorted(root.iterdir()) if root.exists() else []:
+                self.call("--root", str(root), "delete", "--force", found.name)
+
+
+def host_traces(base: Path) -> list[str]:
+    """What a container of a test could have left behind: mounts below its directory, and cgroups."""
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(base) in line]
+    cgroups = [
+        directory
+        for directory, _, _ in os.walk("/sys/fs/cgroup")
+        if Path(directory).name.startswith("ocitool-test")
+    ]
+    return sorted(mounts + cgroups)
