@@ -187,9 +187,8 @@ def _summary(inventory: Inventory) -> str:
     named = sum(1 for image in inventory.images if image.tag)
     presumed = inventory.presumed
     left_out = console.size(sum(entry.descriptor.size for entry in presumed.values()))
-    return f"{named} images, {len(inventory.content)} pieces of content ({console.size(inventory.size)})" + (
-        f", {len(presumed)} presumed on the far side ({left_out})" if presumed else ""
-    )
+    text = f"images: {named}, pieces of content: {len(inventory.content)} ({console.size(inventory.size)})"
+    return text + (f", presumed on the far side: {len(presumed)} ({left_out})" if presumed else "")
 
 
 @contextmanager
