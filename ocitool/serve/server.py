@@ -62,7 +62,9 @@ class Server:
             tls_key: its key, where that is another file.
             grace_seconds: how long requests under way may take to end once the server stops.
         """
-        self._app = create_app(repositories, options or Options())
+        options = options or Options()
+        self._app = create_app(repositories, options)
+        self._connections = options.connections
         self._host = host
         self._port = port
         self._tls = (tls_cert, tls_key)
@@ -116,12 +118,14 @@ class Server:
     def _configured(self) -> uvicorn.Server:
         import uvicorn
 
+        from ocitool.serve.connections import Connection
+
         # Requests are reported by event; what uvicorn has to say besides is for whoever sets up logging.
         logging.getLogger("uvicorn").addHandler(logging.NullHandler())
         cert, key = self._tls
         config = uvicorn.Config(
             self._app,
-            http="h11",
+            http=Connection,
             ws="none",
             loop="asyncio",
             lifespan="off",
@@ -130,6 +134,7 @@ class Server:
             server_header=False,
             proxy_headers=False,  # a client's word about its own address
             backlog=_BACKLOG,
+            limit_concurrency=self._connections,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(self._grace_seconds)),
             ssl_certfile=cert,

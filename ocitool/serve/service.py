@@ -69,6 +69,7 @@ class Options:
         sparse_indexes: take an index although manifests that it lists are missing.
         manifest_bytes: the largest manifest to take and to serve.
         blob_bytes: the largest blob to take.
+        connections: how many clients may be connected; to one more the answer is 503.
         uploads: how many uploads may be under way at once.
         upload_seconds: how long an upload may rest before it is forgotten.
         idle_seconds: how long a request's body may stall.
@@ -84,6 +85,7 @@ class Options:
     sparse_indexes: bool = False
     manifest_bytes: int = limits.MANIFEST_BYTES
     blob_bytes: int = limits.DECOMPRESSED_BYTES
+    connections: int = 1000
     uploads: int = 1000
     upload_seconds: float = 3600
     idle_seconds: float = 120

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -250,6 +250,47 @@ def test_a_body_that_stalls_is_a_408() -> None:
             )
             assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
         assert served.http.get(location).headers["range"] == "0-4"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /v2/ HTTP/1.1\r\nHost:"])
+def test_a_client_that_does_not_finish_its_request_is_let_go(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocitool.serve.connections.HEAD_SECONDS", 0.2)
+    with registry(MemoryRepositories()) as served:
+        host, _, port = served.server.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(sent)
+            assert connection.recv(100) == b""
+        # Whoever rests between requests is not meant.
+        assert served.http.get("/v2/").status_code == 200
+        time.sleep(0.4)
+        assert served.http.get("/v2/").status_code == 200
+
+
+def test_one_client_too_many_is_a_503() -> None:
+    with registry(MemoryRepositories(), connections=3) as served:
+        host, _, port = served.server.address.rpartition(":")
+        with ExitStack() as stack:
+            for _ in range(3):
+                stack.enter_context(socket.create_connection((host, int(port))))
+            assert served.http.get("/v2/").status_code == 503
+        _wait(lambda: served.http.get("/v2/").status_code == 200)
+
+
+def test_a_client_that_waits_is_told_to_go_on_only_where_it_may() -> None:
+    head = "PATCH {} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+    with registry(MemoryRepositories()) as served:
+        host, _, port = served.server.address.rpartition(":")
+        location = served.http.post("/v2/a/blobs/uploads/").headers["location"]
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(head.format(location).encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+            connection.sendall(b"01234")
+            assert connection.recv(100).startswith(b"HTTP/1.1 202 ")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(head.format(f"{location}x").encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 404 ")
 
 
 def test_a_blob_larger_than_the_limit_is_a_413() -> None:

@@ -1,0 +1,50 @@
+"""Connections that do not wait for ever for a request.
+
+uvicorn closes a connection that rests between two requests, but waits without limit for the first one and for
+the rest of one that has begun; who opens many such connections keeps everybody else out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+HEAD_SECONDS: Final = 30.0  # what web servers give a client for its request's head
+
+
+class Connection(H11Protocol):
+    """A connection whose client has some seconds for the head of each request."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See `asyncio.Protocol`."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._relax()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        # IDLE: the head of the next request is not whole. No data comes between requests, so none is begun.
+        if self.conn.their_state is not h11.IDLE:
+            self._relax()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _relax(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
