@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ocitool import limits, mediatypes, strictjson
 from ocitool.content import Source, read_verified
 from ocitool.digest import Digest
-from ocitool.errors import InvalidContent, InvalidReference, NotFound, OciError
+from ocitool.errors import InvalidContent, InvalidReference, NotFound, OciError, Unsupported
 from ocitool.model import Descriptor, sniff_media_type
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ class IndexJson:
         if not isinstance(manifests, list):
             raise InvalidContent("manifests of index.json is missing or not a list")
         self._entries = [
-            (Descriptor.from_json(entry, f"manifests[{i}] of index.json"), entry)
-            for i, entry in enumerate(manifests)
+            (_readable(entry, f"manifests[{i}] of index.json"), entry) for i, entry in enumerate(manifests)
         ]
 
     def dump(self) -> bytes:
@@ -63,7 +62,7 @@ class IndexJson:
     @property
     def entries(self) -> list[Descriptor]:
         """The roots, in the order of the document."""
-        return [desc for desc, _ in self._entries]
+        return [desc for desc, _ in self._entries if desc]
 
     def find(self, ref: str) -> list[Descriptor]:
         """The entries of a name."""
@@ -103,14 +102,26 @@ class IndexJson:
         self._edit(lambda desc: None if desc in descs and not names(desc) else desc)
 
     def _edit(self, change: Callable[[Descriptor], Descriptor | None]) -> None:
-        edited: list[tuple[Descriptor, dict[str, Any]]] = []
+        edited: list[tuple[Descriptor | None, dict[str, Any]]] = []
         for desc, entry in self._entries:
-            changed = change(desc)
+            changed = change(desc) if desc else None
             if changed is not None and changed is not desc:
                 _annotate(entry, dict(changed.annotations))
-            if changed is not None:
+            if changed is not None or desc is None:
                 edited.append((changed, entry))
         self._entries = edited
+
+
+def _readable(entry: Any, what: str) -> Descriptor | None:
+    """An entry's descriptor; None if its digest has an algorithm that nobody here can compute.
+
+    descriptor.md: "Implementations SHOULD allow digests with unrecognized algorithms to pass validation if
+    they comply with the above grammar." Such an entry stays where it is and names nothing.
+    """
+    try:
+        return Descriptor.from_json(entry, what)
+    except Unsupported:
+        return None
 
 
 def _annotate(entry: dict[str, Any], annotations: dict[str, str]) -> None:

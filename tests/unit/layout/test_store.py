@@ -268,6 +268,22 @@ def test_an_unknown_media_type_in_index_json_is_no_error(store: LayoutStore) -> 
     assert copy(store, MemoryStore(), "a").media_type == "application/xml"
 
 
+def test_an_entry_with_an_unknown_algorithm_is_kept_and_names_nothing(store: LayoutStore) -> None:
+    """What it names could not be verified here, but it is not ours to throw away."""
+    desc = put_artifact(store, "one")
+    future = {
+        "mediaType": "a/b",
+        "digest": "multihash+base58:QmRZxt2b1FVZPNqd8hsiykDL3TdBDeTSPX9Kv46HmX4Gx8",
+        "size": 1,
+    }
+    rewrite(store, manifests=[{**future, "annotations": {REF_NAME: "future"}}])
+    store.tag(desc, "a")
+    store.untag("a")
+    store.tag(desc, "b")
+    assert store.tags() == ["b"]
+    assert index_json(store)["manifests"][0] == {**future, "annotations": {REF_NAME: "future"}}
+
+
 def test_referrers_are_found_under_the_fallback_tag(store: LayoutStore) -> None:
     subject = put_artifact(store, "subject")
     referrer = put_artifact(store, "referrer")
