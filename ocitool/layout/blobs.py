@@ -179,9 +179,9 @@ def _hold(parent: int, name: str) -> int:
                 # A name of some other file: writing here would change that one.
                 files.unlink(parent, name)
         except BaseException:
-            os.close(fd)
+            files.close_unlocked(fd)
             raise
-        os.close(fd)
+        files.close_unlocked(fd)
 
 
 def _is(held: os.stat_result, parent: int, name: str) -> bool:
@@ -256,8 +256,8 @@ class PartialFile:
                 with self._translated(), files.directory(self._root, PRIVATE, PARTIAL) as private:
                     files.unlink(private, self._name)
         finally:
-            with self._translated():
-                os.close(self._fd)
+            # What was written has been synced, or does not count.
+            files.close_unlocked(self._fd)
 
     def _commit(self) -> None:
         digest = self._desc.digest

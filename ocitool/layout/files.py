@@ -6,6 +6,7 @@ Every system call of the package that may fail is made here or inside `translate
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import os
 import secrets
@@ -102,6 +103,17 @@ def close_unwritten(fd: int) -> None:
     """Close what nothing was written through, so that nothing is lost if that fails."""
     with suppress(OSError):
         os.close(fd)
+
+
+def close_unlocked(fd: int) -> None:
+    """Let go of a lock, and of the file.
+
+    In two steps, because a lock lives as long as any copy of the descriptor: a process that was forked in
+    the meantime may have one.
+    """
+    with suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    close_unwritten(fd)
 
 
 def make_root(root: Path) -> None:

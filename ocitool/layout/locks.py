@@ -44,7 +44,7 @@ def lock(root: Path, name: str, *, shared: bool = False) -> Iterator[int]:
         with files.translated(f"{PRIVATE}/{name}", root):
             private = held.enter_context(files.directory(root, PRIVATE, create=True))
             fd = os.open(name, flags, 0o600, dir_fd=private)
-            held.callback(files.close_unwritten, fd)
+            held.callback(files.close_unlocked, fd)
             fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield private
 
@@ -110,7 +110,7 @@ def _end(root: Path, name: str, fd: int) -> None:
     # A lease that can't be removed looks like a crash to the next writer, which is harmless.
     with suppress(OSError), files.directory(root, PRIVATE, LEASES) as leases:
         files.unlink(leases, name)
-    files.close_unwritten(fd)
+    files.close_unlocked(fd)
 
 
 def dead_leases(leases: int) -> Iterator[str]:
@@ -132,7 +132,7 @@ def if_unheld(parent: int, name: str) -> Iterator[bool]:
     try:
         yield try_lock(fd)
     finally:
-        files.close_unwritten(fd)
+        files.close_unlocked(fd)
 
 
 def leased(root: Path, *, but: Lease | None = None) -> set[Digest]:

@@ -69,7 +69,9 @@ def run(path: Path, report: Path, *strace: str) -> subprocess.CompletedProcess[b
     command = [*strace, sys.executable, "-B", "-m", "support.layout_faults", str(path), NEW]
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": "/usr/bin:/bin"}
     with report.open("w+b") as errors:
-        return subprocess.run(command, env=environment, stderr=errors, stdout=subprocess.DEVNULL, check=False)
+        return subprocess.run(
+            command, env=environment, stderr=errors, stdout=subprocess.DEVNULL, check=False, timeout=60
+        )
 
 
 def prepared(path: Path, *, fresh: bool) -> Path:
