@@ -161,6 +161,7 @@ def _become(job: Job) -> None:
         posix.setsid()
         if job.console is not None:
             terminal.give_at(kernel, job.console, job.process)
+        process.prepare(kernel, job.process, job.entry.linux)
     process.finish(kernel, job.process, job.entry)
 
 
@@ -194,6 +195,7 @@ def _set_up(job: Job, container: Container) -> None:
         _loopback_up(kernel)
     if job.process:
         process.find_program_early(job.process)
+        process.prepare(kernel, job.process, linux)
     _wait_for_start(job, container)
     hooks.run(
         (config.get("hooks") or {}).get("startContainer") or [],
@@ -257,12 +259,13 @@ def _loopback_up(kernel: Kernel) -> None:
 
 def _wait_for_start(job: Job, container: Container) -> None:
     """Tell that the container is created; where `start` is a command of its own, wait for it."""
-    records.write(job.entry.report, records.READY)
     if not container.waits:
+        records.write(job.entry.report, records.READY)
         return
     go, err = container.waits
-    # From here on the container lives without its runtime.
+    # From here on the container lives without its runtime, which may end as soon as it has read this.
     job.kernel.prctl(PR_SET_PDEATHSIG, 0)
+    records.write(job.entry.report, records.READY)
     posix.close(job.entry.report)
     job.entry.report = err
     posix.read(go, 1)

@@ -116,20 +116,22 @@ class Cgroup:
     Attributes:
         directories: the container's directory, by the controllers of its hierarchy ("" for version 2).
         made: the directories that were made for it, parents first.
+        taken: whether it is the container's by now; before that, its processes are someone else's.
     """
 
-    def __init__(self, directories: dict[str, str], made: list[str]) -> None:
+    def __init__(self, directories: dict[str, str], made: list[str], *, taken: bool = False) -> None:
         self.directories = directories
         self.made = made
+        self.taken = taken
 
     @classmethod
     def load(cls, saved: dict[str, Any]) -> Cgroup:
         """From what `saved` returned."""
-        return cls(saved["directories"], saved["made"])
+        return cls(saved["directories"], saved["made"], taken=saved["taken"])
 
     def saved(self) -> dict[str, Any]:
         """What the state file keeps."""
-        return {"directories": self.directories, "made": self.made}
+        return {"directories": self.directories, "made": self.made, "taken": self.taken}
 
     @property
     def unified(self) -> str:
@@ -163,6 +165,7 @@ class Cgroup:
                     del self.directories[names]
                     continue
                 raise RunError(f"cgroup {path}: {exc.strerror}") from exc
+        self.taken = True
 
     def _make(self, names: str, path: str) -> None:
         missing = []
@@ -291,6 +294,8 @@ class Cgroup:
 
     def kill(self) -> None:
         """Send SIGKILL to every process, and leave no room for one that forks meanwhile."""
+        if not self.taken:
+            return
         if self.unified and posix.access(f"{self.unified}/cgroup.kill", 0):
             write_setting(f"{self.unified}/cgroup.kill", "1")
         freezer = self.directory_of("freezer")

@@ -205,15 +205,22 @@ def _set_memory_policy(kernel: Kernel, policy: dict[str, Any]) -> None:
         kernel.call("set_mempolicy", mode, None, 0)
 
 
-def _prepare(kernel: Kernel, process: dict[str, Any], entry: Entry) -> None:
-    """Do everything that may need privileges, or files of the trusted procfs."""
+def prepare(kernel: Kernel, process: dict[str, Any], linux: dict[str, Any]) -> None:
+    """Set what needs privileges and does not depend on the program; a refusal is an error of `create`.
+
+    Raises:
+        RunError, OSError: the kernel refuses it.
+    """
     set_limits(kernel, process.get("rlimits") or [])
     _schedule(kernel, process)
-    if entry.linux.get("memoryPolicy"):
-        _set_memory_policy(kernel, entry.linux["memoryPolicy"])
-    personality = entry.linux.get("personality")
-    if personality:
-        kernel.call("personality", PERSONALITIES[personality["domain"]])
+    if linux.get("memoryPolicy"):
+        _set_memory_policy(kernel, linux["memoryPolicy"])
+    if linux.get("personality"):
+        kernel.call("personality", PERSONALITIES[linux["personality"]["domain"]])
+
+
+def _mark(kernel: Kernel, process: dict[str, Any], entry: Entry) -> None:
+    """Take a session keyring and the labels of the security modules, which hold from the next exec on."""
     if entry.keyring:
         try:
             kernel.join_keyring(entry.keyring)
@@ -335,7 +342,7 @@ def finish(kernel: Kernel, process: dict[str, Any], entry: Entry) -> NoReturn:
     sets = capabilities.process_sets(process, entry.warn)
     cwd = process["cwd"]
     entered = enter_directory(cwd)
-    _prepare(kernel, process, entry)
+    _mark(kernel, process, entry)
     posix.umask((process.get("user") or {}).get("umask", 0o022))
     # No descriptor of the host's reaches the program: not even one that leaked to us (RN-03).
     kernel.close_range(3 + entry.preserve, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)

@@ -273,7 +273,9 @@ class Runtime:
     @staticmethod
     def cgroup(state: State) -> cgroups.Cgroup:
         """The cgroup of a container."""
-        return cgroups.Cgroup.load(state.fields.get("cgroup") or {"directories": {}, "made": []})
+        return cgroups.Cgroup.load(
+            state.fields.get("cgroup") or {"directories": {}, "made": [], "taken": False}
+        )
 
     def status(self, state: State) -> str:
         """The state of a container by its name, "paused" included."""

@@ -82,7 +82,9 @@ WORD = st.sampled_from([0, 1, 2, 3, 0xFFFFFFFF, 0x1_00000000, 0x1_00000001, (1 <
     0, (1 << 64) - 1
 )
 CONDITION = st.builds(
-    lambda index, op, value, second: {"index": index, "op": f"SCMP_CMP_{op}", "value": value, "valueTwo": second},
+    lambda index, op, value, second: {
+        "index": index, "op": f"SCMP_CMP_{op}", "value": value, "valueTwo": second
+    },
     st.integers(0, 5), st.sampled_from(seccomp.OPERATORS), WORD, WORD,
 )  # fmt: skip
 

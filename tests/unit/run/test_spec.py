@@ -178,12 +178,12 @@ def test_a_sysctl_of_a_namespace_of_the_container_is_allowed(key: str) -> None:
 
 def test_every_mount_option_of_the_specification_is_known() -> None:
     required = """
-        async atime bind defaults dev diratime dirsync exec iversion lazytime loud noatime nodev nodiratime
-        noexec noiversion nolazytime norelatime nostrictatime nosuid private rbind relatime remount ro rprivate rshared
-        rslave runbindable rw shared silent slave strictatime suid sync unbindable
-        mand nomand nosymfollow symfollow tmpcopyup idmap ridmap ratime rdev rdiratime rexec rnoatime 
-        rnodev         rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow rrelatime rro rrw
-        rstrictatime rsuid         rsymfollow
+        async atime bind defaults dev diratime dirsync exec iversion lazytime loud noatime nodev
+        nodiratime noexec noiversion nolazytime norelatime nostrictatime nosuid private rbind
+        relatime remount ro rprivate rshared rslave runbindable rw shared silent slave strictatime
+        suid sync unbindable mand nomand nosymfollow symfollow tmpcopyup idmap ridmap ratime rdev
+        rdiratime rexec rnoatime rnodev rnodiratime rnoexec rnorelatime rnostrictatime rnosuid
+        rnosymfollow rrelatime rro rrw rstrictatime rsuid rsymfollow
     """
     assert set(required.split()) <= set(mountoptions.names())
 

@@ -1,0 +1,186 @@
+"""Engines that call the runtime, and other runtimes that get its bundles."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.peers import require
+from support.run_bundles import MAIN, PYTHON, Bundle, Containers
+
+pytestmark = [pytest.mark.root, pytest.mark.peers]
+
+CONFIGURATION = """\
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+runtime_supports_json = ["ocitool-runtime"]
+runtime_supports_nocgroup = ["ocitool-runtime"]
+[containers]
+default_ulimits = []
+"""
+
+
+class Podman:
+    """podman with a storage of its own, and with this runtime."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        script = base / "ocitool-runtime"
+        # podman calls `delete` with neither PATH nor HOME, so the interpreter is named in full.
+        package = MAIN.rsplit("/", 3)[0]
+        script.write_text(
+            f"#!{PYTHON} -IS\nimport sys\nsys.path.append({package!r})\n"
+            "from ocitool.run.__main__ import main\nmain()\n"
+        )
+        script.chmod(0o755)
+        (base / "containers.conf").write_text(CONFIGURATION)
+        self._global = [
+            "--root",
+            str(base / "storage"),
+            "--runroot",
+            str(base / "run"),
+            "--runtime",
+            str(script),
+        ]
+        self._global += ["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]
+
+    def call(
+        self, *words: str, terminal: bool = False, check: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        command = ["podman", *self._global, *words]
+        if terminal:
+            command = ["script", "--quiet", "--return", "--command", " ".join(command), "/dev/null"]
+        environment = {**os.environ, "CONTAINERS_CONF": str(self._base / "containers.conf")}
+        with (self._base / "in").open("w+") as nothing:
+            return subprocess.run(
+                command,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=check,
+                stdin=nothing,
+            )
+
+    def run(self, *words: str, terminal: bool = False) -> subprocess.CompletedProcess[str]:
+        return self.call("run", "--rm", "--network", "none", *words, terminal=terminal)
+
+
+@pytest.fixture
+def podman(containers: Containers, bundle: Bundle, workplace: Path) -> Iterator[Podman]:
+    """podman with a busybox image named `box`."""
+    require("podman", "script")
+    found = Podman(workplace)
+    archive = workplace / "box.tar"
+    subprocess.run(["tar", "-C", str(bundle.rootfs), "-cf", str(archive), "."], check=True)
+    found.call("import", str(archive), "box", check=True)
+    yield found
+    found.call("rm", "--all", "--force", "--time", "0")
+    found.call("pod", "rm", "--all", "--force")
+    subprocess.run(["umount", str(workplace / "storage/vfs")], check=False, capture_output=True)
+
+
+def test_podman_run(podman: Podman) -> None:
+    done = podman.run("box", "sh", "-c", "echo out; echo err >&2; exit 4")
+    assert (done.returncode, done.stdout, done.stderr) == (4, "out\n", "err\n")
+
+
+@pytest.mark.parametrize(("program", "code"), [("nonexistent", 127), ("/etc", 126)])
+def test_podman_tells_its_own_codes_by_our_words(podman: Podman, program: str, code: int) -> None:
+    assert podman.run("box", program).returncode == code
+
+
+def test_podman_run_with_a_terminal(podman: Podman) -> None:
+    done = podman.run("-it", "box", "sh", "-c", "'tty; exit 5'", terminal=True)
+    assert done.returncode == 5
+    assert "/dev/pts/0" in done.stdout
+
+
+def test_podman_limits_user_volume_and_read_only_root(podman: Podman, workplace: Path) -> None:
+    volume = workplace / "volume"
+    volume.mkdir()
+    (volume / "file").write_text("content\n")
+    words = [
+        "--memory",
+        "64m",
+        "--pids-limit",
+        "33",
+        "--read-only",
+        "--user",
+        "12:34",
+        "-v",
+        f"{volume}:/v:ro",
+    ]
+    script = (
+        "id -u; id -g; cat /v/file; cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max;"
+        " echo > /x || echo read-only; grep -c Seccomp:.2 /proc/self/status"
+    )
+    done = podman.run(*words, "box", "sh", "-c", script)
+    assert done.stdout.split() == ["12", "34", "content", str(64 << 20), "33", "read-only", "1"]
+
+
+def test_podman_start_exec_stop_and_rm(podman: Podman) -> None:
+    podman.call("run", "-d", "--network", "none", "--name", "one", "box", "sleep", "60", check=True)
+    done = podman.call("exec", "one", "sh", "-c", "cat /proc/1/cmdline; exit 3")
+    assert (done.returncode, done.stdout) == (3, "sleep\x0060\0")
+    assert podman.call("exec", "-it", "one", "sh", "-c", "'tty; exit 6'", terminal=True).returncode == 6
+    podman.call("pause", "one", check=True)
+    podman.call("unpause", "one", check=True)
+    podman.call("stop", "--time", "0", "one", check=True)
+    podman.call("start", "one", check=True)
+    podman.call("rm", "--force", "--time", "0", "one", check=True)
+
+
+def test_podman_containers_share_namespaces(podman: Podman) -> None:
+    podman.call("run", "-d", "--network", "none", "--name", "first", "box", "sleep", "60", check=True)
+    script = "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc"
+    first = podman.call("exec", "first", "sh", "-c", script, check=True)
+    words = (
+        "run",
+        "--rm",
+        "--network",
+        "container:first",
+        "--ipc",
+        "container:first",
+        "box",
+        "sh",
+        "-c",
+        script,
+    )
+    assert podman.call(*words, check=True).stdout == first.stdout
+
+
+@pytest.mark.parametrize("other", ["runc", "crun"])
+def test_the_same_bundle_runs_under_other_runtimes(
+    containers: Containers, bundle: Bundle, other: str
+) -> None:
+    require(other)
+    # The lowest version whose features are used: older runtimes refuse later ones.
+    bundle.config["ociVersion"] = "1.0.2"
+    bundle.config["linux"]["seccomp"]["syscalls"] = [
+        rule for rule in bundle.config["linux"]["seccomp"]["syscalls"] if rule["names"] != ["ioctl"]
+    ] + [{"names": ["ioctl"], "action": "SCMP_ACT_ALLOW"}]
+    bundle.shell("grep -E 'Cap|NoNew|Seccomp:' /proc/self/status; hostname; exit 7")
+    ours = containers.run(bundle)
+    hide = "umount /sys/fs/cgroup/unified 2>/dev/null; "
+    command = f"{hide}exec {other} run --bundle {bundle.path} ocitool-test-{other}"
+    theirs = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", command], capture_output=True, text=True, timeout=60, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert (theirs.returncode, theirs.stdout) == (ours.returncode, ours.stdout), theirs.stderr
+
+
+@pytest.mark.parametrize("other", ["runc", "crun"])
+def test_bundles_of_other_runtimes_run_here(containers: Containers, bundle: Bundle, other: str) -> None:
+    require(other)
+    (bundle.path / "config.json").unlink()
+    subprocess.run([other, "spec"], cwd=bundle.path, check=True)
+    bundle.config = json.loads((bundle.path / "config.json").read_text())
+    bundle.config["process"]["terminal"] = False
+    assert containers.run(bundle.shell("exit 9")).returncode == 9
