@@ -28,7 +28,7 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLO
 _PRIVATE: Final = 0o600
 _NODES: Final = {Kind.FIFO: stat.S_IFIFO, Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK}
 _IMPLIED: Final = Entry(Kind.DIRECTORY, b"", 0o755, 0, 0, 0, 0)
-"""What a directory gets that no entry describes; its time stays as it is."""
+"""What a directory gets that no entry describes, the root too: the same every time, so with a fixed time."""
 
 # Labels and seals of the host that made the layer, and the marks of overlay mounts, which would change
 # what a mount of this tree shows.
@@ -57,7 +57,7 @@ class Applier:
 
     def __init__(self, fd: int, owners: Owners, tally: Tally, policy: Policy) -> None:
         """Take over the root's file descriptor; `close` closes it."""
-        self._directories: dict[bytes, Entry] = {}
+        self._directories: dict[bytes, Entry] = {b"": _IMPLIED}
         self.root = Root(fd, made=self._implied)
         self._owners = owners
         self._tally = tally
@@ -307,8 +307,7 @@ class Applier:
             self._owners.record(entry.uid, entry.gid),
         )
         os.fchmod(fd, entry.mode)
-        if entry is not _IMPLIED:
-            os.utime(fd, ns=(entry.mtime, entry.mtime))
+        os.utime(fd, ns=(entry.mtime, entry.mtime))
 
     def _describe_by_name(self, parent: Directory, name: bytes, entry: Entry) -> None:
         """Give something its attributes that can't be opened, or must not be."""

@@ -225,8 +225,7 @@ def _place(options: UnpackOptions) -> _Place:
 @contextmanager
 def _builder(staging: Path, place: _Place, options: UnpackOptions) -> Iterator[Builder]:
     rootfs = staging / "rootfs"
-    rootfs.mkdir()
-    rootfs.chmod(0o755)  # what a root has of which no layer says anything; the umask has no say in it
+    rootfs.mkdir(0o700)
     builder: Builder
     if place.ids and place.keep_owner:
         from ocitool.unpack.namespace import Mapped

@@ -30,7 +30,7 @@ class Node(NamedTuple):
     """The first path of the same inode: two trees share it only if the same names are hard links."""
 
 
-def tree(root: Path, *, ignore_times: frozenset[str] = frozenset()) -> dict[str, Node]:
+def tree(root: Path) -> dict[str, Node]:
     """Every path under a root, relative to it, and what is there; "." is the root itself."""
     first_names: dict[tuple[int, int], str] = {}
     found = {}
@@ -38,7 +38,7 @@ def tree(root: Path, *, ignore_times: frozenset[str] = frozenset()) -> dict[str,
         name = os.fsdecode(os.path.relpath(path, os.fsencode(root)))
         status = os.lstat(path)
         first = first_names.setdefault((status.st_dev, status.st_ino), name)
-        found[name] = _node(path, status, first, with_time=name not in ignore_times)
+        found[name] = _node(path, status, first)
     return found
 
 
@@ -61,7 +61,7 @@ def _paths(root: bytes) -> Iterator[bytes]:
             yield directory + b"/" + name
 
 
-def _node(path: bytes, status: os.stat_result, first: str, *, with_time: bool) -> Node:
+def _node(path: bytes, status: os.stat_result, first: str) -> Node:
     kind = stat.S_IFMT(status.st_mode)
     is_file, is_link, is_directory = stat.S_ISREG(kind), stat.S_ISLNK(kind), stat.S_ISDIR(kind)
     xattrs = ((key, os.getxattr(path, key, follow_symlinks=False)) for key in _xattrs(path))
@@ -75,7 +75,7 @@ def _node(path: bytes, status: os.stat_result, first: str, *, with_time: bool) -
         uid=status.st_uid,
         gid=status.st_gid,
         size=0 if is_directory else status.st_size,
-        mtime=status.st_mtime_ns if with_time else 0,
+        mtime=status.st_mtime_ns,
         links=0 if is_directory else status.st_nlink,
         target=os.readlink(path) if is_link else b"",  # noqa: PTH115 - bytes
         device=status.st_rdev,

@@ -241,6 +241,12 @@ def test_lu_28_nothing_is_inherited_from_the_directory_above(tmp_path: Path) -> 
     )
 
 
+def test_directories_that_no_entry_describes_are_the_same_every_time(tmp_path: Path) -> None:
+    first, second = (tree(unpacked(tmp_path / name, archive(file(b"a/b/x")))) for name in "12")
+    assert first == second
+    assert (first["a"].mode, first["a"].mtime, first["."].mtime) == (0o755, 0, 0)
+
+
 def test_a_hole_free_file_of_many_chunks_is_whole(tmp_path: Path) -> None:
     body = os.urandom(3_500_000)
     tar = archive(file(b"x", body)) + bytes(10_240)

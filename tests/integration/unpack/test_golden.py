@@ -1,0 +1,110 @@
+"""Real root file systems come out as umoci and GNU tar make them, and real runtimes take the bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.peers import require
+from support.unpack_images import memory_directory
+from support.unpack_sources import Layout
+from support.unpack_trees import differences, tree
+
+from ocitool.unpack import UnpackOptions, UnpackReport, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.peers, pytest.mark.root]
+
+
+@pytest.fixture
+def where() -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("giving files away needs root")
+    with memory_directory() as directory:
+        yield directory
+
+
+def unpacked(layout: Path, bundle: Path, **options: Any) -> UnpackReport:
+    source = Layout(layout)
+    return unpack(source, source.resolve("12"), bundle, options=UnpackOptions(**{"sync": False, **options}))
+
+
+def test_debian_comes_out_as_umoci_and_gnu_tar_make_it(
+    where: Path, debian_layout: Path, debian_tar: Path
+) -> None:
+    require("umoci", "tar")
+    report = unpacked(debian_layout, where / "ours")
+    subprocess.run(
+        ["umoci", "unpack", "--image", f"{debian_layout}:12", str(where / "umoci")],
+        check=True,
+        capture_output=True,
+    )
+    (where / "tar").mkdir()
+    extract = ["tar", "--extract", "--numeric-owner", "--same-permissions", "--xattrs", "--xattrs-include=*"]
+    subprocess.run([*extract, "--file", str(debian_tar), "--directory", str(where / "tar")], check=True)
+    ours = tree(where / "ours" / "rootfs")
+    assert len(ours) > 5000
+    assert (report.owners, report.devices, report.xattrs) == (0, 0, 0)
+    assert differences(ours, tree(where / "umoci" / "rootfs")) == []
+    assert differences(ours, tree(where / "tar")) == []
+
+
+def test_several_layers_made_by_buildah_come_out_as_umoci_makes_them(where: Path) -> None:
+    require("buildah", "umoci", "busybox")
+    context = where / "context"
+    context.mkdir()
+    (context / "busybox").write_bytes(Path("/bin/busybox").read_bytes())
+    (context / "busybox").chmod(0o755)
+    script = """
+set -eu
+export BUILDAH_ISOLATION=chroot
+buildah="buildah --root $1/store --runroot $1/run --storage-driver vfs"
+made=$($buildah from scratch)
+step() { $buildah run "$made" -- /busybox sh -c "$1"; $buildah commit -q "$made" "oci:$2/image:12" >/dev/null
+         $buildah rm "$made" >/dev/null; made=$($buildah from "oci:$2/image:12"); }
+$buildah copy -q "$made" "$1/busybox" /busybox >/dev/null
+$buildah commit -q "$made" "oci:$1/image:12" >/dev/null
+made=$($buildah from "oci:$1/image:12")
+step 'b=/busybox; $b mkdir -p /d/sub /keep; $b touch /d/a /d/sub/x /keep/f; $b ln /d/a /d/twin
+      $b ln -s d /l; $b mkfifo /p' "$1"
+step 'b=/busybox; $b rm -r /d; $b mkdir -p /d/sub; $b touch /d/new; $b rm /keep/f; $b chown 7:8 /keep
+      $b chmod 1711 /keep' "$1"
+step 'b=/busybox; $b rm /l /p; $b mkdir /l; $b touch /l/now /p; $b chmod 4755 /p' "$1"
+"""
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", str(context)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    layout = context / "image"
+    subprocess.run(
+        ["umoci", "unpack", "--image", f"{layout}:12", str(where / "umoci")], check=True, capture_output=True
+    )
+    report = unpacked(layout, where / "ours")
+    assert len(report.diff_ids) == 4
+    ours, theirs = tree(where / "ours" / "rootfs"), tree(where / "umoci" / "rootfs")
+    assert {"d/new", "d/sub", "l/now"} <= ours.keys()
+    assert not {"d/a", "d/sub/x", "keep/f"} & ours.keys()
+    assert differences(ours, theirs) == []
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_a_runtime_takes_the_bundle_unchanged(where: Path, debian_layout: Path, runtime: str) -> None:
+    require(runtime, "unshare")
+    template = where / "template.json"
+    template.write_text(
+        json.dumps({"process": {"args": ["sh", "-c", "id -u; cat /etc/debian_version; exit 7"]}})
+    )
+    unpacked(debian_layout, where / "bundle", config_template=template)
+    # This crun refuses a host that has both kinds of control groups; it need not see the second.
+    hide = "umount /sys/fs/cgroup/unified 2>/dev/null; " if runtime == "crun" else ""
+    run = f"{hide}exec {runtime} run --bundle {where}/bundle ocitool-golden-{os.getpid()}-{runtime}"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", run], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.splitlines()[0]) == (7, "0"), done.stderr
