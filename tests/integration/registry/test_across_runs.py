@@ -1,4 +1,4 @@
-"""Pulls that go on in another process, and registries that are reached in other ways than by plain loopback."""
+"""Pulls that go on in another process, and registries that are reached by other ways than plain HTTP."""
 
 from __future__ import annotations
 

@@ -505,6 +505,35 @@ def test_rc_16_a_repository_that_is_none_can_not_be_named(name: str) -> None:
         Reference("registry.example", name)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"token":"a","token":"b"}',
+        b'{"token":"a","expires_in":NaN}',
+        b'{"token":"a","expires_in":' + b"9" * 5000 + b"}",
+        b"[" * 100_000,
+        b'{"token":"\\ud800"}',
+        b'{"token":"a b"}',
+        b'{"token":"a\\r\\nX-Evil: 1"}',
+        b'{"token":5}',
+        b'{"token":""}',
+        b"{}",
+        b"\xff",
+        b"",
+    ],
+)
+def test_rc_23_a_token_that_is_no_plain_json_is_an_error(fake: FakeRegistry, body: bytes) -> None:
+    def gate(request: Request) -> Response:
+        if request.path == "/token":
+            return Response(200, {}, body)
+        return Response(401, {"WWW-Authenticate": 'Bearer realm="/token"'})
+
+    fake.before.append(gate)
+    with client() as made, pytest.raises(RegistryError):
+        repository(made, fake.name).resolve("v1")
+    assert {request.authorization for request in fake.log} == {""}
+
+
 NASTY = "\x1b[31mred\x07 \u202eabc\u2028 line"
 
 

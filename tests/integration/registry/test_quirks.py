@@ -284,7 +284,7 @@ def test_rr_10_the_servers_clock_has_no_say(fake: FakeRegistry) -> None:
     assert len(asked) == 1
 
 
-def test_rr_11_a_password_goes_with_every_request_but_not_to_the_storage(fake: FakeRegistry) -> None:
+def test_rr_11_rr_12_a_password_goes_with_every_request_but_not_to_the_storage(fake: FakeRegistry) -> None:
     with FakeRegistry().running() as storage:
         stocked(fake, 1000)
         fake.before.append(basic_gate)
@@ -296,7 +296,7 @@ def test_rr_11_a_password_goes_with_every_request_but_not_to_the_storage(fake: F
         )
         pull(fake, config=USER)
         assert [request.authorization for request in fake.log] == ["", *[BASIC] * (len(fake.log) - 1)]
-        # Row RR-12: a storage refuses a signed URL that comes with an Authorization.
+        # A storage refuses a signed URL that comes with an Authorization.
         assert {request.authorization for request in storage.log} == {""}
 
 
@@ -381,11 +381,11 @@ def test_rr_18_a_blob_goes_whole_where_chunks_are_not_known(fake: FakeRegistry) 
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
-def test_rr_19_chunks_are_taken_with_any_success_and_a_range_that_never_moves(
+def test_rr_19_rr_20_chunks_are_taken_with_any_success_and_a_range_that_never_moves(
     fake: FakeRegistry, status: int
 ) -> None:
     fake.quirks.patch_status = status
-    fake.quirks.stuck_range = True  # row RR-20 as well
+    fake.quirks.stuck_range = True
     push(fake, 50_000, chunk_size=20_000)
     assert len(fake.asked("PATCH")) == 3 + 1  # the layer, and the configuration
 
@@ -434,8 +434,7 @@ def test_rr_23_a_registry_at_another_byte_is_asked_where_it_is(fake: FakeRegistr
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 400, 500])
-def test_rr_24_a_mount_that_is_denied_is_an_upload(fake: FakeRegistry, status: int) -> None:
-    """Row RR-37 as well: some registries fail on mounts of strangers."""
+def test_rr_24_rr_37_a_mount_that_is_denied_is_an_upload(fake: FakeRegistry, status: int) -> None:
     stocked(fake, 1000, name="from/repo")
     fake.quirks.mount_status = status
     with client(retries=2) as made:
