@@ -16,17 +16,18 @@ from ocitool.errors import Conflict, IntegrityError, InvalidContent, NotFound, O
 from ocitool.streams import chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import BinaryIO, Self
 
     from ocitool.streams import Reader
 
-_DIGITS: Final = 3
-_PART: Final = re.compile(r"\.([0-9]{3,9})")
+_PART: Final = re.compile(r"\.([0-9]{3})")
 # Less would make more parts than anyone wants to handle, and it is a mistake in the unit most of the time.
 MIN_PART: Final = 64 << 10
+# All of them are open at once, and 1024 is how many files most systems let a process have.
+MAX_PARTS: Final = 900
 
 
 @contextmanager
@@ -66,8 +67,7 @@ class BundleFile:
             NotFound: neither is there, or a part is missing.
             IntegrityError: a part is shorter than the others.
         """
-        stem = path.with_suffix("") if _PART.fullmatch(path.suffix) else path
-        paths = [path] if path.is_file() and stem == path else _parts(stem)
+        stem, paths = _found(path)
         with ExitStack() as stack:
             files = [(str(one), _open(one, stack)) for one in paths]
             bundle = cls(str(stem), files)
@@ -116,6 +116,10 @@ class BundleFile:
                 count -= len(data)
         return b"".join(pieces)
 
+    def region(self, start: int, end: int) -> Reader:
+        """The bytes between two places as a reader."""
+        return _Region(self, start, end)
+
     def check_parts(self) -> None:
         """Make sure that all parts but the last are of one size.
 
@@ -134,6 +138,21 @@ class BundleFile:
                 )
 
 
+class _Region:
+    """A part of a file as a reader."""
+
+    def __init__(self, file: BundleFile, start: int, end: int) -> None:
+        self._file = file
+        self._at = start
+        self._end = end
+
+    def read(self, n: int = -1, /) -> bytes:
+        left = self._end - self._at
+        data = self._file.read_at(self._at, left if n < 0 else min(n, left))
+        self._at += len(data)
+        return data
+
+
 def _pread(fd: int, count: int, offset: int) -> bytes:
     data = os.pread(fd, count, offset)
     while len(data) < count and (more := os.pread(fd, count - len(data), offset + len(data))):
@@ -148,6 +167,12 @@ def _open(path: Path, stack: ExitStack) -> int:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     stack.callback(os.close, fd)
     return fd
+
+
+def _found(path: Path) -> tuple[Path, list[Path]]:
+    """A bundle's name without a number, and its files."""
+    stem = path.with_suffix("") if _PART.fullmatch(path.suffix) else path
+    return stem, [path] if path.is_file() and stem == path else _parts(stem)
 
 
 def _parts(stem: Path) -> list[Path]:
@@ -197,6 +222,47 @@ class Sink(Protocol):
     ) -> None: ...
 
 
+class _Pieces:
+    """Open files that a bundle's bytes are spread over."""
+
+    def __init__(self, path: Path, part_size: int | None, size: int) -> None:
+        self.path = path
+        self._part_size = part_size or max(size, 1)
+        self._fds: list[int] = []
+        self.names = [path]
+        if part_size is not None:
+            count = -(-size // part_size)
+            if count > MAX_PARTS:
+                raise OciError(f"parts of {part_size} bytes would be {count} files; {MAX_PARTS} are the most")
+            self.names = [path.with_name(f"{path.name}.{number + 1:03}") for number in range(count)]
+        self.sizes = [min(self._part_size, size - i * self._part_size) for i in range(len(self.names))]
+
+    def open(self, names: Iterable[Path], flags: int) -> None:
+        """Open a file for each piece, and give it its size."""
+        for name, size in zip(names, self.sizes, strict=True):
+            self._fds.append(
+                os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o666)
+            )
+            os.ftruncate(self._fds[-1], size)
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        view = memoryview(data)
+        with translated(str(self.path)):
+            while view:
+                number, within = divmod(offset, self._part_size)
+                written = os.pwrite(self._fds[number], view[: self._part_size - within], within)
+                view, offset = view[written:], offset + written
+
+    def sync(self) -> None:
+        for fd in self._fds:
+            os.fsync(fd)
+
+    def close(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+
+
 class FileSink:
     """One file, or parts. They get their names at the end, so that none is ever seen half."""
 
@@ -213,7 +279,8 @@ class FileSink:
             raise OciError(f"parts of {part_size} bytes are too small; they have at least {MIN_PART}")
         self._path = path
         self._part_size = part_size
-        self._files: list[tuple[Path, Path, int]] = []  # temporary name, final name, descriptor
+        self._pieces: _Pieces | None = None
+        self._temporary: list[Path] = []
 
     def __enter__(self) -> Self:
         if self._path.exists() or _numbered(self._path):
@@ -225,29 +292,22 @@ class FileSink:
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         try:
-            if kind is None:
-                self._commit()
+            if kind is None and self._pieces:
+                self._commit(self._pieces)
         finally:
-            for unfinished, _, fd in self._files:
-                os.close(fd)
+            if self._pieces:
+                self._pieces.close()
+            for unfinished in self._temporary:
                 unfinished.unlink(missing_ok=True)
 
     def start(self, size: int, /) -> None:
         """See `Sink`."""
-        part = self._part_size or max(size, 1)
-        count = -(-size // part)
-        width = max(_DIGITS, len(str(count)))
+        self._pieces = _Pieces(self._path, self._part_size, size)
         token = secrets.token_hex(8)
+        self._temporary = [name.with_name(f".{name.name}.{token}") for name in self._pieces.names]
         with translated(str(self._path)):
             self._check_space(size)
-            for number in range(1, count + 1):
-                suffix = f".{number:0{width}}" if self._part_size else ""
-                final = self._path.with_name(self._path.name + suffix)
-                temporary = self._path.with_name(f".{self._path.name}.{token}{suffix}")
-                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                fd = os.open(temporary, flags, 0o666)
-                self._files.append((temporary, final, fd))
-                os.ftruncate(fd, min(part, size - (number - 1) * part))
+            self._pieces.open(self._temporary, os.O_EXCL)
 
     def _check_space(self, size: int) -> None:
         """Better to say so now than after an hour."""
@@ -261,19 +321,13 @@ class FileSink:
 
     def write_at(self, offset: int, data: bytes, /) -> None:
         """See `Sink`; may be called from several threads, for different bytes."""
-        view = memoryview(data)
-        with translated(str(self._path)):
-            while view:
-                number, within = divmod(offset, self._part_size) if self._part_size else (0, offset)
-                room = self._part_size - within if self._part_size else len(view)
-                written = os.pwrite(self._files[number][2], view[:room], within)
-                view, offset = view[written:], offset + written
+        assert self._pieces  # noqa: S101 - `start` has been called
+        self._pieces.write_at(offset, data)
 
-    def _commit(self) -> None:
+    def _commit(self, pieces: _Pieces) -> None:
         with translated(str(self._path)):
-            for _, _, fd in self._files:
-                os.fsync(fd)
-            for temporary, final, _ in self._files:
+            pieces.sync()
+            for temporary, final in zip(self._temporary, pieces.names, strict=True):
                 # No link, which would not replace what came meanwhile: removable media are often FAT.
                 temporary.rename(final)
             parent = os.open(self._path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -281,6 +335,38 @@ class FileSink:
                 os.fsync(parent)
             finally:
                 os.close(parent)
+
+
+class PatchSink:
+    """A bundle that is there and damaged, written to in place; what is cut off at its end is added."""
+
+    in_order = False
+
+    def __init__(self, path: Path) -> None:
+        """Name the bundle, or any of its parts; nothing is opened yet."""
+        self._path, files = _found(path)
+        self._part_size = None if files == [self._path] else files[0].stat().st_size
+        self._pieces: _Pieces | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._pieces:
+            with translated(str(self._path)):
+                self._pieces.sync()
+            self._pieces.close()
+
+    def start(self, size: int, /) -> None:
+        """See `Sink`."""
+        self._pieces = _Pieces(self._path, self._part_size, size)
+        with translated(str(self._path)):
+            self._pieces.open(self._pieces.names, 0)
+
+    def write_at(self, offset: int, data: bytes, /) -> None:
+        """See `Sink`; may be called from several threads, for different bytes."""
+        assert self._pieces  # noqa: S101 - `start` has been called
+        self._pieces.write_at(offset, data)
 
 
 class StreamSink:

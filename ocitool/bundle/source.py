@@ -65,7 +65,7 @@ class BundleSource:
         raw = self.read(INDEX_JSON, limits.INDEX_JSON_BYTES)
         self._index = IndexJson(raw)
         self._subjects = Subjects(self)
-        self._annotations = _annotations(raw)
+        self._annotations = annotations_of(raw)
         self.inventory_digest = self._digests(INVENTORY)[0]
         self.inventory = Inventory.parse(self.inventory_bytes, f"the inventory of {self.name}")
         # Whoever reads the layout, and not the inventory, is to see the same images.
@@ -165,7 +165,7 @@ class BundleSource:
         member = self.members.get(blob_path(desc.digest))
         if member is None:
             raise NotFound(f"{desc.digest} is not in {self.name}")
-        yield _Region(self.file, member.offset + offset, member.offset + member.size)
+        yield self.file.region(member.offset + offset, member.offset + member.size)
 
     def tags(self) -> list[str]:
         """See `Lister`."""
@@ -178,21 +178,6 @@ class BundleSource:
     def referrers(self, desc: Descriptor, /, artifact_type: str = "") -> list[Descriptor]:
         """See `Referrers`; those that are in the bundle itself."""
         return self._subjects.referrers(desc, self.entries(), artifact_type)
-
-
-class _Region:
-    """A part of a file as a reader."""
-
-    def __init__(self, file: BundleFile, start: int, end: int) -> None:
-        self._file = file
-        self._at = start
-        self._end = end
-
-    def read(self, n: int = -1, /) -> bytes:
-        left = self._end - self._at
-        data = self._file.read_at(self._at, left if n < 0 else min(n, left))
-        self._at += len(data)
-        return data
 
 
 def index_of(inventory: Inventory, annotations: Mapping[str, str] | None = None) -> IndexJson:
@@ -215,7 +200,12 @@ def _listed(index: IndexJson) -> list[tuple[tuple[str, ...], str, str, int]]:
     )
 
 
-def _annotations(raw: bytes) -> dict[str, str]:
+def annotations_of(raw: bytes) -> dict[str, str]:
+    """The annotations of an index.json itself.
+
+    Raises:
+        InvalidContent: they are no map of strings.
+    """
     found = load_object(raw, INDEX_JSON).get("annotations", {})
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise InvalidContent("annotations of index.json does not map strings to strings")

@@ -41,15 +41,18 @@ class Plan:
         starts: where the header of each piece of content starts.
     """
 
-    def __init__(self, inventory: Inventory, signatures: Sequence[bytes] = ()) -> None:
+    def __init__(
+        self, inventory: Inventory, signatures: Sequence[bytes] = (), *, mtime: int | None = None
+    ) -> None:
         """Lay everything out.
 
         Args:
             inventory: what the bundle holds and presumes.
             signatures: documents that sign the inventory.
+            mtime: the time that all members get; None is 0 or SOURCE_DATE_EPOCH.
         """
         self.inventory = inventory
-        self.mtime = tarballs.source_date_epoch()
+        self.mtime = tarballs.source_date_epoch() if mtime is None else mtime
         raw = inventory.dump()
         annotations = {INVENTORY: str(Digest.of(raw))}
         if signatures:

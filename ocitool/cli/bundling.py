@@ -299,16 +299,36 @@ def _described(image: Image) -> dict[str, Any]:
 @bundle.command("verify")
 @_bundle_argument
 @_key_option
+@click.option(
+    "--repair-from",
+    "origins",
+    multiple=True,
+    metavar="LOCATION",
+    help="First fetch what is damaged, or cut off, from here; repeatable.",
+)
 @_jobs_option
-@click.pass_context
-def verify_bundle(context: click.Context, path: Path, *, key: Path | None, jobs: int) -> int:
-    """Read all of a bundle and list every fault; with --key its signature is required too."""
+@with_session
+def verify_bundle(
+    session: Session, path: Path, *, key: Path | None, origins: tuple[str, ...], jobs: int
+) -> int:
+    """Read all of a bundle and list every fault; with --key its signature is required too.
+
+    A bundle that ocitool wrote, and whose beginning is whole, can be repaired in place.
+    """
     from ocitool import console
+    from ocitool.bundle.mending import repair
     from ocitool.bundle.verification import verify
     from ocitool.errors import IntegrityError
+    from ocitool.locations import Location
 
-    with _opened(path, key) as found, _listener(context) as on_event:
-        problems = verify(found, jobs=jobs, on_event=on_event)
+    if origins:
+        if str(path) == STREAM:
+            raise click.UsageError("a stream can't be repaired: name a file")
+        sources = [session.source(Location.parse(origin)) for origin in origins]
+        for desc in repair(path, sources, jobs=jobs, on_event=session.on_event):
+            console.say(f"not found anywhere: {desc.digest}")
+    with _opened(path, key) as found:
+        problems = verify(found, jobs=jobs, on_event=session.on_event)
         for problem in problems:
             console.result(str(problem))
         if problems:
@@ -316,18 +336,6 @@ def verify_bundle(context: click.Context, path: Path, *, key: Path | None, jobs:
             return IntegrityError.exit_code
         console.result(str(found.inventory_digest))
     return 0
-
-
-@contextmanager
-def _listener(context: click.Context) -> Iterator[Any]:
-    """Progress, for commands that need no session."""
-    from ocitool.console import Progress, listener
-
-    on_event = listener(Progress(context.obj["progress"]))
-    try:
-        yield on_event
-    finally:
-        on_event.close()
 
 
 @bundle.command("diff")

@@ -150,14 +150,15 @@ def test_parts_have_a_sensible_size(tmp_path: Path) -> None:
         FileSink(tmp_path / "b.tar", 4)
 
 
-def test_numbers_have_as_many_digits_as_the_last_one_needs(tmp_path: Path) -> None:
+def test_there_may_be_so_many_parts_and_no_more(tmp_path: Path) -> None:
     with FileSink(tmp_path / "b.tar", PART) as sink:
-        sink.start(PART * 1000 + 1)
-    assert len(list(tmp_path.iterdir())) == 1001
-    assert (tmp_path / "b.tar.0001").stat().st_size == PART
-    assert (tmp_path / "b.tar.1001").stat().st_size == 1
+        sink.start(PART * 899 + 1)
+    assert len(list(tmp_path.iterdir())) == 900
+    assert (tmp_path / "b.tar.900").stat().st_size == 1
     with BundleFile.open(tmp_path / "b.tar") as file:
-        assert file.size == PART * 1000 + 1
+        assert file.size == PART * 899 + 1
+    with pytest.raises(OciError, match="would be 901 files"), FileSink(tmp_path / "c.tar", PART) as sink:
+        sink.start(PART * 900 + 1)
 
 
 class Full(io.BytesIO):
