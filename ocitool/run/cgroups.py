@@ -115,7 +115,7 @@ class Cgroup:
 
     Attributes:
         directories: the container's directory, by the controllers of its hierarchy ("" for version 2).
-        made: the directories that were made for it, parents first.
+        made: the directories that are made for it, parents first.
         taken: whether it is the container's by now; before that, its processes are someone else's.
     """
 
@@ -147,6 +147,15 @@ class Cgroup:
         """The version 1 directory of a controller, or ""."""
         return next((path for names, path in self.directories.items() if controller in names.split(",")), "")
 
+    def plan(self) -> None:
+        """Note which directories are missing, so that whoever is killed while making them leaves a list."""
+        self.made = [
+            directory
+            for path in self.directories.values()
+            for directory in _ancestry(path)
+            if not posix.access(directory, 0)
+        ]
+
     def create(self, *, optional: bool) -> None:
         """Make the directories.
 
@@ -168,16 +177,11 @@ class Cgroup:
         self.taken = True
 
     def _make(self, names: str, path: str) -> None:
-        missing = []
-        here = path
-        while not posix.access(here, 0):
-            missing.append(here)
-            here = here.rpartition("/")[0]
+        missing = [directory for directory in _ancestry(path) if not posix.access(directory, 0)]
         if not missing:
             self._refuse_used(names, path)
-        for directory in reversed(missing):
+        for directory in missing:
             posix.mkdir(directory, 0o755)
-            self.made.append(directory)
             if "cpuset" in names.split(","):
                 cgroup_v1.inherit_cpuset(directory)
         if not names:
@@ -367,6 +371,12 @@ class Cgroup:
 
 def _pause(seconds: float) -> None:
     time.sleep(seconds)
+
+
+def _ancestry(path: str) -> list[str]:
+    """A directory and those above it, the topmost first."""
+    names = path.split("/")
+    return ["/".join(names[:depth]) for depth in range(2, len(names) + 1)]
 
 
 def _tree(directory: str) -> list[str]:

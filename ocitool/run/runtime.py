@@ -442,6 +442,7 @@ class Attempt:
     def _enter_cgroup(self, job: _init.Job, linux: dict[str, Any]) -> None:
         resources = linux.get("resources") or {}
         ordinary = posix.geteuid() != 0
+        self.cgroup.plan()
         self.state.fields["cgroup"] = self.cgroup.saved()
         self.state.save()
         self.cgroup.create(optional=ordinary)
