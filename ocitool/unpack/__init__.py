@@ -1,4 +1,7 @@
-"""Images to root file systems: layers applied exactly, inside their root, with every digest verified."""
+"""Images to root file systems and back: layers applied exactly, inside their root, every digest verified.
+
+The way back is `ocitool.unpack.repack`, which is imported by itself.
+"""
 
 from ocitool.unpack.image import UnpackOptions, UnpackReport, unpack
 

@@ -155,7 +155,11 @@ class Tree:
         """Take away what lower layers have below a node; whether nothing of this layer is left."""
         for name in [name for name, child in node.children.items() if self._is_hidden(child)]:
             del node.children[name]
-        return node.layer < self._layer and not node.children
+        if node.layer == self._layer:
+            return False
+        # A directory stays for the sake of what this layer has in it, but is not the lower layers' any more.
+        node.facts, node.layer = Facts(Kind.DIRECTORY), self._layer
+        return not node.children
 
     # Paths
 
