@@ -84,7 +84,7 @@ ACTS: dict[str, tuple[Callable[[Path], object], list[bytes] | None]] = {
     "removed": (lambda root: (root / "same").unlink(), [b".wh.same", b""]),
     "removed tree": (lambda root: shutil.rmtree(root / "d"), [b".wh.d", b""]),
     "file to directory": (
-        lambda root: ((root / "same").unlink(), (root / "same/x").mkdir(parents=True)),
+        lambda root: instead(root / "same", lambda path: (path / "x").mkdir(parents=True)),
         None,
     ),
     "directory to file": (lambda root: instead(root / "d", lambda path: path.touch()), [b"", b"d"]),
