@@ -125,7 +125,7 @@ class Applier:
         reading.referrers_of = image.pin.referrers
         if not isinstance(store, Resumer):  # a layout has every blob once anyway
             store = self._neighbourly(image, store)
-            tally.store, reading.on_lost = store, store.lost
+            tally.store, reading.on_begin, reading.on_lost = store, store.begin, store.lost
         # Those that were planned are what the reading shows, which may be none.
         copied = partial(copy_graph, reading, store, referrers=True, on_event=tally)
         # Before the image's own name: whoever sees the name finds the signatures as well.

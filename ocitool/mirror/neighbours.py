@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
+from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ocitool.content import Mounter, Publisher
 from ocitool.mirror.reading import Reading
@@ -18,6 +21,17 @@ if TYPE_CHECKING:
     from ocitool.streams import Reader
 
 
+# Between a claim and the first byte lies one request. A claim that rests longer than this, in seconds, is one
+# whose image has failed in between.
+_PATIENCE: Final = 10.0
+
+
+@dataclass(slots=True)
+class _Claim:
+    owner: object
+    until: float  # for ever, once bytes are on their way
+
+
 class Deliveries:
     """Which blob of a run is where at each registry, or on its way there.
 
@@ -26,19 +40,27 @@ class Deliveries:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._coming: dict[tuple[str, Digest], object] = {}
+        self._coming: dict[tuple[str, Digest], _Claim] = {}
         self._there: dict[tuple[str, Digest], tuple[str, Store]] = {}
 
     def claim(self, host: str, digest: Digest, owner: object) -> tuple[str, Store] | None:
         """Wait while another brings a blob, and say where it is; None makes the claim the caller's."""
         key = (host, digest)
         with self._changed:
-            while self._coming.get(key, owner) is not owner:
-                self._changed.wait()
+            while (claim := self._coming.get(key)) and claim.owner is not owner:
+                left = claim.until - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(min(left, _PATIENCE))
             found = self._there.get(key)
             if found is None:
-                self._coming[key] = owner
+                self._coming[key] = _Claim(owner, time.monotonic() + _PATIENCE)
             return found
+
+    def moving(self, host: str, digest: Digest, owner: object) -> None:
+        """Bytes are on their way: from here on, `arrived` or `release` is sure to come."""
+        with self._changed:
+            self._coming[host, digest] = _Claim(owner, math.inf)
 
     def arrived(self, host: str, digest: Digest, place: str, store: Store) -> None:
         """The blob is there, for others to take over."""
@@ -50,7 +72,8 @@ class Deliveries:
     def release(self, host: str, digest: Digest, owner: object) -> None:
         """Give up a claim that came to nothing."""
         with self._changed:
-            if self._coming.get((host, digest)) is owner:
+            claim = self._coming.get((host, digest))
+            if claim and claim.owner is owner:
                 del self._coming[host, digest]
                 self._changed.notify_all()
 
@@ -58,7 +81,8 @@ class Deliveries:
 class Neighbourly:
     """One image's way into a repository. Implements Store and Mounter.
 
-    Its source has to say through `lost` when a blob did not get here, or others would wait for it for ever.
+    Its source has to say through `begin` and `lost` when a blob is on its way, and when it did not get here:
+    others wait for it in between.
 
     Attributes:
         missing: content that the plan found missing, which nobody asks about again.
@@ -118,6 +142,10 @@ class Neighbourly:
                 self.mounted += 1
             self._deliveries.arrived(self._host, desc.digest, self._place, self._inner)
         return done
+
+    def begin(self, desc: Descriptor) -> None:
+        """Let other images wait for a blob that is on its way."""
+        self._deliveries.moving(self._host, desc.digest, self)
 
     def lost(self, desc: Descriptor) -> None:
         """Let another image bring a blob that this one could not."""

@@ -148,12 +148,14 @@ class Reading:
     Attributes:
         inner: the repository itself.
         referrers_of: the referrers that are to be seen, by their subject: those that were planned.
+        on_begin: is told of a blob that is about to be read.
         on_lost: is told of a blob that could not be read to its end, or not be written.
     """
 
     def __init__(self, inner: Source, host: str, meter: Meter, destination: Store) -> None:
         self.inner = inner
         self.referrers_of: Mapping[Digest, tuple[Descriptor, ...]] = {}
+        self.on_begin: Callable[[Descriptor], None] = lambda _: None
         self.on_lost: Callable[[Descriptor], None] = lambda _: None
         self._host = host
         self._meter = meter
@@ -172,6 +174,7 @@ class Reading:
             yield BytesIO(self._manifest(desc)[offset:])
             return
         bucket = self._meter.bucket
+        self.on_begin(desc)
         try:
             with self.inner.fetch(desc, offset=offset) as reader:
                 yield LimitedReader(reader, bucket) if bucket else reader

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from support.mirror_stores import World, push_image, push_index, push_multi, push_signature
 
-from ocitool.mirror import Run
+from ocitool.digest import Digest
+from ocitool.mirror import Run, neighbours
 
 REPOSITORY = """
 version: 1
@@ -127,6 +128,39 @@ sources: [{registry: up.example, to: 'down.example/m/{repository}'}]
     assert world.requests("up.example")["blob"] == sum(len(image.work.blobs) for image in plan.images)
     assert mounted == 4, "base and config, in two of the three repositories"
     assert sum(r.mounted for r in result.results) == mounted
+
+
+def test_a_blob_that_two_tags_share_is_neither_moved_nor_mounted_twice() -> None:
+    world = World()
+    for tag in ("1.0", "1.1"):
+        push_image(world.repository("up.example/app"), "base", tag, tag=tag)
+
+    first, second = world.job(REPOSITORY).plan().images
+
+    assert (len(first.work.blobs), len(first.work.mounts), len(first.work.shared)) == (3, 0, 0)
+    assert (len(second.work.blobs), len(second.work.mounts), len(second.work.shared)) == (1, 0, 2)
+
+
+def test_a_blob_that_one_image_failed_to_bring_is_brought_by_the_next() -> None:
+    world = World()
+    push_image(world.repository("up.example/a"), "base", "a", tag="1")
+    push_image(world.repository("up.example/b"), "base", "b", tag="1")
+    text = "{version: 1, sources: [{registry: up.example, to: 'down.example/m/{name}'}]}"
+    job = world.job(text)
+    plan = job.plan()
+    world.repository("up.example/a").broken |= {str(blob.digest) for blob in plan.images[0].work.blobs}
+
+    result = job.apply(plan)
+
+    assert [r.outcome for r in result.results] == ["failed", "copied"]
+
+
+def test_a_claim_that_came_to_nothing_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_PATIENCE", 0.05)
+    deliveries = neighbours.Deliveries()
+    digest = Digest.of(b"blob")
+    assert deliveries.claim("down.example", digest, "dead") is None
+    assert deliveries.claim("down.example", digest, "next") is None
 
 
 def test_the_plan_is_exact_about_bytes_and_pulls() -> None:

@@ -87,6 +87,18 @@ def _cosign(store: MemoryStore, subject: Descriptor) -> str:
     return tag
 
 
+def test_a_signature_of_a_kept_signature_stays() -> None:
+    world = World()
+    push_image(world.repository("up.example/app"), "new", tag="2.0")
+    there = world.repository("down.example/app")
+    first = _cosign(there, push_image(there, "new", tag="2.0"))
+    second = _cosign(there, there.resolve(first))
+
+    pruned(world)
+
+    assert sorted(there.tags()) == sorted(["2.0", first, second])
+
+
 def test_a_referrer_of_a_kept_image_that_has_an_old_name_keeps_its_content() -> None:
     world = World()
     push_image(world.repository("up.example/app"), "new", tag="2.0")
