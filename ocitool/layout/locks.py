@@ -78,7 +78,7 @@ class Lease:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             self._fd = os.open(self.name, flags, 0o600, dir_fd=leases)
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-        self._finalizer = weakref.finalize(self, _end, root, self.name, self._fd)
+        self._finalizer = weakref.finalize(self, _end, root, self.name, self._fd, os.getpid())
 
     def note(self, digest: Digest) -> None:
         """Keep content from being collected. To be called with `GC_LOCK` held."""
@@ -106,7 +106,10 @@ class Lease:
         self._finalizer()
 
 
-def _end(root: Path, name: str, fd: int) -> None:
+def _end(root: Path, name: str, fd: int, owner: int) -> None:
+    if os.getpid() != owner:
+        files.close_unwritten(fd)  # a forked copy of the owner, which goes on
+        return
     # A lease that can't be removed looks like a crash to the next writer, which is harmless.
     with suppress(OSError), files.directory(root, PRIVATE, LEASES) as leases:
         files.unlink(leases, name)

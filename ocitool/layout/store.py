@@ -110,8 +110,8 @@ class LayoutStore:
 
         A manifest is read, and counts only if it is listed among the referrers of its subject.
         """
-        if not self._path.is_dir():
-            return False
+        if not (self._path / OCI_LAYOUT).exists():
+            return False  # and nothing is written into what may be anybody's directory
         if self._read_only or not os.access(self._path, os.W_OK):
             return self._is_there(desc, None)
         with self._noted(desc.digest) as lease:
@@ -288,6 +288,7 @@ def initialise(path: Path) -> None:
     Raises:
         Conflict: the directory holds something else.
     """
+    _check_not_file(path)
     with files.translated(f"directory {path.name}", path):
         files.make_root(path)
         _check_empty(path)
@@ -300,6 +301,14 @@ def initialise(path: Path) -> None:
             # Last, because a directory that has this file is a layout.
             if not (path / OCI_LAYOUT).exists():
                 files.replace_file(private, root, OCI_LAYOUT, strictjson.dumps(VERSION))
+
+
+def _check_not_file(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise Conflict(
+            f"{path} is a file, and an image layout is a directory",
+            hint="an archive is named oci-archive:FILE or docker-archive:FILE",
+        )
 
 
 def _check_empty(path: Path) -> None:
@@ -333,8 +342,10 @@ def read_index(path: Path) -> IndexJson:
 
     Raises:
         NotFound: there is no layout.
+        Conflict: there is a file.
         InvalidContent: there is one that breaks the specification.
     """
+    _check_not_file(path)
     what = OCI_LAYOUT
     with files.translated(f"directory {path.name}", path):
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,9 +83,40 @@ def test_without_create_nothing_is_made(tmp_path: Path) -> None:
 
 def test_a_directory_that_holds_something_else_is_not_made_a_layout(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
+    store = LayoutStore(tmp_path)
+    assert not store.exists(blob(b"hello"))
     with pytest.raises(Conflict, match="neither empty nor an image layout"):
-        put(LayoutStore(tmp_path), b"hello")
+        put(store, b"hello")
+    source = MemoryStore()
+    source.tag(put_artifact(source, "one"), "a")
+    with pytest.raises(Conflict):
+        copy(source, store, "a")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.tex"]
+
+
+def test_a_file_is_no_layout(tmp_path: Path) -> None:
+    path = tmp_path / "image.tar"
+    path.write_bytes(b"x")
+    store = LayoutStore(path)
+    assert not store.exists(blob(b"hello"))
+    for act in (store.entries, lambda: put(store, b"hello")):
+        with pytest.raises(Conflict, match="is a file") as caught:
+            act()
+        assert "oci-archive" in caught.value.hint
+
+
+def test_a_forked_process_does_not_end_the_lease(store: LayoutStore) -> None:
+    """In a process of its own, because forking where other threads run is another story."""
+    code = (
+        "import io, os, sys; from ocitool.digest import Digest; from ocitool.layout import LayoutStore\n"
+        "from ocitool.layout.gc import collect; from ocitool.model import Descriptor\n"
+        "store, desc = LayoutStore(sys.argv[1]), Descriptor.of('a/b', b'hello')\n"
+        "store.push(desc, io.BytesIO(b'hello'))\n"
+        "child = os.fork()\n"
+        "if not child: store.close(); os._exit(0)\n"
+        "os.waitpid(child, 0); collect(LayoutStore(sys.argv[1])); assert store.exists(desc)"
+    )
+    subprocess.run([sys.executable, "-c", code, store.path], check=True)
 
 
 def test_an_empty_directory_becomes_a_layout(tmp_path: Path) -> None:
