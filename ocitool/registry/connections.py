@@ -51,18 +51,22 @@ class Connections:
         self._streams = Streams()
         self._closed = False
 
-    def send(self, request: httpx.Request, route: Route) -> httpx.Response:
+    def send(self, request: httpx.Request, route: Route, *, commits: bool = False) -> httpx.Response:
         """Send a request; the response's body has not been read, and the caller closes it.
+
+        Args:
+            request: what to send.
+            route: how to get there.
+            commits: the answer may take as long as `Pace.commit`.
 
         Raises:
             Unreachable: there is no response.
             RegistryError: what came back is not HTTP.
         """
         transport = self._transport(route)
-        request.extensions = {
-            **request.extensions,
-            "timeout": {"connect": self._pace.connect, "read": self._pace.idle, "write": self._pace.idle},
-        }
+        answer = self._pace.commit if commits else self._pace.answer
+        timeouts = {"connect": self._pace.connect, "read": answer, "write": self._pace.idle}
+        request.extensions = {**request.extensions, "timeout": timeouts}
         try:
             response = transport.handle_request(request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:

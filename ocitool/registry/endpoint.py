@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from ocitool.errors import Unreachable
 from ocitool.reference import DOCKER_HUB
 from ocitool.registry.addresses import Reach, reach_of, resolve
 from ocitool.registry.auth import Authenticator
@@ -93,6 +94,10 @@ class Endpoint:
         """How private the registry's own address is; of several the most public one counts."""
         with self._lock:
             if self._reach is None:
-                found = resolve(self.origin.host, self.origin.port)
-                self._reach = min(reach_of(ipaddress.ip_address(a.partition("%")[0])) for _, a in found)
+                try:
+                    found = resolve(self.origin.host, self.origin.port)
+                except Unreachable:
+                    found = []  # only a proxy knows it
+                reaches = [reach_of(ipaddress.ip_address(a.partition("%")[0])) for _, a in found]
+                self._reach = min(reaches, default=Reach.PUBLIC)
             return self._reach

@@ -35,12 +35,14 @@ class Pace:
     Attributes:
         connect: seconds for name, connection and TLS handshake each.
         answer: seconds from the last byte of a request to the last one of the response's header.
+        commit: the same, after an upload: a registry may have gigabytes to move before it answers.
         idle: seconds without a byte of a body, or in which none could be sent.
         minimum_rate: bytes per second of a body, on average over `idle` seconds of waiting; 0 for any.
     """
 
     connect: float = 15.0
     answer: float = 60.0
+    commit: float = 600.0
     idle: float = 60.0
     minimum_rate: float = 1024.0
 
@@ -156,7 +158,7 @@ class Stream(httpcore.NetworkStream):
         self._peer = peer
         self._pace = pace
         self._streams = streams
-        self._answer_due: float | None = None
+        self._sent: float | None = None  # when the last byte of a request that is not answered yet was
         self._waited = 0.0
         self._received = 0
         streams.add(self)
@@ -164,18 +166,18 @@ class Stream(httpcore.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Receive; see httpcore."""
         started = time.monotonic()
-        patience, why = timeout or self._pace.idle, "has been silent for"
-        if self._answer_due is not None and self._answer_due - started < patience:
-            patience, why = max(self._answer_due - started, 0.001), "has not answered in full in"
+        # A header must come whole within its time, however it drips; a body must only go on coming.
+        limit = self._pace.idle if self._sent is None else timeout or self._pace.answer
+        patience = limit if self._sent is None else max(self._sent + limit - started, 0.001)
         try:
             self._sock.settimeout(patience)
             data = self._sock.recv(max(max_bytes, _READ_BYTES))
         except TimeoutError as error:
-            limit = self._pace.idle if self._answer_due is None else self._pace.answer
+            why = "has been silent for" if self._sent is None else "has not answered in full in"
             raise httpcore.ReadTimeout(f"{self._peer} {why} {limit:g} seconds") from error
         except OSError as error:
             raise httpcore.ReadError(f"connection to {self._peer} lost: {_reason(error)}") from error
-        if self._answer_due is None:
+        if self._sent is None:
             self._judge(time.monotonic() - started, len(data))
         return data
 
@@ -198,7 +200,7 @@ class Stream(httpcore.NetworkStream):
             return
         rest = memoryview(buffer)
         try:
-            if self._answer_due is not None and self._answered_early():
+            if self._sent is not None and self._answered_early():
                 # httpcore stops sending at a write error, and reads the answer.
                 raise httpcore.WriteError(f"{self._peer} answered before it had read the request")
             self._sock.settimeout(timeout)
@@ -210,7 +212,7 @@ class Stream(httpcore.NetworkStream):
             ) from error
         except OSError as error:
             raise httpcore.WriteError(f"connection to {self._peer} lost: {_reason(error)}") from error
-        self._answer_due = time.monotonic() + self._pace.answer
+        self._sent = time.monotonic()
 
     def _answered_early(self) -> bool:
         # Under TLS what is readable may be a session ticket, so there the end of the request is awaited.
@@ -220,7 +222,7 @@ class Stream(httpcore.NetworkStream):
 
     def answered(self) -> None:
         """The response's header has come; from here on its body is measured."""
-        self._answer_due = None
+        self._sent = None
         self._waited, self._received = 0.0, 0
 
     def interrupt(self) -> None:

@@ -58,6 +58,7 @@ class Call:
         headers: fields beyond the usual ones.
         body: bytes, or a stream that can be sent only once.
         length: the number of bytes of such a stream.
+        commits: whether the registry may have much to do before it answers.
         bare: for a token service: it brings its own authorization, and stays where it is sent.
         expect: the statuses that the caller understands; the others are errors.
         limit: how many bytes of a body are read at most.
@@ -71,6 +72,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Iterable[bytes] | None = None
     length: int = 0
+    commits: bool = False
     bare: bool = False
     expect: frozenset[int] = frozenset({200})
     limit: int = 8 << 20
@@ -376,7 +378,7 @@ class Transport:
                 hint="--plain-http says that this network can be trusted",
             )
         request = httpx.Request(call.method, url, headers=fields, content=call.body)
-        response = self._connections.send(request, endpoint.route(origin))
+        response = self._connections.send(request, endpoint.route(origin), commits=call.commits)
         live = Live(response, at_home=origin in endpoint.candidates and not call.bare)
         try:
             self._regard(endpoint, origin, live)

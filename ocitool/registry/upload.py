@@ -268,6 +268,7 @@ class Upload:
             self._transport.request(self._endpoint, call)
 
     def _call(self, method: str, target: httpx.URL, **fields: Any) -> Call:
+        fields.setdefault("commits", "body" in fields)
         fields.setdefault("headers", {"Content-Type": "application/octet-stream"} if "body" in fields else {})
         return replace(self._template, method=method, target=target, **fields)
 

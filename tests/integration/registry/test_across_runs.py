@@ -182,14 +182,24 @@ def test_f_27_a_registry_with_tls_is_reached_through_a_proxy(tmp_path: Path) -> 
     """CONNECT, with the proxy's own credentials; the name is resolved by the proxy alone."""
     authority = Authority()
     (tmp_path / "ca.pem").write_bytes(authority.pem)
-    context = authority.server_context(tmp_path, hosts=("registry.example",))
+    context = authority.server_context(tmp_path, hosts=("registry.example", "storage.example"))
     with FakeRegistry(context).running() as fake, _connecting(fake) as (proxy, seen):
         desc = stocked(fake, 1000)
         environ = {"HTTPS_PROXY": f"http://me:pw@{proxy}", "HOME": "/nonexistent"}
+        storage = "https://storage.example/v2/some/repo/blobs"
+        fake.before.append(
+            lambda request: (
+                Response(307, {"Location": f"{storage}/{request.path.rpartition('/')[2]}"})
+                if "blobs" in request.path and request.headers["host"] == "registry.example"
+                else None
+            )
+        )
         with client(environ=environ, ca_file=tmp_path / "ca.pem") as made:
-            assert repository(made, "registry.example").resolve("v1") == desc
-    assert seen
-    assert all("CONNECT registry.example:443" in text and "Basic bWU6cHc=" in text for text in seen)
+            repo = repository(made, "registry.example")
+            assert repo.resolve("v1") == desc
+            copy(repo, MemoryStore(), "v1")
+    assert {text.split()[1] for text in seen} == {"registry.example:443", "storage.example:443"}
+    assert all("Basic bWU6cHc=" in text for text in seen)
     assert all("proxy-authorization" not in request.headers for request in fake.log)
 
 
@@ -202,11 +212,13 @@ def _connecting(fake: FakeRegistry) -> Iterator[tuple[str, list[str]]]:
     def serve() -> None:
         with suppress(OSError):
             while True:
-                one, _ = listener.accept()
-                with one, socket.create_connection((fake.host, fake.port)) as other:
-                    seen.append(one.recv(4096).decode())
-                    one.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                    _join(one, other)
+                threading.Thread(target=connect, args=(listener.accept()[0],), daemon=True).start()
+
+    def connect(one: socket.socket) -> None:
+        with suppress(OSError), one, socket.create_connection((fake.host, fake.port)) as other:
+            seen.append(one.recv(4096).decode())
+            one.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            _join(one, other)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()

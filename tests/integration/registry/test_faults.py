@@ -608,6 +608,45 @@ def test_a_resume_reads_only_what_is_missing(fake: FakeRegistry) -> None:
     assert read(fake.name, desc, offset=SIZE) == b""
 
 
+def test_the_end_of_an_upload_may_take_longer_than_other_answers(fake: FakeRegistry) -> None:
+    def slowly(_: Request) -> None:
+        time.sleep(1)
+
+    fake.before.append(always("PUT", "/uploads/", slowly))
+    with client(pace=Pace(answer=0.5, commit=10)) as made:
+        put(repository(made, fake.name), mediatypes.OCI_LAYER, b"x" * 2_000_000)
+    fake.before.append(always("PUT", "/manifests/", slowly))
+    with client(pace=Pace(answer=0.5, commit=10), retries=1) as made, pytest.raises(Unreachable):
+        copy(memory_image(), repository(made, fake.name), "v1")
+
+
+def test_a_slow_blob_behind_a_redirect_is_fetched_from_where_it_is(
+    fake: FakeRegistry, proxied: Callable[[Faults], FaultProxy]
+) -> None:
+    """The registry is asked once, not for every range; when the place is gone, it is asked again."""
+    size = 60_000_000
+    stocked(fake, size)
+    desc, content = blob_of(fake), layers_of(fake)[0]
+    with (
+        FakeRegistry().running() as storage,
+        FaultProxy((storage.host, storage.port), Faults(rate=20e6)).running() as slow,
+    ):
+        fake.quirks.redirect_blobs = f"http://{slow.name}"
+        refused: list[Request] = []
+
+        def serve(request: Request) -> Response:
+            if len(storage.log) == 4:
+                refused.append(request)
+                return Response(403)
+            return storage.ranged(request, content, {})
+
+        storage.before.append(serve)
+        assert read(fake.name, desc, ranges=4) == content
+        assert refused
+        assert len(storage.log) > 8
+        assert len(fake.asked("GET", "/blobs/")) < len(storage.log) - 2
+
+
 @pytest.mark.parametrize("honest", [True, False])
 def test_a_slow_blob_comes_over_several_connections(
     fake: FakeRegistry, proxied: Callable[[Faults], FaultProxy], *, honest: bool
