@@ -27,7 +27,8 @@ from ocitool.unpack import UnpackOptions, unpack
 
 class Layout:
     def resolve(self, ref):
-        return Descriptor.from_json(json.loads(Path(sys.argv[1], "index.json").read_bytes())["manifests"][0], "index")
+        index = json.loads(Path(sys.argv[1], "index.json").read_bytes())
+        return Descriptor.from_json(index["manifests"][0], "index")
 
     @contextmanager
     def fetch(self, desc, *, offset=0):
