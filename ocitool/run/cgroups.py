@@ -201,6 +201,7 @@ class Cgroup:
         Raises:
             RunError: the kernel refuses a value, or lacks what it needs.
         """
+        self._check_usage(resources.get("memory") or {})
         if self.pure_v2:
             settings = [("", name, value) for name, value in cgroup_v2.settings(resources)]
             if devices:
@@ -216,6 +217,17 @@ class Cgroup:
                 ]
         for controller, name, value in settings:
             self._set(controller, name, value)
+
+    def _check_usage(self, memory: dict[str, Any]) -> None:
+        """With `checkBeforeUpdate`, "MUST reject the limit if it is lower than the current usage".
+
+        Version 1 refuses such a limit by itself; version 2 would end processes to reach it.
+        """
+        limit = memory.get("limit") or -1
+        if memory.get("checkBeforeUpdate") and limit > 0 and self.pure_v2:
+            usage = int(_text(f"{self.unified}/memory.current"))
+            if limit < usage:
+                raise RunError(f"the memory limit {limit} is lower than the current usage {usage}")
 
     def _has_swap(self) -> bool:
         directory = self.directory_of("memory")

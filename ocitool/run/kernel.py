@@ -157,8 +157,8 @@ class Kernel(Protocol):
     def set_ids(self, uid: int, gid: int, groups: Sequence[int] | None) -> None:
         """Take supplementary groups (None: keep), then the group, then the user."""
 
-    def seccomp(self, program: bytes, flags: int) -> int:
-        """Load a filter; with the listener flag, return its descriptor."""
+    def seccomp(self, program: bytes, flags: int) -> None:
+        """Load a filter."""
 
     def prlimit(self, resource: int, soft: int, hard: int) -> None:
         """Set a resource limit of the calling process."""
@@ -337,10 +337,10 @@ class Linux:
         posix.setresgid(gid, gid, gid)
         posix.setresuid(uid, uid, uid)
 
-    def seccomp(self, program: bytes, flags: int) -> int:
+    def seccomp(self, program: bytes, flags: int) -> None:
         kept = _buffer(bytearray(program))
         # struct sock_fprog: a 16-bit count, padding, a pointer.
-        return self.call("seccomp", 1, flags, _words(len(program) // 8, addressof(kept)))
+        self.call("seccomp", 1, flags, _words(len(program) // 8, addressof(kept)))
 
     def prlimit(self, resource: int, soft: int, hard: int) -> None:
         self.call("prlimit64", 0, resource, _words(soft, hard), None)

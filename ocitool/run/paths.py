@@ -39,6 +39,15 @@ def opened(kernel: Kernel, root: int, path: str, flags: int = O_PATH) -> int:
         raise OSError(exc.errno, exc.strerror, path) from exc
 
 
+def exists(kernel: Kernel, root: int, path: str) -> bool:
+    """Whether a path leads to something inside the root."""
+    try:
+        posix.close(opened(kernel, root, path))
+    except OSError:
+        return False
+    return True
+
+
 def opened_exactly(kernel: Kernel, root: int, path: str) -> int:
     """Open a path that must exist and hold no symbolic link at all.
 

@@ -31,7 +31,6 @@ from .kernel import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from .kernel import Kernel
@@ -90,16 +89,12 @@ class Filter:
     Attributes:
         program: BPF instructions, or b"" for none.
         flags: of seccomp(2).
-        listener: whether a notification descriptor is wanted.
         allows_fcntl: whether the trampoline can do its work under it.
     """
 
-    def __init__(
-        self, program: bytes, flags: int = 0, *, listener: bool = False, allows_fcntl: bool = True
-    ) -> None:
+    def __init__(self, program: bytes, flags: int = 0, *, allows_fcntl: bool = True) -> None:
         self.program = program
         self.flags = flags
-        self.listener = listener
         self.allows_fcntl = allows_fcntl
 
 
@@ -112,7 +107,6 @@ class Entry:
         filter: the seccomp filter.
         preserve: how many descriptors from 3 on stay open.
         keyring: name of a new session keyring, or "".
-        listener_socket: where a seccomp listener is sent, or -1.
         linux: the `linux` object, for personality and memory policy.
     """
 
@@ -123,7 +117,6 @@ class Entry:
         self.preserve = 0
         self.keyring = ""
         self.linux: dict[str, Any] = {}
-        self.send_listener: Callable[[int], None] | None = None
 
     def warn(self, text: str) -> None:
         """Report what does not stop the container."""
@@ -376,11 +369,9 @@ def _restrict(kernel: Kernel, process: dict[str, Any], entry: Entry, sets: capab
 
 def _load_filter(kernel: Kernel, entry: Entry) -> None:
     try:
-        fd = kernel.seccomp(entry.filter.program, entry.filter.flags)
+        kernel.seccomp(entry.filter.program, entry.filter.flags)
     except OSError as exc:
         raise RunError(f"seccomp filter: {exc.strerror}") from exc
-    if entry.filter.listener and entry.send_listener is not None:
-        entry.send_listener(fd)
 
 
 def _execute(

@@ -102,8 +102,10 @@ def make_devices(kernel: Kernel, root: int, devices: list[dict[str, Any]], *, bi
     for device in devices:
         _device(kernel, root, device, bind=bind)
     dev = paths.made_directory(kernel, root, "dev")
+    # runtime-linux.md: "MUST create the following symlinks if the source file exists after processing mounts"
+    links = _LINKS if paths.exists(kernel, root, "/proc/self/fd") else {}
     try:
-        for name, target in {**_LINKS, "ptmx": "pts/ptmx"}.items():
+        for name, target in {**links, "ptmx": "pts/ptmx"}.items():
             _link(dev, name, target)
     finally:
         posix.close(dev)

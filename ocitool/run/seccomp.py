@@ -53,7 +53,6 @@ ACTIONS = {
     "SCMP_ACT_TRACE": 0x7FF00000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
     "SCMP_ACT_LOG": 0x7FFC0000,
-    "SCMP_ACT_NOTIFY": 0x7FC00000,
 }
 OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
 FLAGS = {
@@ -62,11 +61,9 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0x20,
 }
-_NEW_LISTENER = 8
 _WITH_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
 _EPERM, _ENOSYS = 1, 38
 _ALLOW = ACTIONS["SCMP_ACT_ALLOW"]
-_NOTIFY = ACTIONS["SCMP_ACT_NOTIFY"]
 _KILL_PROCESS = ACTIONS["SCMP_ACT_KILL_PROCESS"]
 _NO_SUCH_CALL = ACTIONS["SCMP_ACT_ERRNO"] | _ENOSYS
 _MAX_INSTRUCTIONS = 4096
@@ -144,6 +141,8 @@ class _Rules:
 
 
 def _action(name: str, errno: int | None, where: str) -> int:
+    if name == "SCMP_ACT_NOTIFY":
+        raise Unsupported("linux.seccomp: SCMP_ACT_NOTIFY is not supported")
     if name not in ACTIONS:
         raise InvalidContent(f"linux.seccomp: {where} {name!r} is no action")
     if errno is not None and name not in _WITH_ERRNO:
@@ -159,8 +158,9 @@ def _collect(profile: dict[str, Any], default: int) -> dict[str, _Rules]:
     found: dict[str, _Rules] = {}
     for entry in profile.get("syscalls") or []:
         action = _action(entry["action"], entry.get("errnoRet"), "the action")
-        if action == _NOTIFY and "write" in entry["names"]:
-            raise InvalidContent("linux.seccomp: SCMP_ACT_NOTIFY for write would stop the runtime itself")
+        if not entry["names"]:
+            # "names MUST contain at least one entry."
+            raise InvalidContent("linux.seccomp: a rule names no call")
         if action == default:
             continue
         args = entry.get("args") or []
@@ -309,27 +309,19 @@ def compile_filter(profile: dict[str, Any]) -> Filter:
         Unsupported: it names an architecture that there is no table for, or is too large.
     """
     default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"), "defaultAction")
-    if default == _NOTIFY:
-        raise InvalidContent("linux.seccomp: SCMP_ACT_NOTIFY cannot be the default action")
     flags = 0
     for name in profile.get("flags") or []:
         if name not in FLAGS:
             raise InvalidContent(f"linux.seccomp: {name!r} is no flag")
         flags |= FLAGS[name]
     rules = _collect(profile, default)
-    notifies = any(_notifies(entry) for entry in rules.values())
-    if notifies and not profile.get("listenerPath"):
-        raise InvalidContent("linux.seccomp: SCMP_ACT_NOTIFY is used without listenerPath")
+    if profile.get("listenerPath") or profile.get("listenerMetadata"):
+        raise Unsupported("linux.seccomp.listenerPath is not supported")
     program = _Compiler(rules, default).compile(_architectures(profile))
     fcntl = rules.get("fcntl")
     outcome = default if fcntl is None or fcntl.always is None else fcntl.always
     return Filter(
         program,
-        flags | (_NEW_LISTENER if notifies else 0),
-        listener=notifies,
+        flags,
         allows_fcntl=outcome == _ALLOW and not (fcntl and fcntl.conditional),
     )
-
-
-def _notifies(rules: _Rules) -> bool:
-    return rules.always == _NOTIFY or any(action == _NOTIFY for _, action in rules.conditional)

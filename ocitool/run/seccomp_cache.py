@@ -20,9 +20,8 @@ def make(directory: str, linux: dict[str, Any]) -> Filter:
     from .seccomp import compile_filter
 
     found = compile_filter(profile)
-    if not found.listener:
-        head = found.flags | (1 << 31 if found.allows_fcntl else 0)
-        write_file(f"{directory}/seccomp.bpf", head.to_bytes(8, "little") + found.program)
+    head = found.flags | (1 << 31 if found.allows_fcntl else 0)
+    write_file(f"{directory}/seccomp.bpf", head.to_bytes(8, "little") + found.program)
     return found
 
 

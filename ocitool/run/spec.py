@@ -244,6 +244,8 @@ def check(config: Any) -> dict[str, Any]:
         raise _fail("root.path", "is missing")
     if config.get("process"):
         check_process(config["process"])
+    if "" in (config.get("annotations") or {}):
+        raise _fail("annotations", "has an empty key")
     for position, mount in enumerate(config.get("mounts") or []):
         _check_mount(mount, f"mounts[{position}]")
     for name, hooks in (config.get("hooks") or {}).items():
@@ -323,6 +325,11 @@ def _check_linux(linux: dict[str, Any], config: dict[str, Any]) -> None:
     for device in linux.get("devices") or []:
         if device["type"] != "p" and (device.get("major") is None or device.get("minor") is None):
             raise _fail(f"linux.devices {device['path']}", "has no major and minor number")
+    for key in ("maskedPaths", "readonlyPaths"):
+        for path in linux.get(key) or []:
+            # "The values MUST be absolute paths in the container namespace."
+            if not path.startswith("/"):
+                raise _fail(f"linux.{key}", f"has {path!r}, which is not an absolute path")
     _check_sysctl(linux, kinds)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,16 @@ def workplace() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="ocitool-test-"))
     path.chmod(0o755)
     yield path
+    remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a tree in which an engine may still be tidying up behind its last container."""
+    for _ in range(50):
+        with suppress(OSError):
+            shutil.rmtree(path)
+            return
+        time.sleep(0.1)
     shutil.rmtree(path)
 
 

@@ -258,3 +258,13 @@ def test_what_a_host_has_no_controller_for_is_an_error(tmp_path: Path) -> None:
         cgroup.apply(RecordingKernel(), {"memory": {"limit": 5}}, devices=False)
     with pytest.raises(Unsupported):
         cgroup.apply(RecordingKernel(), {"unified": {"memory.high": "5"}}, devices=False)
+
+
+def test_a_limit_below_the_usage_is_refused_where_that_is_asked_for(tmp_path: Path) -> None:
+    leaf = tmp_path / "leaf"
+    _tree(leaf, {"memory.max": "", "memory.current": "500\n"})
+    cgroup = cgroups.Cgroup({"": str(leaf)}, [])
+    with pytest.raises(RunError, match="lower than the current usage"):
+        cgroup.apply(RecordingKernel(), {"memory": {"limit": 400, "checkBeforeUpdate": True}}, devices=False)
+    cgroup.apply(RecordingKernel(), {"memory": {"limit": 600, "checkBeforeUpdate": True}}, devices=False)
+    assert (leaf / "memory.max").read_text() == "600"

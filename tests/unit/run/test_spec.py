@@ -134,6 +134,9 @@ def test_null_is_as_good_as_absent() -> None:
         ("linux.sysctl", {"net/../kernel/core_pattern": "x"}),
         ("linux.sysctl", {"kernel.core_pattern": "|/x"}),
         ("annotations", {"x": 1}),
+        ("annotations", {"": "x"}),
+        ("linux.maskedPaths", ["relative"]),
+        ("linux.readonlyPaths", [""]),
     ],
 )
 def test_invalid_values_are_errors(path: str, value: Any) -> None:
