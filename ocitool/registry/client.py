@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from ocitool.errors import Unauthorized
 from ocitool.events import OnEvent, ignore
 from ocitool.registry import listing
+from ocitool.registry.calls import Call
 from ocitool.registry.config import ClientConfig, Place, RegistriesConf
 from ocitool.registry.connections import Connections
 from ocitool.registry.credentials import ANONYMOUS, TOKEN_USER, Credentials, find
 from ocitool.registry.endpoint import Endpoint
 from ocitool.registry.repository import Repository, Site
 from ocitool.registry.store import RegistryStore
-from ocitool.registry.transport import Call, Transport
+from ocitool.registry.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

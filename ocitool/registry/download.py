@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import httpx
 
     from ocitool.model import Descriptor
+    from ocitool.registry.calls import Call, Live
     from ocitool.registry.endpoint import Endpoint
-    from ocitool.registry.transport import Call, Live, Transport
+    from ocitool.registry.transport import Transport
 
 _PROGRESS: Final = 1 << 20
 """So many bytes since the last failure, and the count of failures starts anew."""

@@ -13,9 +13,10 @@ from ocitool.registry.text import printable, redacted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ocitool.registry.calls import Call
     from ocitool.registry.endpoint import Endpoint
     from ocitool.registry.responses import Answer
-    from ocitool.registry.transport import Call, Transport
+    from ocitool.registry.transport import Transport
 
 PAGE: Final = 1000
 """Items asked for at once; ECR refuses more."""

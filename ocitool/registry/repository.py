@@ -14,8 +14,8 @@ from ocitool.errors import IntegrityError, OciError, RegistryError, Unsupported
 from ocitool.model import Descriptor, sniff_media_type
 from ocitool.reference import is_digest
 from ocitool.registry.auth import scope
+from ocitool.registry.calls import Call
 from ocitool.registry.text import printable
-from ocitool.registry.transport import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,6 @@ import random
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -19,18 +18,19 @@ import httpx
 from ocitool.errors import RegistryError, Unreachable
 from ocitool.events import Noted, OnEvent, Retrying
 from ocitool.registry import headers
-from ocitool.registry.connections import Connections, body_of
+from ocitool.registry.calls import Call, Live
 from ocitool.registry.origins import Origin, follow
 from ocitool.registry.responses import REDIRECTS, TRANSIENT, Answer, error_of
 from ocitool.registry.sockets import PlainAnswer
 from ocitool.registry.text import printable, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from ocitool.errors import OciError
     from ocitool.registry.auth import Ask
     from ocitool.registry.config import ClientConfig
+    from ocitool.registry.connections import Connections
     from ocitool.registry.endpoint import Endpoint
 
 _MAX_REDIRECTS: Final = 10
@@ -43,99 +43,6 @@ _LONGEST_BACKOFF: Final = 30.0
 _RESENDING: Final = frozenset({307, 308})
 _READING: Final = frozenset({"GET", "HEAD"})
 _FINAL: Final = frozenset(range(200, 600)) - TRANSIENT - REDIRECTS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One thing to ask of a registry.
-
-    Attributes:
-        method: of HTTP.
-        target: a path at the registry, with its query, or a URL that the registry gave.
-        what: what is wanted, for errors: "manifest latest of host/name".
-        repository: whose credentials count.
-        scopes: what a token must permit.
-        headers: fields beyond the usual ones.
-        body: bytes, or a stream that can be sent only once.
-        length: the number of bytes of such a stream.
-        commits: whether the registry may have much to do before it answers.
-        bare: for a token service: it brings its own authorization, and stays where it is sent.
-        expect: the statuses that the caller understands; the others are errors.
-        limit: how many bytes of a body are read at most.
-    """
-
-    method: str
-    target: str | httpx.URL
-    what: str
-    repository: str = ""
-    scopes: tuple[str, ...] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | Iterable[bytes] | None = None
-    length: int = 0
-    commits: bool = False
-    bare: bool = False
-    expect: frozenset[int] = frozenset({200})
-    limit: int = 8 << 20
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether it can be sent again."""
-        return self.body is None or isinstance(self.body, bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """A response whose body is still to come.
-
-    Attributes:
-        at_home: whether it is the registry's own, not that of a server it redirected to.
-        repeated: whether an earlier request was lost, so that this one may have found its effect.
-    """
-
-    response: httpx.Response
-    at_home: bool
-    repeated: bool = False
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return self.response.status_code
-
-    @property
-    def headers(self) -> httpx.Headers:
-        """The header fields."""
-        return self.response.headers
-
-    @property
-    def url(self) -> httpx.URL:
-        """Where the response came from."""
-        return self.response.request.url
-
-    def body(self) -> Iterator[bytes]:
-        """The body as it comes.
-
-        Raises (while iterating):
-            Unreachable: the connection was lost.
-        """
-        return body_of(self.response)
-
-    def read(self, limit: int) -> bytes:
-        """The whole body.
-
-        Raises:
-            RegistryError: it is larger than `limit` bytes.
-            Unreachable: the connection was lost.
-        """
-        content = bytearray()
-        for chunk in self.body():
-            content += chunk
-            if len(content) > limit:
-                raise RegistryError(
-                    f"the answer of {redacted(str(self.url))} is larger than {limit} bytes",
-                    url=redacted(str(self.url)),
-                    status=self.status,
-                )
-        return bytes(content)
 
 
 class Transport:

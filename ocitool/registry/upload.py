@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     import httpx
 
     from ocitool.model import Descriptor
+    from ocitool.registry.calls import Call
     from ocitool.registry.endpoint import Endpoint
     from ocitool.registry.responses import Answer
-    from ocitool.registry.transport import Call, Transport
+    from ocitool.registry.transport import Transport
 
 _SMALL: Final = 1 << 20
 """Blobs up to this size, in bytes, are held in memory, so that their request can be repeated."""
