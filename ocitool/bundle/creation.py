@@ -10,7 +10,7 @@ from ocitool.bundle.writer import BundleWriter, Plan
 from ocitool.errors import InvalidContent, NotFound
 from ocitool.events import OnEvent, Planned, ignore
 from ocitool.selection import EVERYTHING, Selection
-from ocitool.transfer import JOBS, Graph, move, survey
+from ocitool.transfer import JOBS, Graph, each, move, survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -104,14 +104,21 @@ def gather(
     images: list[Image] = []
     found: dict[Digest, _Found] = {}
     documents: dict[Digest, bytes] = {}
-    for item in items:
+    items = list(items)
+
+    def look(item: Item) -> tuple[Descriptor, Graph]:
         root = item.source.resolve(item.ref)
-        graph = survey(item.source, root, platforms=platforms, referrers=referrers, jobs=jobs)
+        alone = max(1, jobs // len(items))
+        return root, survey(item.source, root, platforms=platforms, referrers=referrers, jobs=alone)
+
+    for item, (root, graph) in zip(items, each(look, items, jobs=jobs), strict=True):
         # A new index, made for the platforms, has all that it lists.
         kept = platforms.platforms if platforms.sparse and root.is_index else ()
         images.append(Image(item.repository, item.tag, bare(graph.root), kept))
         images += [Image(item.repository, "", bare(desc)) for desc in graph.roots() if desc != graph.root]
         documents |= graph.content
+        # What a descriptor carries itself need not be anywhere else.
+        documents |= {desc.digest: desc.data for desc in graph.leaves.values() if desc.data is not None}
         _take(found, graph, item.source, item.repository)
     held = {**have.content, **have.presumed}
     return Gathered(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ocitool import limits, mediatypes, tarballs
 from ocitool.bundle.files import BundleFile
 from ocitool.bundle.inventory import Inventory
 from ocitool.digest import Digest
 from ocitool.errors import IntegrityError, InvalidContent, NotFound, OciError, UnsafeContent
-from ocitool.layout.index import IndexJson, names, pick, tags
+from ocitool.layout.index import IMAGE_NAME, REF_NAME, IndexJson, is_full, names, pick, tags
 from ocitool.layout.referring import Subjects
 from ocitool.strictjson import dumps, load_object
 
@@ -64,12 +64,11 @@ class BundleSource:
         self._scan()
         raw = self.read(INDEX_JSON, limits.INDEX_JSON_BYTES)
         self._index = IndexJson(raw)
-        self._subjects = Subjects(self)
         self._annotations = annotations_of(raw)
         self.inventory_digest = self._digests(INVENTORY)[0]
         self.inventory = Inventory.parse(self.inventory_bytes, f"the inventory of {self.name}")
         # Whoever reads the layout, and not the inventory, is to see the same images.
-        if _listed(self._index) != _listed(index_of(self.inventory)):
+        if not _agree(self._index, self.inventory):
             raise IntegrityError(
                 f"index.json of {self.name} is not what its inventory says",
                 hint="something has changed the bundle: make it again",
@@ -176,28 +175,52 @@ class BundleSource:
         return self._index.entries
 
     def referrers(self, desc: Descriptor, /, artifact_type: str = "") -> list[Descriptor]:
-        """See `Referrers`; those that are in the bundle itself."""
-        return self._subjects.referrers(desc, self.entries(), artifact_type)
+        """See `Referrers`; those that are in the bundle itself, and whole."""
+        found = self._referrers.get(desc.digest, [])
+        return [one for one in found if artifact_type in {"", one.artifact_type}]
+
+    @cached_property
+    def _referrers(self) -> Mapping[Digest, list[Descriptor]]:
+        """Every referrer is among the roots, by what it refers to."""
+        subjects = Subjects(self)
+        found: dict[Digest, list[Descriptor]] = {}
+        for root in {image.root for image in self.inventory.images}:
+            with suppress(IntegrityError):  # which is told of the root itself
+                if subject := subjects.of(root):
+                    found.setdefault(subject, []).append(subjects.as_referrer(root))
+        return {subject: sorted(roots, key=lambda root: root.digest) for subject, roots in found.items()}
 
 
-def index_of(inventory: Inventory, annotations: Mapping[str, str] | None = None) -> IndexJson:
+def index_json(inventory: Inventory, annotations: Mapping[str, str]) -> bytes:
     """The index.json that follows from an inventory."""
-    start = {
-        "schemaVersion": 2,
-        "mediaType": mediatypes.OCI_INDEX,
-        "manifests": [],
-        "annotations": dict(annotations or {}),
-    }
-    index = IndexJson(dumps(start))
-    for image in inventory.images:
-        index.put(image.root, image.name)
-    return index
-
-
-def _listed(index: IndexJson) -> list[tuple[tuple[str, ...], str, str, int]]:
-    return sorted(
-        (names(entry)[:1], entry.media_type, str(entry.digest), entry.size) for entry in index.entries
+    roots = dict.fromkeys((image.root, image.name) for image in inventory.images)
+    return dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": mediatypes.OCI_INDEX,
+            "manifests": [_entry(root, name) for root, name in roots],
+            "annotations": dict(annotations),
+        }
     )
+
+
+def _entry(root: Descriptor, name: str) -> dict[str, Any]:
+    """As a layout writes it: containerd wants full names a second time."""
+    if not name:
+        return root.to_json()
+    return {
+        **root.to_json(),
+        "annotations": {REF_NAME: name, IMAGE_NAME: name} if is_full(name) else {REF_NAME: name},
+    }
+
+
+def _agree(index: IndexJson, inventory: Inventory) -> bool:
+    """Whether both list the same images under the same names."""
+    listed = {(names(entry)[:1], entry.media_type, entry.digest, entry.size) for entry in index.entries}
+    return listed == {
+        ((image.name,) if image.name else (), image.root.media_type, image.root.digest, image.root.size)
+        for image in inventory.images
+    }
 
 
 def annotations_of(raw: bytes) -> dict[str, str]:

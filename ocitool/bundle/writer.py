@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from ocitool import strictjson, tarballs
-from ocitool.bundle.source import INDEX_JSON, INVENTORY, OCI_LAYOUT, SIGNATURES, blob_path, index_of
+from ocitool.bundle.source import INDEX_JSON, INVENTORY, OCI_LAYOUT, SIGNATURES, blob_path, index_json
 from ocitool.digest import Digest
 from ocitool.errors import IntegrityError, InvalidReference, Unsupported
 from ocitool.streams import VerifiedReader, chunks
@@ -59,7 +59,7 @@ class Plan:
             annotations[SIGNATURES] = " ".join(str(Digest.of(signature)) for signature in signatures)
         files = [
             (OCI_LAYOUT, strictjson.dumps(_LAYOUT)),
-            (INDEX_JSON, index_of(inventory, annotations).dump()),
+            (INDEX_JSON, index_json(inventory, annotations)),
             *((blob_path(Digest.of(blob)), blob) for blob in (raw, *signatures)),
         ]
         self.head: list[tuple[int, bytes]] = []

@@ -281,3 +281,13 @@ def test_an_empty_bundle_is_one(tmp_path: Path) -> None:
     with BundleSource.open(tmp_path / "b.tar") as bundle:
         assert bundle.inventory == Inventory.of([], [])
         assert verify(bundle) == []
+
+
+def test_content_that_a_descriptor_carries_itself_is_carried_along() -> None:
+    store = MemoryStore()
+    layer = put(store, b"layer", mediatypes.OCI_LAYER)
+    config = {**Descriptor.of(mediatypes.OCI_EMPTY, b"{}").to_json(), "data": "e30="}
+    document = {"schemaVersion": 2, "config": config, "layers": [layer.to_json()]}
+    store.tag(put(store, json.dumps(document).encode(), mediatypes.OCI_MANIFEST), "x")
+    assert Digest.of(b"{}") not in store._content
+    assert b"{}" in members(bundle_of(all_of(store))).values()
