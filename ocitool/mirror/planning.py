@@ -57,7 +57,7 @@ class Work:
         blobs: and these.
         mounts: blobs that an earlier image of the plan brings to another repository of the same registry.
         shared: digests of blobs that an earlier image of the plan brings to the same repository.
-        pulls: manifests that have to be read from the source.
+        pulls: manifests that this place can't give, and that are read from the source unless they are known.
         known: False where no manifest was read that costs a pull; then all this is the least.
     """
 
