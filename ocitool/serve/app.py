@@ -20,7 +20,7 @@ from ocitool.errors import (
 from ocitool.serve import metrics, passwords, routes
 from ocitool.serve.messages import Content, Disconnected, Refused, Request, Response
 from ocitool.serve.service import Options, Served, Service
-from ocitool.serve.streaming import Stream
+from ocitool.serve.streaming import MANY_STREAMS, Stream
 
 if TYPE_CHECKING:
     from ocitool.serve.messages import Receive, Scope, Send
@@ -174,22 +174,31 @@ class _Exchange:
         await send({"type": "http.response.start", "status": response.status, "headers": encoded})
         body = response.body if isinstance(response.body, bytes) and self._request.method != "HEAD" else b""
         if self._stream and response.length:
-            await self._send_pieces(self._stream, response.length, send)
+            await self._send_stream(self._stream, response.length, send)
         else:
             self.sent = len(body)
             await send({"type": "http.response.body", "body": body})
 
-    async def _send_pieces(self, stream: Stream, length: int, send: Send) -> None:
+    async def _send_stream(self, stream: Stream, length: int, send: Send) -> None:
         """Send opened content. Where it fails half-way the server breaks the unfinished answer off."""
+        self._service.streams += 1
         try:
-            async for piece in stream.pieces(self._request):
-                more = self.sent + len(piece) < length
-                await send({"type": "http.response.body", "body": piece, "more_body": more})
-                self.sent += len(piece)
+            if self._request.sender and stream.file and self._service.streams >= MANY_STREAMS:
+                self.sent = await self._request.sender.send_file(stream.file, length)
+            else:
+                async for piece in stream.pieces(self._request):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    self.sent += len(piece)
+            if self.sent == length:
+                await send({"type": "http.response.body", "body": b""})
+            else:
+                self.failure = IntegrityError(f"content ended {length - self.sent} bytes early")
         except Disconnected:
             raise
         except Exception as error:  # noqa: BLE001 - the status has gone out, so only the log can be told
             self.failure = error
+        finally:
+            self._service.streams -= 1
 
 
 # The first that fits.

@@ -1,4 +1,4 @@
-"""Connections that do not wait for ever for a request.
+"""Connections that do not wait for ever for a request, and that the kernel can send files through.
 
 uvicorn closes a connection that rests between two requests, but waits without limit for the first one and for
 the rest of one that has begun; who opens many such connections keeps everybody else out.
@@ -6,21 +6,39 @@ the rest of one that has begun; who opens many such connections keeps everybody 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ocitool.serve.messages import SENDER, Disconnected
+
 if TYPE_CHECKING:
     import asyncio
+    import io
 
 HEAD_SECONDS: Final = 30.0  # what web servers give a client for its request's head
+
+
+class _Bytes:
+    """So many bytes, for whoever only counts them."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
 
 
 class Connection(H11Protocol):
     """A connection whose client has some seconds for the head of each request."""
 
     _deadline: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Comes to the application as the "state" of each request's scope.
+        self.app_state = {**self.app_state, SENDER: self}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
@@ -36,6 +54,17 @@ class Connection(H11Protocol):
         """See `asyncio.Protocol`."""
         self._relax()
         super().connection_lost(exc)
+
+    async def send_file(self, file: io.FileIO, count: int) -> int:
+        """See `messages.FileSender`."""
+        if self.cycle.disconnected:
+            return 0
+        # h11 is told of the bytes that it does not see, or it would miss them at the end of the answer.
+        self.conn.send_with_data_passthrough(h11.Data(data=cast("bytes", _Bytes(count))))
+        try:
+            return await self.loop.sendfile(self.transport, file, file.tell(), count)
+        except OSError as error:
+            raise Disconnected from error
 
     def _watch(self) -> None:
         # IDLE: the head of the next request is not whole. No data comes between requests, so none is begun.

@@ -6,10 +6,11 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import AsyncIterator, Mapping
 
     from ocitool.content import Source
@@ -19,6 +20,22 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+
+SENDER: Final = "ocitool.file-sender"
+"""Where a request's state has its connection, if that can send files: a `FileSender`."""
+
+
+class FileSender(Protocol):
+    """A connection through which the kernel can send a file, so that its bytes are not copied by us."""
+
+    async def send_file(self, file: io.FileIO, count: int) -> int:
+        """Send bytes from where the file stands as a part of the answer's body; how many there were.
+
+        Raises:
+            Disconnected: the client has gone away.
+        """
+        ...
 
 
 class Refused(Exception):
@@ -101,6 +118,9 @@ class Request:
         self.query = dict(reversed(pairs))
         self.client: str = scope["client"][0] if scope.get("client") else ""
         self.user = ""
+        # The kernel sends no file through TLS.
+        is_plain = scope.get("scheme") == "http"
+        self.sender: FileSender | None = scope.get("state", {}).get(SENDER) if is_plain else None
         self.received = 0
         self._receive = receive
         self._idle_seconds = idle_seconds

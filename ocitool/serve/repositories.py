@@ -17,7 +17,8 @@ class Repositories(Protocol):
 
     Every method may be called from several threads at once. What `open` gives resolves a digest of any
     content that the repository has, blobs as well as manifests, to a descriptor with the right size, and
-    nothing that it has lost; a media type that it does not know is `application/octet-stream`.
+    nothing that it has lost; a media type that it does not know is `application/octet-stream`. A reader
+    that is an `io.FileIO` may be sent by the kernel, from where it stands.
     """
 
     def names(self) -> Iterable[str]:

@@ -434,6 +434,50 @@ def test_figures_are_served_for_prometheus() -> None:
         assert served.http.get("/metrics").status_code == 404
 
 
+@pytest.fixture(params=["pieces", "kernel"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways in which a blob is sent."""
+    monkeypatch.setattr("ocitool.serve.app.MANY_STREAMS", 1 if request.param == "kernel" else 1000)
+    return str(request.param)
+
+
+def test_a_blob_is_whole_in_either_way(way: str, tmp_path: Path) -> None:
+    content = os.urandom(9 << 20)
+    with registry(layout_repositories(tmp_path / "served")) as served:
+        digest = served.push_blob("a", content)
+        small = served.push_blob("a", b"small")
+        for _ in range(2):  # on one connection
+            assert served.http.get(f"/v2/a/blobs/{digest}").content == content
+            part = served.http.get(f"/v2/a/blobs/{digest}", headers={"range": "bytes=1000-5000000"})
+            assert part.content == content[1000:5_000_001]
+            assert served.http.get(f"/v2/a/blobs/{small}").content == b"small"
+            assert served.http.head(f"/v2/a/blobs/{digest}").headers["content-length"] == str(len(content))
+    assert {one.failure for one in served.served} == {None}
+    assert max(one.sent for one in served.served) == len(content), way
+
+
+def test_a_blob_that_shrinks_meanwhile_breaks_the_answer_off(way: str, tmp_path: Path) -> None:
+    content = os.urandom(1 << 20) * 30  # more than sockets hold
+    with registry(layout_repositories(tmp_path / "served")) as served:
+        digest = served.push_blob("a", content)
+        path = tmp_path / "served" / "blobs" / "sha256" / digest.removeprefix("sha256:")
+        with served.http.stream("GET", f"/v2/a/blobs/{digest}") as response:
+            os.truncate(path, 25 << 20)
+            with pytest.raises(httpx.RemoteProtocolError):
+                response.read()
+    assert "bytes early" in str(served.served[-1].failure), way
+
+
+def test_a_client_that_goes_away_is_noticed_in_either_way(way: str, tmp_path: Path) -> None:
+    content = os.urandom(1 << 20) * 30
+    with registry(layout_repositories(tmp_path / "served")) as served:
+        digest = served.push_blob("a", content)
+        with served.http.stream("GET", f"/v2/a/blobs/{digest}") as response:
+            next(response.iter_raw())
+        assert served.http.get(f"/v2/a/blobs/{digest}").content == content
+    assert [one.status for one in served.served if one.method == "GET"] == [499, 200], way
+
+
 def test_two_hundred_clients_at_once_are_all_served(tmp_path: Path) -> None:
     content = os.urandom(1 << 20)
     with registry(layout_repositories(tmp_path / "served")) as served:
