@@ -14,7 +14,17 @@ from typing import Any, NoReturn
 import click
 
 from ocitool import __version__
-from ocitool.cli import bundling, containers, images, inspection, mirroring, registries, serving, stores
+from ocitool.cli import (
+    bundling,
+    containers,
+    differing,
+    images,
+    inspection,
+    mirroring,
+    registries,
+    serving,
+    stores,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OCITOOL"})
@@ -39,7 +49,7 @@ def cli(ctx: click.Context, *, debug: bool, quiet: bool, progress: str) -> None:
     ctx.obj = {"debug": debug, "progress": "none" if quiet else progress}
 
 
-for module in (images, containers, inspection, registries, stores, serving, mirroring, bundling):
+for module in (images, containers, inspection, differing, registries, stores, serving, mirroring, bundling):
     for command in module.COMMANDS:
         cli.add_command(command)
 

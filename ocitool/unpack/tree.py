@@ -107,6 +107,9 @@ class Tree:
             return
         above, _, name = entry.path.rpartition(b"/")
         parent = self._directory(above)
+        if entry.kind is Kind.HARDLINK:
+            self._link(entry, parent, name)
+            return
         facts = self._facts(entry, archive)
         known = parent.children.get(name)
         # layer.md: a directory's content survives that its attributes are replaced; nothing else does.
@@ -116,8 +119,6 @@ class Tree:
             parent.children[name] = _Node(facts, self._layer)
 
     def _facts(self, entry: Entry, archive: Archive) -> Facts:
-        if entry.kind is Kind.HARDLINK:
-            return self._linked(entry)
         size, content = _content(entry, archive) if entry.kind is Kind.FILE else (0, "")
         return Facts(
             entry.kind,
@@ -132,19 +133,23 @@ class Tree:
             entry.mtime,
         )
 
-    def _linked(self, entry: Entry) -> Facts:
-        above, _, name = entry.link.rpartition(b"/")
+    def _link(self, entry: Entry, parent: _Node, name: bytes) -> None:
+        above, _, wanted = entry.link.rpartition(b"/")
+        if name in parent.children and wanted == name and self._find(above) is parent:
+            return  # a second name for itself
+        # What is in the way goes first, and may take the target with it.
+        parent.children.pop(name, None)
         found = self._find(above)
-        target = found.children.get(name) if found else None
+        target = found.children.get(wanted) if found else None
         if target is None or target.is_directory:
             raise InvalidContent(
                 f"{shown(entry.path)} is a hard link to {shown(entry.link)}, which is no file"
             )
-        return target.facts
+        parent.children[name] = _Node(target.facts, self._layer)
 
     def _hide(self, whiteout: whiteouts.Whiteout) -> None:
         # layer.md: "Whiteout files MUST only apply to resources in lower/parent layers."
-        directory = self._find(whiteout.directory)
+        directory = self._find(whiteout.directory) if self._layer > 1 else None
         if directory is None:
             return
         for name in [whiteout.name] if whiteout.name else list(directory.children):

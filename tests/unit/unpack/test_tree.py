@@ -68,7 +68,7 @@ def entry(act: str, path: bytes, value: bytes) -> bytes:
 
 
 @given(acts=st.lists(st.lists(ACTS, max_size=5), min_size=1, max_size=4))
-@settings(max_examples=3000)
+@settings(max_examples=150)
 def test_random_layers_make_the_same_tree_or_are_refused_alike(
     acts: list[list[tuple[str, bytes, bytes]]],
 ) -> None:
