@@ -74,6 +74,7 @@ class Download:
         self._failures = 0
         self._failed_at = offset
         self._over = threading.Event()
+        self._response = ExitStack()  # closes the response that is being read
         self._place: httpx.URL | None = None
         self._pieces: Generator[bytes, None, None] = _nothing()
         self._rest = b""
@@ -85,15 +86,18 @@ class Download:
             OciError: the registry does not have the blob, or does not answer.
         """
         if self._at < self._size or self._size == 0:
-            stack = ExitStack()
-            live = self._open(stack)
-            self._pieces = self._serial(stack, live)
+            try:
+                self._pieces = self._serial(self._open())
+            except BaseException:
+                self._response.close()
+                raise
         return self
 
     def close(self) -> None:
         """End it, also in the middle."""
         self._over.set()
         self._pieces.close()
+        self._response.close()
 
     def read(self, n: int = -1, /) -> bytes:
         """Read on.
@@ -108,25 +112,24 @@ class Download:
         self._rest = chunk[n:]
         return chunk if len(chunk) <= n else chunk[:n]
 
-    def _serial(self, stack: ExitStack, live: Live) -> Generator[bytes, None, None]:
+    def _serial(self, live: Live) -> Generator[bytes, None, None]:
         """The blob over one connection at a time, until that proves slow."""
-        with stack:
-            while True:
-                try:
-                    slow = yield from self._measured(live)
-                    failure = Unreachable(
-                        f"{self._call.what} broke off after {self._at} of {self._size} bytes", temporary=True
-                    )
-                except Unreachable as error:
-                    slow, failure = False, error
-                stack.close()
-                if slow:
-                    yield from self._parallel()
-                if self._at >= self._size:
-                    return
-                if not slow:
-                    self._failed(failure)
-                live = self._open(stack)
+        while True:
+            try:
+                slow = yield from self._measured(live)
+                failure = Unreachable(
+                    f"{self._call.what} broke off after {self._at} of {self._size} bytes", temporary=True
+                )
+            except Unreachable as error:
+                slow, failure = False, error
+            self._response.close()
+            if slow:
+                yield from self._parallel()
+            if self._at >= self._size:
+                return
+            if not slow:
+                self._failed(failure)
+            live = self._open()
 
     def _measured(self, live: Live) -> Generator[bytes, None, bool]:
         """The rest of one response; True where it was left because more connections promise more."""
@@ -151,15 +154,15 @@ class Download:
         ranges = live.status == 206 or live.headers.get("accept-ranges", "").lower() == "bytes"
         return ranges and self._ranges > 1 and self._size - self._at > 4 * _SEGMENT
 
-    def _open(self, stack: ExitStack) -> Live:
+    def _open(self) -> Live:
         """Ask for what is missing."""
         fields = {**self._call.headers, "Range": f"bytes={self._at}-"} if self._at else self._call.headers
         call = replace(self._call, headers=fields, expect=frozenset({200, 206, 416}))
-        live = stack.enter_context(self._transport.open(self._endpoint, call))
+        live = self._response.enter_context(self._transport.open(self._endpoint, call))
         if live.status == 416:
             # A server that does not know ranges; if it has fewer bytes than it should, the whole will tell.
-            stack.close()
-            live = stack.enter_context(self._transport.open(self._endpoint, self._call))
+            self._response.close()
+            live = self._response.enter_context(self._transport.open(self._endpoint, self._call))
         self._place = None if live.at_home else live.url
         if live.status == 206:
             self._check_range(live, self._at, self._size - 1)

@@ -404,7 +404,7 @@ def test_f_12_tls_that_fails_is_explained_and_never_left(tmp_path: Path, fault: 
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             name, words, tries = f"127.0.0.1:{listener.getsockname()[1]}", "TLS handshake", 2
         events: list[Event] = []
-        pace = Pace(connect=0.3, answer=1, idle=1)
+        pace = Pace(connect=0.3 if fault == "stall" else 10)
         made = stack.enter_context(client(retries=2, pace=pace, on_event=events.append))
         with pytest.raises(Unreachable, match=words):
             repository(made, name).resolve("v1")
@@ -672,7 +672,7 @@ def test_a_slow_blob_comes_over_several_connections(
     assert read(proxy.name, desc, ranges=5) == content
     took = time.monotonic() - started
     if honest:
-        assert took < 0.6 * size / 20e6
+        assert took < size / 20e6  # what one connection alone would take
         assert proxy.passed < 1.2 * size
         assert len({request.headers.get("range") for request in fake.asked("GET", "/blobs/")}) >= 4
 
@@ -685,6 +685,16 @@ def test_a_slow_blob_that_breaks_off_in_its_ranges_is_resumed(
     desc, content = blob_of(fake), layers_of(fake)[0]
     proxy = proxied(Faults(lambda number: 9_000_000 + number * 500_000 if number else None, rate=20e6))
     assert read(proxy.name, desc, ranges=5) == content
+
+
+def test_a_reader_that_is_never_read_gives_its_connection_back(fake: FakeRegistry) -> None:
+    stocked(fake, 1000)
+    with client() as made:
+        repo = repository(made, fake.name)
+        for _ in range(5):
+            with repo.fetch(blob_of(fake)):
+                pass
+        assert len(made._transport._connections._streams._open) <= 1
 
 
 def test_a_reader_that_stops_early_leaves_nothing_behind(
