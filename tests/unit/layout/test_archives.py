@@ -18,6 +18,7 @@ from support.layout_content import blob, put, put_artifact
 from ocitool.content import read_manifest
 from ocitool.digest import Digest
 from ocitool.errors import (
+    Conflict,
     IntegrityError,
     InvalidContent,
     InvalidReference,
@@ -29,7 +30,7 @@ from ocitool.errors import (
 from ocitool.events import Advanced
 from ocitool.layout import ArchiveSource, ArchiveWriter, LayoutStore, archive_format
 from ocitool.memory import MemoryStore
-from ocitool.model import Manifest
+from ocitool.model import Descriptor, Manifest
 from ocitool.transfer import copy
 
 if TYPE_CHECKING:
@@ -492,3 +493,59 @@ def test_content_is_found_by_its_digest(tmp_path: Path) -> None:
         assert archive.resolve(str(layer.digest)) == layer
         with pytest.raises(NotFound):
             archive.resolve(str(Digest.of(b"nothing")))
+
+
+# The writer as a store
+
+
+def test_what_was_promised_to_an_archive_can_be_read_before_it_is_written(tmp_path: Path) -> None:
+    archive = ArchiveWriter(tmp_path / "a.tar")
+    root = copy(FIXTURES, archive, "layers:1.0", to="1.0")
+    assert archive.resolve("1.0") == archive.resolve(str(root.digest)) == root
+    layer = read_manifest(archive, root).children[-1]
+    assert archive.resolve(str(layer.digest)) == layer
+    with archive.fetch(layer, offset=1) as ours, FIXTURES.fetch(layer, offset=1) as theirs:
+        assert ours.read() == theirs.read()
+    with archive.fetch(root, offset=1) as reader:
+        assert b"{" + reader.read() == read_manifest(FIXTURES, root).raw
+    assert copy(archive, MemoryStore(), "1.0") == root
+    assert not (tmp_path / "a.tar").exists()
+
+
+def test_an_archive_names_only_what_it_has(tmp_path: Path) -> None:
+    archive = ArchiveWriter(tmp_path / "a.tar")
+    desc = blob(b"hello")
+    with pytest.raises(NotFound):
+        archive.tag(desc, "a")
+    with pytest.raises(NotFound), archive.fetch(desc):
+        pass
+    with pytest.raises(NotFound):
+        archive.resolve(str(desc.digest))
+
+
+def test_a_blob_too_large_for_memory_is_not_pushed_into_an_archive(tmp_path: Path) -> None:
+    huge = Descriptor("a/b", Digest.of(b""), 1 << 40)
+    with pytest.raises(Unsupported, match="from their source"):
+        ArchiveWriter(tmp_path / "a.tar").push(huge, io.BytesIO())
+
+
+def test_an_archive_is_not_written_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with pytest.raises(Conflict, match="terminal"):
+        save("-", "layers:1.0", "1.0")
+
+
+@pytest.mark.parametrize("name", ["Upper/Case:1", "example.org/x@" + str(Digest.of(b"")), "a:b:c"])
+def test_names_that_docker_could_not_take_are_left_out_for_it(tmp_path: Path, name: str) -> None:
+    save(tmp_path / "a.tar", "layers:1.0", name)
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        (image,) = json.load(archive.extractfile("manifest.json") or io.BytesIO())
+    assert image["RepoTags"] == []
+    with ArchiveSource(tmp_path / "a.tar") as source:
+        assert source.tags() == [name]
+
+
+@pytest.mark.parametrize("document", [b"{}", b"[]", b"[1]", b"null", b"{", b"[[]]"])
+def test_a_manifest_json_that_lists_no_images_is_refused(tmp_path: Path, document: bytes) -> None:
+    with pytest.raises(InvalidContent, match=r"manifest\.json|image 0"):
+        ArchiveSource(tar(tmp_path / "a.tar", ("manifest.json", document)))
