@@ -64,7 +64,9 @@ class Applier:
         self._policy = policy
         self._umask = _umask()
         self._layers = 0
-        self._upper: set[bytes] = set()  # paths that the layer at hand has brought
+        # Paths that the layer at hand has brought. Their 64-bit hashes, because a layer may have millions of
+        # them; two that are equal would spare one file of a lower layer, once in longer than disks last.
+        self._upper: set[int] = set()
         self._hidden: set[bytes] = set()  # its whiteouts
 
     def close(self) -> None:
@@ -106,7 +108,7 @@ class Applier:
                 else:
                     makers[entry.kind](entry, parent, name)
                 if self._layers:
-                    upper.add(parent.path + b"/" + name if parent.path else name)
+                    upper.add(hash(parent.path + b"/" + name if parent.path else name))
         except OSError as error:
             raise OciError(f"{shown(entry.path)} can't be unpacked: {error.strerror}") from error
         self._tally.entries += count
@@ -278,7 +280,7 @@ class Applier:
 
     def spares(self, path: bytes, /) -> bool:
         """See `Survivors`: a whiteout spares what its own layer brought."""
-        return path in self._upper
+        return hash(path) in self._upper
 
     def removed(self, path: bytes, /) -> None:
         """See `Survivors`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ocitool import limits, mediatypes, strictjson
 from ocitool.content import read_config, read_manifest
 from ocitool.errors import InvalidContent, NotFound, OciError, Unsupported
-from ocitool.events import Finished, Planned, Started, ignore
+from ocitool.events import Finished, Noted, Planned, Started, ignore
 from ocitool.model import Manifest
 from ocitool.unpack import bundle as bundles
 from ocitool.unpack import layers
@@ -134,7 +134,7 @@ def unpack(
         with ExitStack() as stack:
             if not options.config_only:
                 layers.check(manifest.layers, config.diff_ids)
-                builder = stack.enter_context(_builder(staging, place, options))
+                builder, place = stack.enter_context(_builder(staging, place, options, on_event))
                 _apply(source, manifest, config, builder, options, on_event)
                 built = builder.finish(wanted)
             if not options.rootfs_only:
@@ -223,19 +223,27 @@ def _place(options: UnpackOptions) -> _Place:
 
 
 @contextmanager
-def _builder(staging: Path, place: _Place, options: UnpackOptions) -> Iterator[Builder]:
+def _builder(
+    staging: Path, place: _Place, options: UnpackOptions, on_event: OnEvent
+) -> Iterator[tuple[Builder, _Place]]:
     rootfs = staging / "rootfs"
     rootfs.mkdir(0o700)
-    builder: Builder
+    builder: Builder | None = None
     if place.ids and place.keep_owner:
         from ocitool.unpack.namespace import Mapped
 
-        builder = Mapped(rootfs, place.ids)
-    else:
+        try:
+            builder = Mapped(rootfs, place.ids)
+        except Unsupported as error:
+            if options.keep_owner:
+                raise
+            on_event(Noted(f"owners are not kept, only recorded: {error.message}"))
+            place = _Place(IdMap.only_me(), keep_owner=False)
+    if builder is None:
         devices = place.keep_owner if options.devices is None else options.devices
         builder = Here(rootfs, keep_owner=place.keep_owner, devices=devices)
     try:
-        yield builder
+        yield builder, place
     except BaseException:
         builder.close(keep=False)
         raise

@@ -33,13 +33,16 @@ else:
 """
 
 
-def unpack_as_user(where: Path, *layers: bytes, delegated: bool = True, **options: Any) -> dict[str, Any]:
+def unpack_as_user(
+    where: Path, *layers: bytes, delegated: bool = True, refused: bool = False, **options: Any
+) -> dict[str, Any]:
     """Unpack layers below `where` as an ordinary user, in a mount namespace with accounts of its own.
 
     Args:
         where: a directory that every user can reach.
         layers: tar archives.
         delegated: whether the user has subordinate ids.
+        refused: whether the helpers that map them fail, as they do in many containers.
         options: for `UnpackOptions`.
     """
     if os.geteuid() != 0:
@@ -58,9 +61,12 @@ def unpack_as_user(where: Path, *layers: bytes, delegated: bool = True, **option
         source.write_text(content)
         mounts.append(f"mount --bind {source} {target}")
     (where / "script.py").write_text(SCRIPT)
+    for helper in ("newuidmap", "newgidmap") if refused else ():
+        (where / helper).write_text("#!/bin/sh\necho not today >&2\nexit 1\n")
+        (where / helper).chmod(0o755)
     shutil.chown(where, USER, USER)
     where.chmod(0o755)
-    drop = f"setpriv --reuid {USER} --regid {USER} --clear-groups env -i PATH={os.environ['PATH']}"
+    drop = f"setpriv --reuid {USER} --regid {USER} --clear-groups env -i PATH={where}:{os.environ['PATH']}"
     run = f"{drop} /usr/bin/python3 {where}/script.py {ROOT} {where} '{json.dumps(options)}'"
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-ec", "\n".join((*mounts, run))],

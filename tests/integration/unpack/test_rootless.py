@@ -114,6 +114,19 @@ def test_keeping_owners_without_delegated_ids_is_refused_with_the_way_out(where:
     assert report["error"] == "Unsupported"
 
 
+def test_helpers_that_refuse_cost_the_owners_and_not_the_unpack(where: Path) -> None:
+    report = unpack_as_user(where, LAYER, refused=True)
+    assert report["owners"] == 6
+    config = json.loads((where / "bundle" / "config.json").read_bytes())
+    assert config["linux"]["uidMappings"] == [{"containerID": 0, "hostID": USER, "size": 1}]
+
+
+def test_helpers_that_refuse_are_an_error_where_owners_must_be_kept(where: Path) -> None:
+    report = unpack_as_user(where, LAYER, refused=True, keep_owner=True)
+    assert (report["error"], "not today" in report["message"]) == ("Unsupported", True)
+    assert not [path for path in where.iterdir() if "bundle" in path.name]
+
+
 def test_a_failure_after_shut_directories_leaves_nothing(where: Path) -> None:
     report = unpack_as_user(where, LAYER, delegated=False, user="nobody-there")
     assert report["error"] == "InvalidContent"
