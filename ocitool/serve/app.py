@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -20,10 +21,10 @@ from ocitool.errors import (
 from ocitool.serve import metrics, passwords, routes
 from ocitool.serve.messages import Content, Disconnected, Refused, Request, Response
 from ocitool.serve.service import Options, Served, Service
-from ocitool.serve.streaming import MANY_STREAMS, Stream
+from ocitool.serve.streaming import Stream
 
 if TYPE_CHECKING:
-    from ocitool.serve.messages import Receive, Scope, Send
+    from ocitool.serve.messages import FileTransfer, Receive, Scope, Send
     from ocitool.serve.repositories import Repositories
 
 # What stands in a path of this registry; the rest is escaped, so that no log is misled.
@@ -183,8 +184,9 @@ class _Exchange:
         """Send opened content. Where it fails half-way the server breaks the unfinished answer off."""
         self._service.streams += 1
         try:
-            if self._request.sender and stream.file and self._service.streams >= MANY_STREAMS:
-                self.sent = await self._request.sender.send_file(stream.file, length)
+            transfer = stream.transfer(self._request, length)
+            if transfer:
+                self.sent = await self._run(transfer)
             else:
                 async for piece in stream.pieces(self._request):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -199,6 +201,13 @@ class _Exchange:
             self.failure = error
         finally:
             self._service.streams -= 1
+
+    async def _run(self, transfer: FileTransfer) -> int:
+        try:
+            return await self._service.run(transfer.run)
+        except asyncio.CancelledError:
+            transfer.stop()  # the thread would go on
+            raise
 
 
 # The first that fits.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ocitool.serve.messages import SENDER, Disconnected
+from ocitool.serve.messages import SENDER
+from ocitool.serve.sendfile import Transfer
 
 if TYPE_CHECKING:
     import asyncio
@@ -55,16 +56,14 @@ class Connection(H11Protocol):
         self._relax()
         super().connection_lost(exc)
 
-    async def send_file(self, file: io.FileIO, count: int) -> int:
+    def transfer(self, file: io.FileIO, count: int) -> Transfer | None:
         """See `messages.FileSender`."""
-        if self.cycle.disconnected:
-            return 0
+        found = self.transport.get_extra_info("socket")
+        if found is None or self.transport.get_write_buffer_size():
+            return None  # what waits to be written must come first
         # h11 is told of the bytes that it does not see, or it would miss them at the end of the answer.
         self.conn.send_with_data_passthrough(h11.Data(data=cast("bytes", _Bytes(count))))
-        try:
-            return await self.loop.sendfile(self.transport, file, file.tell(), count)
-        except OSError as error:
-            raise Disconnected from error
+        return Transfer(found, file, count)
 
     def _watch(self) -> None:
         # IDLE: the head of the next request is not whole. No data comes between requests, so none is begun.

@@ -26,14 +26,29 @@ SENDER: Final = "ocitool.file-sender"
 """Where a request's state has its connection, if that can send files: a `FileSender`."""
 
 
-class FileSender(Protocol):
-    """A connection through which the kernel can send a file, so that its bytes are not copied by us."""
+class FileTransfer(Protocol):
+    """A file that the kernel sends, so that its bytes are not copied by us."""
 
-    async def send_file(self, file: io.FileIO, count: int) -> int:
-        """Send bytes from where the file stands as a part of the answer's body; how many there were.
+    def run(self) -> int:
+        """Send it, in a thread; how many bytes there were.
 
         Raises:
             Disconnected: the client has gone away.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Make `run` end early."""
+        ...
+
+
+class FileSender(Protocol):
+    """A connection through which the kernel can send files."""
+
+    def transfer(self, file: io.FileIO, count: int) -> FileTransfer | None:
+        """Send so many bytes, from where a file stands, as a part of the answer's body.
+
+        None where that can't be done now. What is returned has to be run.
         """
         ...
 

@@ -12,7 +12,7 @@ from ocitool.serve.messages import Disconnected
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ocitool.serve.messages import Content, Request
+    from ocitool.serve.messages import Content, FileTransfer, Request
     from ocitool.serve.service import Service
 
 # Pieces of 2 MiB are sent about twice as fast as pieces of 256 KiB (measured on loopback): each costs a hop
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 _PIECE_BYTES: Final = 2 << 20
 _SMALLEST_PIECE_BYTES: Final = 64 << 10
 _ALL_PIECES_BYTES: Final = 32 << 20
-MANY_STREAMS: Final = 8
-"""From so many streams on the kernel sends files: it needs a third of the processor's time and none of our
-memory. A few are sent faster from pieces, because those are read on another core meanwhile (measured)."""
+# The kernel sends files with a third of the processor's time and none of our memory (measured), but each
+# keeps a thread until its client has all of it; so many threads at most.
+FILES: Final = 192
 
 
 class Stream:
@@ -44,10 +44,11 @@ class Stream:
         """
         await self._service.run(self._open)
 
-    @property
-    def file(self) -> io.FileIO | None:
-        """The opened content, if it is a file that stands where the content starts."""
-        return self._reader if isinstance(self._reader, io.FileIO) else None
+    def transfer(self, request: Request, length: int) -> FileTransfer | None:
+        """The content as a file that the kernel sends; None where it is none, or must pass through here."""
+        if not (request.sender and isinstance(self._reader, io.FileIO) and self._service.streams <= FILES):
+            return None
+        return request.sender.transfer(self._reader, length)
 
     async def pieces(self, request: Request) -> AsyncIterator[bytes]:
         """The content; it may end early.

@@ -437,7 +437,7 @@ def test_figures_are_served_for_prometheus() -> None:
 @pytest.fixture(params=["pieces", "kernel"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways in which a blob is sent."""
-    monkeypatch.setattr("ocitool.serve.app.MANY_STREAMS", 1 if request.param == "kernel" else 1000)
+    monkeypatch.setattr("ocitool.serve.streaming.FILES", 1000 if request.param == "kernel" else 0)
     return str(request.param)
 
 
@@ -476,6 +476,34 @@ def test_a_client_that_goes_away_is_noticed_in_either_way(way: str, tmp_path: Pa
             next(response.iter_raw())
         assert served.http.get(f"/v2/a/blobs/{digest}").content == content
     assert [one.status for one in served.served if one.method == "GET"] == [499, 200], way
+
+
+def test_a_client_that_takes_nothing_any_more_is_let_go(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ocitool.serve.sendfile.STALLED_SECONDS", 0.2)
+    with registry(layout_repositories(tmp_path / "served")) as served:
+        digest = served.push_blob("a", os.urandom(1 << 20) * 30)
+        host, _, port = served.server.address.rpartition(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(f"GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            _wait(lambda: [one for one in served.served if one.method == "GET"])
+    assert served.served[-1].status == 499
+
+
+def test_a_server_that_is_in_a_hurry_cuts_off_who_is_slow(tmp_path: Path) -> None:
+    repositories = layout_repositories(tmp_path / "served")
+    with registry(repositories) as served:
+        digest = served.push_blob("a", os.urandom(1 << 20) * 30)
+    with Server(repositories, grace_seconds=1) as server:
+        server_host, _, port = server.address.rpartition(":")
+        repositories.open("a", create=True)
+        connection = socket.create_connection((server_host, int(port)))
+        connection.sendall(f"GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+        started = time.monotonic()
+    assert time.monotonic() - started < 10
+    connection.close()
 
 
 def test_two_hundred_clients_at_once_are_all_served(tmp_path: Path) -> None:
