@@ -185,8 +185,10 @@ def test_rc_04_a_realm_inside_is_refused_before_it_is_asked(
     monkeypatch.setattr(socket.socket, "connect_ex", note)
     challenge = {"WWW-Authenticate": f'Bearer realm="{realm}",service="s"'}
     fake.before.append(always("", "", lambda _: Response(401, challenge)))
-    with client(USER, retries=1) as made, pytest.raises(OciError):
-        repository(made, fake.name).resolve("v1")
+    # With a password it is refused for more than one reason, so it has to be without as well.
+    for config in ({}, USER):
+        with client(config, retries=1) as made, pytest.raises(OciError):
+            repository(made, fake.name).resolve("v1")
     assert set(connected) == {"127.0.0.1"}
 
 
@@ -252,11 +254,9 @@ def test_rc_06_an_upload_elsewhere_carries_no_credentials(
     assert saw_no_secret(evil)
 
 
-@pytest.mark.parametrize(
-    "location", ["http://169.254.169.254/upload", "http://[fe80::1]/upload", "file:///tmp/x"]
-)
+@pytest.mark.parametrize("location", ["http://169.254.169.254/upload", "http://[fe80::1]/upload"])
 def test_rc_06_an_upload_to_an_address_inside_is_refused(fake: FakeRegistry, location: str) -> None:
-    with pytest.raises((RegistryError, Unreachable)):
+    with pytest.raises(Unreachable, match="may not send us"):
         upload_to(fake, location, retries=1)
 
 
