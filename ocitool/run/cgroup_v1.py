@@ -142,7 +142,11 @@ def ordered_rules(devices: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for position, rule in enumerate(devices):
         if not rule["allow"] and is_everything(rule):
             start = position + 1
-    return [*[parse_rule(rule) for rule in DEFAULT_RULES], *devices[start:]]
+    defaults = [parse_rule(rule) for rule in DEFAULT_RULES]
+    listed = devices[start:]
+    # Only a denial can take a default away, so only then does it matter that the defaults come first;
+    # otherwise what was asked for stands first, where people and tools look for it.
+    return [*listed, *defaults] if all(rule["allow"] for rule in listed) else [*defaults, *listed]
 
 
 def parse_rule(text: str) -> dict[str, Any]:

@@ -460,7 +460,7 @@ class Attempt:
         container.pivot = self.settings.pivot
         container.trees = starting.open_trees(self.kernel, self.config, self.bundle, userns=container.userns)
         container.mounts_rootfs = self.settings.prepare_root
-        container.state = self.state.document("creating")
+        container.state = self.state.document("created")
         job.container = container
         return container
 
@@ -497,7 +497,7 @@ class Attempt:
             if self.child.reader.wait() != "joined":
                 raise RunError("the container's first process ended early")
             for kind in ("prestart", "createRuntime"):
-                hooks.run(configured.get(kind) or [], self.state.document("creating"), kind)
+                hooks.run(configured.get(kind) or [], self.state.document("created"), kind)
 
     def ready(self) -> None:
         """Wait until the container is complete, and write that down."""

@@ -145,7 +145,8 @@ def test_hooks_run_in_order_with_the_state_on_their_input(
     lines = [line.split(" ", 3) for line in log.read_text().splitlines()]
     assert [line[0] for line in lines] == [f"{kind}{n}" for kind in kinds for n in (1, 2)]
     states = {line[0]: json.loads(line[3]) for line in lines}
-    assert states["createRuntime1"]["status"] == "creating"
+    # The hooks of `create` come after step 2 of the life cycle, which is where "created" begins.
+    assert states["createRuntime1"]["status"] == "created"
     assert states["poststart1"]["status"] == "running"
     assert states["poststop1"]["status"] == "stopped"
     assert states["prestart1"]["annotations"] == {"org.example": "value"}
