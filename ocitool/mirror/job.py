@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import Conflict
 from ocitool.events import OnEvent, ignore
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ocitool.mirror.lockfile import Lock
 
 _WHOLE = Shard()
+# A question is answered in a moment and moves nothing, so that more of them may be under way at once.
+_QUESTIONS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ class Job:
             may_pull=settings.may_pull,
         )
         self._listings = Listings()
-        self._planner = Planner(stores, self.meter, self._listings, jobs=self.limits.jobs)
+        self._planner = Planner(stores, self.meter, self._listings, jobs=_QUESTIONS * self.limits.jobs)
         self._wanted: Wanted | None = None
 
     @property

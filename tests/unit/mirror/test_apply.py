@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.mirror_stores import World, push_image, push_index, push_multi, push_signature
 
 from ocitool.digest import Digest
+from ocitool.errors import UnsafeContent
 from ocitool.mirror import Run, neighbours
 
 REPOSITORY = """
@@ -333,3 +336,40 @@ sources:
 
     assert world.repository("down.example/app").resolve("1") == first
     assert "would be both" in result.failures[0].error.message
+
+
+def test_an_index_that_is_nested_without_end_fails_alone() -> None:
+    world = World()
+    source = world.repository("up.example/app")
+    nested = push_image(source, "inside")
+    for _ in range(12):
+        nested = push_index(source, {"amd64": nested})
+    source.tag(nested, "1.0")
+    good = push_image(source, "good", tag="1.1")
+
+    result = run(world)
+
+    assert isinstance(result.failures[0].error, UnsafeContent)
+    assert world.repository("down.example/mirror/app").resolve("1.1") == good
+
+
+def test_what_is_no_image_fails_alone() -> None:
+    world = World()
+    source = world.repository("up.example/app")
+    blob = push_image(source, "a", tag="1.1")
+    source.tag(replace(blob, media_type="text/plain"), "1.0")
+
+    result = run(world)
+
+    assert "which is no image" in result.failures[0].error.message
+    assert [r.outcome for r in result.results] == ["copied"]
+
+
+def test_what_matches_skip_stays_behind() -> None:
+    world = World()
+    push_image(world.repository("up.example/app"), "a", tag="1.0-debug")
+    push_image(world.repository("up.example/app"), "b", tag="1.0")
+
+    run(world, REPOSITORY + "skip: ['*:*-debug']\n")
+
+    assert list(world.repository("down.example/mirror/app").tags()) == ["1.0"]
