@@ -118,7 +118,7 @@ def _documents(path: Path) -> Iterator[Problem]:
         except NotFound:
             yield Problem(Kind.LAYOUT, name, "is missing")
         except (InvalidContent, Unsupported, IntegrityError) as error:
-            yield Problem(Kind.LAYOUT, name, error.message)
+            yield Problem(Kind.LAYOUT, name, error.message.removeprefix(f"{name} "))
     if not os.path.lexists(path / "blobs"):
         yield Problem(Kind.LAYOUT, "blobs", "is missing")
 

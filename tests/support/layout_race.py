@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,18 @@ def resume(path: Path, content: str) -> None:
         sys.stdout.write("mine\n" if partial else "whole\n")
 
 
+def tag_and_tell(path: Path, worker: int) -> None:
+    """Pull without end, and say each name once it has been given."""
+    for number in itertools.count():
+        name = f"w{worker}-{number}"
+        source, store = MemoryStore(), LayoutStore(path)
+        source.tag(put_artifact(source, name), name)
+        copy(source, store, name, jobs=2)
+        store.close()
+        sys.stdout.write(f"{name}\n")
+        sys.stdout.flush()
+
+
 def expected(worker: int, tag: int, rounds: int) -> Descriptor:
     """What a name must stand for in the end."""
     return put_artifact(MemoryStore(), f"w{worker}-t{tag} round {rounds - 1} {'x' * 500}")
@@ -95,6 +108,8 @@ def main() -> None:
         tag_many(Path(path), *map(int, arguments))
     elif job == "collect":
         collect_always(Path(path), *map(int, arguments))
+    elif job == "tell":
+        tag_and_tell(Path(path), *map(int, arguments))
     elif job == "resume":
         resume(Path(path), *arguments)
     else:

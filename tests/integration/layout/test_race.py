@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
+import signal
+import time
 from typing import TYPE_CHECKING
 
 from support import fixtures
-from support.layout_content import blob, put
+from support.layout_content import blob, put, put_artifact
 from support.layout_race import start, violations
 
 from ocitool.digest import Digest
 from ocitool.layout import LayoutStore
 from ocitool.layout.check import check
+from ocitool.memory import MemoryStore
+from ocitool.transfer import copy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +50,31 @@ def test_f_20_collecting_all_the_while_takes_nothing_that_is_needed(tmp_path: Pa
     collector = start("collect", path, 40 * ROUNDS)
     finish(*workers, collector)
     assert violations(path, 4, 5, ROUNDS * 2) == []
+
+
+def test_f_17_f_20_writers_that_are_killed_lose_no_name_that_they_had_given(tmp_path: Path) -> None:
+    """Beside a collector that never stops; killed at a moment that nobody has chosen."""
+    path = tmp_path / "layout"
+    put(LayoutStore(path), b"")
+    told: set[str] = set()
+    for round_ in range(ROUNDS):
+        writers = [start("tell", path, 10 * round_ + worker) for worker in range(5)]
+        collector = start("collect", path, 1_000_000)
+        for writer in writers:
+            assert writer.stdout is not None
+            told.add(writer.stdout.readline().strip())
+        for process in (*writers, collector):
+            time.sleep(random.random() / 10)
+            process.kill()
+            out, err = process.communicate()
+            assert process.returncode == -signal.SIGKILL, err
+            # What a pipe holds after a line break may be half a line.
+            told.update(out.split("\n")[:-1])
+    store = LayoutStore(path)
+    for name in told:
+        assert copy(store, MemoryStore(), name) == put_artifact(MemoryStore(), name)
+    assert len(told) >= 5 * ROUNDS
+    assert check(store) == []
 
 
 def test_f_19_the_same_image_pulled_by_six_processes_moves_once(tmp_path: Path) -> None:
