@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from ocitool.errors import RegistryError
+from ocitool.errors import RegistryError, Unreachable
 from ocitool.registry.connections import body_of
 from ocitool.registry.text import redacted
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     import httpx
+
+_SHORT: Final = 16 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +92,14 @@ class Live:
             Unreachable: the connection was lost.
         """
         return body_of(self.response)
+
+    def discard(self) -> None:
+        """Close the response; a short body is read first, so that its connection can be used again."""
+        length = self.headers.get("content-length", "")
+        with suppress(Unreachable):
+            if length.isdecimal() and int(length) <= _SHORT:
+                deque(self.body(), maxlen=0)
+        self.response.close()
 
     def read(self, limit: int) -> bytes:
         """The whole body.

@@ -87,7 +87,7 @@ class Transport:
         for attempt in range(1, self._config.retries + 1):
             with self.open(endpoint, call) as live:
                 try:
-                    body = b"" if call.method == "HEAD" else live.read(call.limit)
+                    body = live.read(call.limit)
                 except Unreachable as error:
                     if not call.repeatable or attempt == self._config.retries:
                         raise
@@ -114,7 +114,7 @@ class Transport:
         """An error's body matters little: a part of it will do."""
         body = b""
         try:
-            for chunk in live.body() if call.method != "HEAD" else ():
+            for chunk in live.body():
                 body += chunk[: _ERROR_BYTES - len(body)]
                 if len(body) >= _ERROR_BYTES:
                     break
@@ -191,7 +191,7 @@ class Transport:
                 raise
             if target is None:
                 return live
-            live.response.close()
+            live.discard()
             live = self._authorized(endpoint, call, target)
         live.response.close()
         raise RegistryError(f"{call.what}: {endpoint.name} redirects more than {_MAX_REDIRECTS} times")
@@ -235,7 +235,7 @@ class Transport:
                 raise
             if not again:
                 break
-            live.response.close()
+            live.discard()
             if not call.repeatable:
                 raise RegistryError(
                     f"{call.what}: the authorization ran out on the way", status=401, temporary=True
@@ -251,7 +251,7 @@ class Transport:
             return live.response
         call = Call(method="GET", target="/v2/", what=f"challenge of {endpoint.name}")
         door = self._send(endpoint, call, call.target, "")
-        door.response.close()
+        door.discard()
         return door.response
 
     def _send(self, endpoint: Endpoint, call: Call, target: str | httpx.URL, authorization: str) -> Live:

@@ -676,6 +676,20 @@ def test_a_pull_takes_no_more_round_trips_than_it_must(fake: FakeRegistry, token
     assert kinds[3:] == ["blob"] * 21
 
 
+def test_connections_are_used_again(fake: FakeRegistry, token_server: TokenServer) -> None:
+    """Questions, refusals and redirects do not cost the connection that they came over."""
+    token_server.protects(fake)
+    source = memory_image(1000, 2000, 3000)
+    with client(USER) as made:
+        repo = repository(made, fake.name)
+        copy(source, repo, "v1", jobs=1)
+        copy(repo, MemoryStore(), "v1", jobs=1)
+    assert len(fake.log) > 20
+    # The first was only the question whether https is spoken.
+    assert fake.connections == 2
+    assert token_server.server.connections == 1
+
+
 def test_one_token_is_fetched_for_many_threads(fake: FakeRegistry, token_server: TokenServer) -> None:
     stocked(fake, *[1000] * 8)
     token_server.protects(fake)
