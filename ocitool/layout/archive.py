@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from ocitool import limits
-from ocitool.errors import InvalidContent, NotFound
+from ocitool.errors import Conflict, InvalidContent, NotFound
 from ocitool.layout import dockerarchive, files
 from ocitool.layout.index import IndexJson, pick, sniff, tags
 from ocitool.layout.referring import Subjects
@@ -88,7 +88,11 @@ class ArchiveSource:
     def _open(self, path: Path | str) -> int:
         if str(path) == STREAM:
             return self._seekable(sys.stdin.buffer)
-        with files.translated(f"archive {path}", Path(path).parent):
+        if Path(path).is_dir():
+            raise Conflict(
+                f"{path} is a directory, and an archive is a file", hint="an image layout is named oci:DIR"
+            )
+        with files.translated(f"the archive {Path(path).name}", Path(path).parent, place="the directory"):
             return self._seekable(self._stack.enter_context(Path(path).open("rb")))
 
     def _seekable(self, file: BinaryIO) -> int:

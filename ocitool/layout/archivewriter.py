@@ -148,7 +148,7 @@ class ArchiveWriter:
             self._write_to(sys.stdout.buffer)
             return
         path = Path(self._path)
-        with files.translated(f"archive {path}", path.parent):
+        with files.translated(f"the archive {path.name}", path.parent, place="the directory"):
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
             try:
                 with temporary.open("xb") as out:

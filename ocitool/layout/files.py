@@ -30,27 +30,28 @@ _WRONG_KIND: Final = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, err
 
 
 @contextmanager
-def translated(what: str, where: Path, *, needed: int = 0) -> Iterator[None]:
+def translated(what: str, where: Path, *, needed: int = 0, place: str = "the layout") -> Iterator[None]:
     """Turn an OSError into ours.
 
     Args:
         what: the thing at hand ("blob sha256:…", "index.json").
         where: the layout's directory.
         needed: how many bytes were about to be written, for the message about a full disk.
+        place: what `where` is, for the message.
     """
     try:
         yield
     except OSError as error:
-        raise _translate(error, what, where, needed) from error
+        raise _translate(error, what, where, needed, place) from error
 
 
-def _translate(error: OSError, what: str, where: Path, needed: int) -> OciError:
+def _translate(error: OSError, what: str, where: Path, needed: int, place: str) -> OciError:
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno == errno.ENOENT:
-        return NotFound(f"{what} is not in the layout {where}")
+        return NotFound(f"{what} is not in {place} {where}")
     if error.errno in _WRONG_KIND:
         return UnsafeContent(
-            f"{what} in the layout {where} is a link or no regular file",
+            f"{what} in {place} {where} is a link or no regular file",
             hint="a layout is read without following links: replace it with a copy of what it names",
         )
     if error.errno in _FULL:
@@ -58,15 +59,13 @@ def _translate(error: OSError, what: str, where: Path, needed: int) -> OciError:
             f"no space for {what} in {where}: {reason}", hint=_space(where, needed) or "free some space"
         )
     if error.errno in _FORBIDDEN:
-        return OciError(
-            f"{what} in the layout {where} can't be used: {reason}", hint="check its owner and mode"
-        )
+        return OciError(f"{what} in {place} {where} can't be used: {reason}", hint="check its owner and mode")
     if error.errno in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}:
         return OciError(
             f"{what} in {where} can't be used safely: {reason}",
             hint="this file system lacks locks or atomic renames: keep the layout on a local one",
         )
-    return OciError(f"{what} in the layout {where}: {reason}")
+    return OciError(f"{what} in {place} {where}: {reason}")
 
 
 def _space(where: Path, needed: int) -> str:

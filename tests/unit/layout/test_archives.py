@@ -458,8 +458,19 @@ def test_a_truncated_archive_is_found(tmp_path: Path) -> None:
 
 
 def test_no_archive_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=r"the archive a\.tar is not in the directory"):
         ArchiveSource(tmp_path / "a.tar")
+
+
+def test_a_directory_is_no_archive(tmp_path: Path) -> None:
+    with pytest.raises(Conflict, match="is a directory") as caught:
+        ArchiveSource(tmp_path)
+    assert "oci:" in caught.value.hint
+
+
+def test_a_place_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"the archive a\.tar is not in the directory"):
+        save(tmp_path / "missing" / "a.tar", "layers:1.0", "1.0")
 
 
 def test_im_06_an_archive_moves_only_the_name_that_was_asked_for(tmp_path: Path) -> None:
