@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _BLOB: Final = "application/octet-stream"
 _DEFAULT: Final = "image"  # where the directory's name is no repository's
+_REMEMBERED: Final = 10_000  # repositories that were pushed to and have no tag yet
 
 
 class LayoutRepositories:
@@ -37,7 +38,7 @@ class LayoutRepositories:
 
     def __init__(self, store: LayoutStore) -> None:
         self._store = store
-        self._created: set[str] = set()
+        self._created: dict[str, None] = {}
         self._hidden: set[tuple[str, Digest]] = set()
         self._catalogue = _Catalogue(store)
 
@@ -48,7 +49,10 @@ class LayoutRepositories:
     def open(self, name: str, *, create: bool = False) -> Repository | None:
         """A repository; None where there is none of that name and none is to be created."""
         if create:
-            self._created.add(name)
+            self._created[name] = None
+            if len(self._created) > _REMEMBERED:
+                # Whoever begins pushes to ever more names pays with the oldest ones.
+                self._created.pop(next(iter(self._created)), None)
         elif name not in self._created and name not in self._catalogue.read().tags:
             return None
         return Repository(self._store, name, self._catalogue, self._hidden)

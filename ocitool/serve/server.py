@@ -7,6 +7,7 @@ which httpx uses too.
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import socket
 import threading
@@ -32,6 +33,7 @@ _KEEP_ALIVE_SECONDS: Final = 75
 _GRACE_SECONDS: Final = 30.0
 _STALLED_MILLISECONDS: Final = 120_000
 _CHECK_SECONDS: Final = 1.0
+_FILES: Final = 16_384
 
 
 class Server:
@@ -197,6 +199,7 @@ def serve(
     Raises:
         Conflict, InvalidContent: as `Server.__enter__`.
     """
+    _allow_many_files()
     server = Server(repositories, host=host, port=port, options=options, tls_cert=tls_cert, tls_key=tls_key)
     stop = threading.Event()
 
@@ -210,6 +213,14 @@ def serve(
         while not stop.wait(_CHECK_SECONDS):
             if not server.is_alive:
                 raise OciError("the server has stopped by itself")
+
+
+def _allow_many_files() -> None:
+    """Raise this process's own limit: each client may take three files, and 1,024 are a common limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager

@@ -128,8 +128,9 @@ def test_requests_under_way_end_before_the_server_does() -> None:
         assert response.result().content == b"y" * 10
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_ends_on_a_signal_with_success(number: signal.Signals, tmp_path: Path) -> None:
+@contextmanager
+def _command(*before: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`serve` in a process of its own; the process, and its HOST:PORT."""
     script = (
         "import sys; from pathlib import Path\n"
         "from ocitool.layout import LayoutStore\n"
@@ -138,18 +139,30 @@ def test_the_command_ends_on_a_signal_with_success(number: signal.Signals, tmp_p
         "store = LayoutStore(Path(sys.argv[1]), create=False)\n"
         "serve(LayoutRepositories(store), '127.0.0.1', 0, on_ready=lambda a: print(a, flush=True))\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, fixtures.layout()],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
+    command = [*before, sys.executable, "-c", script, str(fixtures.layout())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_ends_on_a_signal_with_success(number: signal.Signals) -> None:
+    with _command() as (process, address):
         assert httpx.get(f"http://{address}/v2/hello/tags/list").json()["tags"] == ["1.0"]
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (0, "")
+
+
+def test_a_low_limit_of_open_files_is_raised() -> None:
+    with _command("bash", "-c", 'ulimit -Sn 64; exec "$@"', "bash") as (_, address), ExitStack() as stack:
+        host, _, port = address.rpartition(":")
+        for _ in range(200):
+            stack.enter_context(socket.create_connection((host, int(port))))
+        assert httpx.get(f"http://{address}/v2/hello/tags/list").json()["tags"] == ["1.0"]
 
 
 def test_a_blob_that_ends_early_breaks_the_answer_off() -> None:

@@ -182,3 +182,14 @@ def test_two_hosts_with_the_same_image_are_one_tag(store: LayoutStore) -> None:
     assert a is not None
     assert list(a.tags()) == ["1"]
     assert a.resolve("1") == first
+
+
+def test_names_that_are_only_begun_are_not_remembered_without_end(
+    store: LayoutStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocitool.layout.repositories._REMEMBERED", 3)
+    _put(store, "kept:1")
+    repositories = LayoutRepositories(store)
+    for number in range(10):
+        repositories.open(f"begun{number}", create=True)
+    assert list(repositories.names()) == ["begun7", "begun8", "begun9", "kept"]
