@@ -127,11 +127,16 @@ class Applier:
                 above, _, name = path.rpartition(b"/")
                 fd = os.open(name or b".", OPEN_DIRECTORY, dir_fd=self.root.made(above).fd)
                 try:
-                    self._describe(fd, self._directories[path])
+                    self._describe(fd, self._directories[path], path)
                 finally:
                     os.close(fd)
         except OSError as error:
             raise OciError(f"{shown(path)} can't be unpacked: {error.strerror}") from error
+
+    @property
+    def describes_root(self) -> bool:
+        """Whether a layer said anything about the root itself."""
+        return self._directories[b""] is not _IMPLIED
 
     # Making things
 
@@ -300,7 +305,7 @@ class Applier:
             os.chown(fd, *owner)
         self._set_xattrs(fd, record, entry)
 
-    def _describe(self, fd: int, entry: Entry) -> None:
+    def _describe(self, fd: int, entry: Entry, path: bytes) -> None:  # noqa: ARG002 - overlays need it
         """Give an open directory its attributes."""
         self._own(
             fd,

@@ -125,7 +125,7 @@ def unpack(
         Unsupported: it is no image for Linux, or has layers of a kind that can't be unpacked.
         OciError: the file system refuses.
     """
-    manifest, config = _documents(source, image)
+    manifest, config = documents(source, image)
     template = _template(options.config_template)
     wanted = tuple(config.config.get("Volumes") or {})
     place = _place(options)
@@ -160,7 +160,13 @@ def unpack(
     )
 
 
-def _documents(source: Source, image: Descriptor) -> tuple[Manifest, ImageConfig]:
+def documents(source: Source, image: Descriptor) -> tuple[Manifest, ImageConfig]:
+    """Read an image's manifest and configuration.
+
+    Raises:
+        Unsupported: it is no image, or none for Linux.
+        InvalidContent, IntegrityError: a document is not what it should be.
+    """
     manifest = read_manifest(source, image)
     if not isinstance(manifest, Manifest):
         raise Unsupported(f"{image.digest} is an index, not an image", hint="choose one of its platforms")

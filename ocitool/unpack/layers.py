@@ -6,7 +6,7 @@ from collections import deque
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
-from ocitool import limits, mediatypes
+from ocitool import mediatypes
 from ocitool.compression import ReadAhead, decompressed
 from ocitool.content import open_verified
 from ocitool.digest import new_hasher
@@ -130,6 +130,3 @@ class _DiffIdReader:
                 expected=str(self._diff_id),
                 actual=actual,
             )
-
-
-DEFAULT_LIMIT: Final = limits.DECOMPRESSED_BYTES

@@ -1,0 +1,150 @@
+"""Cached layers, stacked by the kernel, are the tree that unpacking makes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from support.unpack_images import Image, gzipped, image, memory_directory
+from support.unpack_tars import archive, directory, file, hardlink, pax, symlink
+from support.unpack_trees import Node, differences, tree
+
+from ocitool.errors import IntegrityError
+from ocitool.unpack import UnpackOptions
+from ocitool.unpack.overlay import Stack, cache_layers, chain_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.root
+FAST = UnpackOptions(sync=False)
+
+BASE = archive(
+    directory(b"./", mode=0o711, mtime=7),
+    directory(b"d/", mode=0o750),
+    file(b"d/a", b"a"),
+    file(b"d/b", b"b"),
+    directory(b"d/sub/"),
+    file(b"d/sub/x"),
+    file(b"f", b"f"),
+    symlink(b"l", b"d"),
+)
+UPPERS = {
+    "whiteouts": archive(directory(b"d/"), file(b"d/.wh.a"), file(b".wh.f"), file(b"d/new")),
+    "opaque": archive(
+        directory(b"d/"), file(b"d/.wh..wh..opq"), file(b"d/c"), directory(b"d/sub/", mode=0o700)
+    ),
+    "opaque last": archive(directory(b"d/"), directory(b"d/sub/"), file(b"d/sub/y"), file(b"d/.wh..wh..opq")),
+    "anew": archive(file(b".wh.d"), directory(b"d/", mode=0o700), file(b"d/z")),
+    "replaced": archive(file(b"d", b"now a file"), directory(b"f/"), file(b"f/x"), directory(b"l/")),
+    "root": archive(directory(b"./", mode=0o755, mtime=9), file(b"g")),
+    "attributes": archive(pax({b"SCHILY.xattr.user.k": b"v"}) + directory(b"d/", mode=0o700, uid=5, mtime=3)),
+    "links inside": archive(file(b"g", b"g"), hardlink(b"h", b"g")),
+    # These can't stand alone.
+    "implied directory": archive(file(b"d/sub/y")),
+    "through a link": archive(file(b"l/y")),
+    "link to a lower file": archive(hardlink(b"h", b"f")),
+    "whiteout in a directory of its own": archive(file(b"d/.wh.a")),
+}
+
+
+@pytest.fixture
+def where() -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("mounting an overlay needs root")
+    with memory_directory() as directory:
+        yield directory
+
+
+@contextmanager
+def mounted(where: Path, stack: Stack) -> Iterator[Path]:
+    for name in ("upper", "work", "merged"):
+        shutil.rmtree(where / name, ignore_errors=True)
+        (where / name).mkdir()
+    root = stack.root.stat()
+    os.chown(where / "upper", root.st_uid, root.st_gid)
+    (where / "upper").chmod(root.st_mode & 0o7777)
+    os.utime(where / "upper", ns=(root.st_mtime_ns, root.st_mtime_ns))
+    options = f"lowerdir={':'.join(map(str, stack.lowers))},upperdir={where}/upper,workdir={where}/work"
+    options += ",userxattr" * stack.userxattr
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(where / "merged")], check=True)
+    try:
+        yield where / "merged"
+    finally:
+        subprocess.run(["umount", str(where / "merged")], check=True)
+
+
+def shape(nodes: dict[str, Node]) -> dict[str, Node]:
+    """What an overlay shows: its link counts and marks are its own."""
+    return {
+        name: node._replace(
+            links=0, first_name="", xattrs=tuple(x for x in node.xattrs if "overlay" not in x[0])
+        )
+        for name, node in nodes.items()
+    }
+
+
+def compare(where: Path, found: Image, *, lowers: int | None = None, keep_owner: bool = True) -> None:
+    options = UnpackOptions(sync=False, keep_owner=keep_owner)
+    stack = cache_layers(found.store, found.manifest, where / "cache", options=options)
+    assert lowers is None or len(stack.lowers) == lowers
+    found.unpack(where / "bundle", keep_owner=keep_owner)
+    with mounted(where, stack) as merged:
+        assert differences(shape(tree(merged)), shape(tree(where / "bundle" / "rootfs"))) == []
+
+
+@pytest.mark.parametrize("name", sorted(UPPERS))
+@pytest.mark.parametrize("keep_owner", ["root", "one user"])
+def test_a_stack_of_cached_layers_is_the_unpacked_tree(where: Path, name: str, keep_owner: str) -> None:
+    dependent = list(UPPERS).index(name) >= list(UPPERS).index("implied directory")
+    top = archive(directory(b"top/"), file(b"top/x"))
+    found = image(BASE, UPPERS[name], top)
+    compare(where, found, lowers=2 if dependent else 3, keep_owner=keep_owner == "root")
+
+
+def test_images_that_share_layers_share_their_trees(where: Path) -> None:
+    one, other = (
+        image(BASE, UPPERS["opaque"]),
+        image(BASE, UPPERS["opaque"], UPPERS["root"], compress=gzipped),
+    )
+    stacks = [
+        cache_layers(found.store, found.manifest, where / "cache", options=FAST) for found in (one, other)
+    ]
+    assert stacks[0].lowers == stacks[1].lowers[1:]
+
+
+def test_a_layer_that_is_lowest_here_hides_files_there(where: Path) -> None:
+    layer = UPPERS["whiteouts"]
+    compare(where, image(layer), lowers=1)
+    shutil.rmtree(where / "bundle")
+    compare(where, image(BASE, layer), lowers=2)
+
+
+def test_several_at_once_make_each_layer_once(where: Path) -> None:
+    found = image(BASE, *(archive(directory(b"n/"), file(b"n/%d" % n, bytes(9000))) for n in range(4)))
+    with ThreadPoolExecutor(4) as pool:
+        tasks = [
+            pool.submit(cache_layers, found.store, found.manifest, where / "cache", options=FAST)
+            for _ in range(8)
+        ]
+    assert len({task.result() for task in tasks}) == 1
+    assert not list((where / "cache").glob(".*"))
+
+
+def test_a_layer_that_is_not_what_was_promised_is_not_kept(where: Path) -> None:
+    found = image(BASE, diff_ids=["sha256:" + "0" * 64])
+    with pytest.raises(IntegrityError):
+        cache_layers(found.store, found.manifest, where / "cache", options=FAST)
+    assert [path.suffix for path in (where / "cache").iterdir()] == [".lock"]
+
+
+def test_a_chain_is_named_as_the_specification_says() -> None:
+    found = [image(BASE).manifest.digest, image(UPPERS["root"]).manifest.digest]
+    assert chain_id(found[:1]) == found[0]
+    assert chain_id(found) == type(found[0]).of(f"{found[0]} {found[1]}".encode())
