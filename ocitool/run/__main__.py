@@ -3,11 +3,14 @@
 This file stays small because a script is compiled anew each time it is run.
 """
 
+import gc
 import sys
 
 
 def main() -> None:
     """Run the command line and end the process, without the interpreter's own leave-taking."""
+    # A process of a few milliseconds makes no garbage worth collecting.
+    gc.disable()
     from ocitool.run.commands import run
 
     run(sys.argv[1:])

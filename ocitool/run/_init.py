@@ -223,7 +223,7 @@ def _fill_root(job: Job, container: Container, linux: dict[str, Any]) -> int:
     around.userns = container.userns
     around.gid_mappings = linux.get("gidMappings") or []
     around.trees = container.trees
-    around.label = linux.get("mountLabel") or ""
+    around.label = _mount_label(job, linux)
     around.cgroup = container.cgroup
     entries = config.get("mounts") or []
     mounts.mount_all(around, entries)
@@ -235,6 +235,14 @@ def _fill_root(job: Job, container: Container, linux: dict[str, Any]) -> int:
     rootfs.hide(kernel, root, linux.get("maskedPaths") or [], null)
     posix.close(null)
     return root
+
+
+def _mount_label(job: Job, linux: dict[str, Any]) -> str:
+    label: str = linux.get("mountLabel") or ""
+    if label and not posix.access("/sys/fs/selinux", 0):
+        job.entry.warn("linux.mountLabel was left out: this host has no SELinux")
+        return ""
+    return label
 
 
 def _write_sysctls(job: Job, sysctls: dict[str, str]) -> None:

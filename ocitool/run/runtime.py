@@ -447,7 +447,6 @@ class Attempt:
         self.state.save()
         self.cgroup.create(optional=ordinary)
         self.state.fields["cgroup"] = self.cgroup.saved()
-        self.state.save()
         if ordinary:
             resources = {key: value for key, value in resources.items() if key != "devices"}
         self.cgroup.apply(self.kernel, resources, devices=not ordinary)

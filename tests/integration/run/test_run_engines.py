@@ -155,6 +155,35 @@ def test_podman_containers_share_namespaces(podman: Podman) -> None:
     assert podman.call(*words, check=True).stdout == first.stdout
 
 
+@pytest.mark.usefixtures("podman")
+def test_buildah_run(bundle: Bundle, workplace: Path) -> None:
+    require("buildah")
+    base = [
+        "buildah",
+        "--root",
+        str(workplace / "b"),
+        "--runroot",
+        str(workplace / "br"),
+        "--storage-driver",
+        "vfs",
+    ]
+    environment = {**os.environ, "CONTAINERS_CONF": str(workplace / "containers.conf")}
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*base, *words], env=environment, capture_output=True, text=True, timeout=60, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    name = call("from", "scratch").stdout.strip()
+    target = call("mount", name).stdout.strip()
+    subprocess.run(["cp", "-a", f"{bundle.rootfs}/.", target], check=True)
+    options = ("--runtime", str(workplace / "ocitool-runtime"), "--isolation", "oci", "--network", "none")
+    done = call("run", *options, name, "--", "sh", "-c", "echo inside; exit 3")
+    call("rm", "--all")
+    assert (done.returncode, done.stdout) == (3, "inside\n"), done.stderr
+
+
 @pytest.mark.parametrize("other", ["runc", "crun"])
 def test_the_same_bundle_runs_under_other_runtimes(
     containers: Containers, bundle: Bundle, other: str
