@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import IntegrityError, OciError, RegistryError, Unreachable
 from ocitool.registry import headers
+from ocitool.registry.origins import Origin
 from ocitool.registry.text import printable, redacted
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class Download:
         ranges: connections to use where one is slow.
         slot: held by the one download of a client that uses several connections, so that memory is bounded.
         retries: how many failures without progress there may be.
+
+    Attributes:
+        origin: the server that sent the bytes, which may be a storage that the registry redirects to.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - made in one place
@@ -76,6 +80,7 @@ class Download:
         self._over = threading.Event()
         self._response = ExitStack()  # closes the response that is being read
         self._place: httpx.URL | None = None
+        self.origin = endpoint.origin
         self._pieces: Generator[bytes, None, None] = _nothing()
         self._rest = b""
 
@@ -164,6 +169,7 @@ class Download:
             self._response.close()
             live = self._response.enter_context(self._transport.open(self._endpoint, self._call))
         self._place = None if live.at_home else live.url
+        self.origin = Origin.of(live.url)
         if live.status == 206:
             self._check_range(live, self._at, self._size - 1)
         else:

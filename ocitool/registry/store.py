@@ -126,7 +126,12 @@ class RegistryStore:
             ).start()
 
         with closing(self._repo.anywhere(str(desc.digest), start)) as download:
-            yield download
+            try:
+                yield download
+            except IntegrityError as error:
+                # Raised by whoever verifies the bytes, who does not know where they are from.
+                error.add_note(f"the bytes came from {download.origin}")
+                raise
 
     def exists(self, desc: Descriptor, /) -> bool:
         """See `Store`."""

@@ -129,6 +129,7 @@ def test_f_03_flipped_bytes_are_fetched_once_more_and_then_refused(fake: FakeReg
     with client() as made, pytest.raises(IntegrityError, match=str(desc.digest)) as caught:
         copy(repository(made, fake.name), MemoryStore(), "v1")
     assert caught.value.exit_code == 13
+    assert f"the bytes came from {fake.url}" in caught.value.__notes__
 
 
 def test_f_04_a_stalled_connection_is_given_up_and_resumed(
