@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 OURS = """
@@ -55,7 +56,13 @@ def commands(layout: Path, scratch: Path) -> dict[str, list[str]]:
     return found
 
 
-def run(name: str, command: list[str], target: Path) -> tuple[float, int]:
+class Run(NamedTuple):
+    wall: float
+    cpu: float  # of the process and those that it started
+    peak: int
+
+
+def run(name: str, command: list[str], target: Path) -> Run:
     if name.startswith("tar"):
         target.mkdir()
     start = time.perf_counter()
@@ -66,21 +73,24 @@ def run(name: str, command: list[str], target: Path) -> tuple[float, int]:
     if child.returncode:
         raise SystemExit(f"{name} failed")
     shutil.rmtree(target)
-    return took, usage.ru_maxrss
+    return Run(took, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024)
 
 
 def main(layout: str, scratch: str, rounds: str = "5") -> None:
-    results: dict[str, list[tuple[float, int]]] = {}
+    results: dict[str, list[Run]] = {}
     Path(scratch).mkdir(parents=True, exist_ok=True)
     for _ in range(int(rounds)):
         for name, command in commands(Path(layout), Path(scratch)).items():
             results.setdefault(name, []).append(run(name, command, Path(scratch, "target")))
-    ours = statistics.median(took for took, _ in results["ocitool"])
+    wall, cpu = (statistics.median(column) for column in list(zip(*results["ocitool"], strict=True))[:2])
     print(f"{Path(layout).name}, {rounds} rounds each, medians")
-    for name, measured in results.items():
-        took = statistics.median(took for took, _ in measured)
-        peak = max(peak for _, peak in measured) // 1024
-        print(f"  {name:24} {took:7.3f} s   {took / ours:5.2f} x   peak {peak} MiB")
+    for name, runs in results.items():
+        walls, cpus, peaks = zip(*runs, strict=True)
+        took, worked = statistics.median(walls), statistics.median(cpus)
+        print(
+            f"  {name:24} {took:7.3f} s  {took / wall:5.2f} x   CPU {worked:6.2f} s  {worked / cpu:5.2f} x"
+            f"   peak {max(peaks)} MiB"
+        )
 
 
 if __name__ == "__main__":

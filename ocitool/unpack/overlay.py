@@ -90,10 +90,14 @@ def cache_layers(
     for number, (layer, diff_id) in enumerate(wanted):
         if number:
             try:
-                stack.insert(0, maker.made(diff_id, [(layer, diff_id)], merged=False))
-                continue
+                alone = maker.made(diff_id, [(layer, diff_id)], merged=False)
             except _NeedsLower:
                 pass
+            else:
+                # Twice the same layer: the higher one brings and hides all that the lower one does, and the
+                # kernel takes no directory twice.
+                stack = [alone, *(path for path in stack if path != alone)]
+                continue
         # The lowest layer hides nothing, and needs no marks that say so.
         chain = chain_id(config.diff_ids[: number + 1])
         stack = [maker.made(chain, wanted[: number + 1], merged=True)]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.unpack_images import memory_directory, unpacked
+from support.unpack_images import image, memory_directory, unpacked
 from support.unpack_tars import archive, directory, file
 from support.unpack_trees import tree
+
+from ocitool.unpack import UnpackOptions
+from ocitool.unpack.overlay import cache_layers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,3 +104,27 @@ def test_lu_08_layers_make_what_the_specification_says_whatever_their_order(
     with memory_directory() as where:
         rootfs = unpacked(where / "bundle", *(tar_of(acts, number) for number, acts in enumerate(layers)))
         assert seen(rootfs) == model(layers)
+
+
+@pytest.mark.root
+@given(st.lists(layer(), min_size=2, max_size=4))
+@settings(max_examples=60)
+def test_cached_layers_make_the_same_tree_when_the_kernel_stacks_them(
+    layers: list[list[tuple[str, bytes]]],
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting an overlay needs root")
+    with memory_directory() as where:
+        found = image(*(tar_of(acts, number) for number, acts in enumerate(layers)))
+        stack = cache_layers(found.store, found.manifest, where / "cache", options=UnpackOptions(sync=False))
+        for name in ("upper", "work", "merged"):
+            (where / name).mkdir()
+        lowers = ":".join(map(str, stack.lowers))
+        options = f"lowerdir={lowers},upperdir={where}/upper,workdir={where}/work"
+        subprocess.run(
+            ["mount", "-t", "overlay", "overlay", "-o", options, str(where / "merged")], check=True
+        )
+        try:
+            assert seen(where / "merged") == model(layers)
+        finally:
+            subprocess.run(["umount", str(where / "merged")], check=True)

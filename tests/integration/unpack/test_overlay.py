@@ -126,6 +126,11 @@ def test_a_layer_that_is_lowest_here_hides_files_there(where: Path) -> None:
     compare(where, image(BASE, layer), lowers=2)
 
 
+def test_the_same_layer_several_times_counts_once(where: Path) -> None:
+    empty, layer = archive(), UPPERS["opaque"]
+    compare(where, image(BASE, empty, layer, empty, UPPERS["whiteouts"], layer, empty), lowers=4)
+
+
 def test_several_at_once_make_each_layer_once(where: Path) -> None:
     found = image(BASE, *(archive(directory(b"n/"), file(b"n/%d" % n, bytes(9000))) for n in range(4)))
     with ThreadPoolExecutor(4) as pool:
