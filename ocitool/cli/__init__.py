@@ -16,6 +16,7 @@ import click
 from ocitool import __version__
 from ocitool.cli import (
     bundling,
+    checking,
     containers,
     differing,
     images,
@@ -49,7 +50,18 @@ def cli(ctx: click.Context, *, debug: bool, quiet: bool, progress: str) -> None:
     ctx.obj = {"debug": debug, "progress": "none" if quiet else progress}
 
 
-for module in (images, containers, inspection, differing, registries, stores, serving, mirroring, bundling):
+for module in (
+    images,
+    containers,
+    inspection,
+    differing,
+    registries,
+    stores,
+    serving,
+    mirroring,
+    bundling,
+    checking,
+):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -1,27 +1,29 @@
-"""Bundles, and the deep check of any location."""
+"""Bundles: images in one file, across an air gap."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ocitool.cli.bundleplaces import (
+    STREAM,
+    brought,
+    destination_of,
+    holdings,
+    inventory_file,
+    items,
+    lines_of,
+    opened,
+)
 from ocitool.cli.options import format_option, with_session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from ocitool.bundle import Image, Inventory, Sink
+    from ocitool.locations import Session
 
-    from ocitool.bundle import BundleSource, Image, Inventory, Item, Sink
-    from ocitool.bundle.application import Destination
-    from ocitool.checking import Fault
-    from ocitool.content import Source, Store
-    from ocitool.locations import Location, Session
-    from ocitool.model import Descriptor
-
-STREAM: Final = "-"
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 _jobs_option = click.option(
@@ -112,16 +114,16 @@ def create(  # noqa: PLR0913 - one parameter for each option
     from ocitool.platforms import Platform
     from ocitool.selection import Selection
 
-    listed = [*locations, *(_lines(from_file) if from_file else ())]
+    listed = [*locations, *(lines_of(from_file) if from_file else ())]
     if not listed:
         raise click.UsageError("name at least one image")
     # Before anything is read from far away: a key that can't be used is a reason to stop.
     signers = [KeySigner(sign_key)] if sign_key else []
     held = Inventory.union(
-        [*(_inventory_file(path) for path in have), *(_brought(session, path, jobs) for path in since)]
+        [*(inventory_file(path) for path in have), *(brought(session, path, jobs) for path in since)]
     )
     gathered = gather(
-        [item for text in listed for item in _items(session, text)],
+        [item for text in listed for item in items(session, text)],
         have=held,
         platforms=Selection(tuple(map(Platform.parse, platforms)), sparse=sparse),
         referrers=not no_referrers,
@@ -137,16 +139,6 @@ def create(  # noqa: PLR0913 - one parameter for each option
         console.result(str(Digest.of(gathered.inventory.dump())))
 
 
-def _lines(path: Path) -> Iterator[str]:
-    from ocitool.bundle.files import translated
-
-    with translated(str(path)):
-        text = path.read_text()
-    for line in text.splitlines():
-        if (stripped := line.strip()) and not stripped.startswith("#"):
-            yield stripped
-
-
 def _sink(output: Path, part_size: int | None) -> Sink:
     from ocitool.bundle import FileSink, StreamSink
 
@@ -159,28 +151,6 @@ def _sink(output: Path, part_size: int | None) -> Sink:
     return StreamSink(sys.stdout.buffer)
 
 
-def _items(session: Session, text: str) -> Iterator[Item]:
-    """What a location stands for: one image, or all that a file or directory holds."""
-    from ocitool.bundle import Item
-    from ocitool.content import Lister
-    from ocitool.locations import Kind, Location
-    from ocitool.reference import is_digest
-
-    location = Location.parse(text)
-    source = session.source(location)
-    if location.kind in {Kind.REGISTRY, Kind.STORE}:
-        reference = location.reference
-        assert reference is not None  # noqa: S101 - both kinds have one
-        tag = reference.tag or ("" if reference.digest else location.name.rpartition(":")[2])
-        yield Item(source, location.name, reference.name, tag)
-    elif location.ref or not isinstance(source, Lister) or not list(source.tags()):
-        root = source.resolve(location.ref)
-        yield Item.called(source, str(root.digest), "" if is_digest(location.ref) else location.ref)
-    else:
-        for name in source.tags():
-            yield Item.called(source, name, name)
-
-
 def _summary(inventory: Inventory) -> str:
     from ocitool import console
 
@@ -191,71 +161,6 @@ def _summary(inventory: Inventory) -> str:
     return text + (f", presumed on the far side: {len(presumed)} ({left_out})" if presumed else "")
 
 
-@contextmanager
-def _opened(path: Path, key: Path | None = None) -> Iterator[BundleSource]:
-    """A bundle, its signature checked where a key is given."""
-    from ocitool.bundle import BundleFile, BundleSource
-    from ocitool.bundle.signing import check_signature
-
-    with ExitStack() as stack:
-        stream = str(path) == STREAM
-        file = BundleFile.spooled(sys.stdin.buffer) if stream else BundleFile.open(path)
-        found = BundleSource(stack.enter_context(file))
-        if key:
-            check_signature(found, key)
-        yield found
-
-
-def _inventory_file(path: Path) -> Inventory:
-    """The inventory in a JSON file, or that of a bundle."""
-    from ocitool.bundle import Inventory
-    from ocitool.bundle.files import translated
-
-    with translated(str(path)), path.open("rb") as file:
-        start = file.read(1)
-        if start == b"{":
-            return Inventory.parse(start + file.read(), str(path))
-    with _opened(path) as found:
-        return found.inventory
-
-
-def _brought(session: Session, path: Path, jobs: int) -> Inventory:
-    """What a bundle or a mirror's lock file has brought to the far side."""
-    from ocitool.bundle.files import translated
-    from ocitool.strictjson import load_object
-
-    if not path.is_file():
-        return _inventory_file(path)  # parts
-    with translated(str(path)), path.open("rb") as file:
-        raw = file.read() if file.read(1) == b"{" else b""
-    if raw and "file" in load_object(b"{" + raw, str(path)):
-        return _locked(session, b"{" + raw, str(path), jobs)
-    return _inventory_file(path)
-
-
-def _locked(session: Session, raw: bytes, what: str, jobs: int) -> Inventory:
-    """What the images of a lock file are made of; their manifests are read where they come from."""
-    from ocitool.bundle import Inventory, Item, gather
-    from ocitool.mirror.lockfile import load
-    from ocitool.selection import Selection
-
-    lock = load(raw, what)
-    found = []
-    for item in lock.items:
-        root = lock.pins[item.target].root
-        source = session.client.repository(item.source)
-        options = item.options
-        selection = Selection(options.platforms, sparse=options.sparse != "never")
-        gathered = gather(
-            [Item(source, str(root.digest), item.source.name, "")], platforms=selection, jobs=jobs
-        ).inventory
-        # Whether the mirror kept the index, or made a new one, depended on the registry.
-        unsure = {root.digest} if options.platforms and options.sparse == "auto" else set()
-        content = {digest: entry for digest, entry in gathered.content.items() if digest not in unsure}
-        found.append(Inventory(content=content))
-    return Inventory.union(found)
-
-
 @bundle.command("inspect")
 @_bundle_argument
 @_key_option
@@ -264,7 +169,7 @@ def inspect_bundle(path: Path, *, key: Path | None, output: str) -> None:
     """Say what a bundle holds and presumes. Content is not read; `verify` does that."""
     from ocitool import console
 
-    with _opened(path, key) as found:
+    with opened(path, key) as found:
         inventory = found.inventory
         if output == "json":
             described = {
@@ -327,7 +232,7 @@ def verify_bundle(
         sources = [session.source(Location.parse(origin)) for origin in origins]
         for desc in repair(path, sources, jobs=jobs, on_event=session.on_event):
             console.say(f"not found anywhere: {desc.digest}")
-    with _opened(path, key) as found:
+    with opened(path, key) as found:
         problems = verify(found, jobs=jobs, on_event=session.on_event)
         for problem in problems:
             console.result(str(problem))
@@ -350,7 +255,7 @@ def diff_bundles(one: Path, two: Path, *, output: str) -> int:
     from ocitool import console
     from ocitool.bundle.difference import difference
 
-    found = difference(_inventory_file(one), _inventory_file(two))
+    found = difference(inventory_file(one), inventory_file(two))
     if output == "json":
         images = {
             name: {"before": before and str(before), "after": after and str(after)}
@@ -387,8 +292,8 @@ def inventory(
     from ocitool.bundle.files import translated
     from ocitool.bundle.holding import inventory_of
 
-    holdings = [holding for text in locations for holding in _holdings(session, text)]
-    found, faults = inventory_of(holdings, deep=deep, jobs=jobs, on_event=session.on_event)
+    held = [holding for text in locations for holding in holdings(session, text)]
+    found, faults = inventory_of(held, deep=deep, jobs=jobs, on_event=session.on_event)
     for fault in faults:
         console.say(f"left out: {fault}")
     raw = found.dump()
@@ -398,28 +303,6 @@ def inventory(
     else:
         sys.stdout.write(raw.decode())
     console.say(_summary(found))
-
-
-def _holdings(session: Session, text: str) -> Iterator[Any]:
-    """The stores of a place, with every image in them."""
-    from ocitool.bundle.holding import Holding, images_of
-    from ocitool.locations import Kind, Location
-    from ocitool.reference import Reference
-
-    registry = text.removeprefix("docker://")
-    if registry.endswith("/") and "/" not in registry[:-1]:
-        for name in session.client.catalog(registry[:-1]):
-            reference = Reference(registry[:-1], name)
-            repository = session.client.repository(reference)
-            yield Holding(repository, images_of(repository, reference.name), reference.name)
-        return
-    if text == "store:":
-        yield Holding(session.local, images_of(session.local))
-        return
-    location = Location.parse(text)
-    source = session.source(location)
-    name = location.reference.name if location.kind is Kind.REGISTRY and location.reference else ""
-    yield Holding(source, images_of(source, name), name)
 
 
 @bundle.command()
@@ -446,43 +329,14 @@ def apply(
     from ocitool import console
     from ocitool.bundle.application import apply as apply_bundle
 
-    with _opened(path, key) as found:
+    with opened(path, key) as found:
         changed = apply_bundle(
-            found, _destination(session, destination, rules), jobs=jobs, on_event=session.on_event
+            found, destination_of(session, destination, rules), jobs=jobs, on_event=session.on_event
         )
         for name, image in changed.items():
             console.result(f"{name} {image.root.digest}")
         named = sum(1 for image in found.inventory.images if image.tag)
         console.say(f"names written: {len(changed)}, there already: {named - len(changed)}")
-
-
-def _destination(session: Session, text: str, rules: tuple[str, ...]) -> Destination:
-    from ocitool.bundle.application import OneStore, RegistryDestination, Renaming
-    from ocitool.locations import Kind, Location
-    from ocitool.reference import Reference
-
-    pairs = dict(_rule(rule) for rule in rules)
-    if text == "store:":
-        return OneStore(session.local, Renaming(pairs))
-    if text.startswith(("oci:", "/", "./", "../")):
-        location = Location.parse(text)
-        if location.kind is not Kind.LAYOUT or location.ref:
-            raise click.UsageError(f"a bundle is applied to a registry or a layout, and not to {text}")
-        return OneStore(session.store(location), Renaming(pairs))
-    registry, _, prefix = text.removeprefix("docker://").strip("/").partition("/")
-
-    def open_repository(name: str) -> Store:
-        return session.client.repository(Reference(registry, name.removeprefix(registry + "/")))
-
-    open_repository(f"{registry}/{prefix or 'x'}")  # says what is wrong with the name, and sends nothing
-    return RegistryDestination(open_repository, registry, prefix, Renaming(pairs))
-
-
-def _rule(text: str) -> tuple[str, str]:
-    start, equals, new = text.partition("=")
-    if not equals:
-        raise click.BadParameter(f"{text!r} is no rule FROM=TO", param_hint="--rename")
-    return start, new
 
 
 @bundle.command("serve")
@@ -504,7 +358,7 @@ def serve_bundle(path: Path, *, listen: str, address_file: Path | None, key: Pat
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal():
         raise click.UsageError(f"--listen takes HOST:PORT, not {listen!r}")
-    with _opened(path, key) as found:
+    with opened(path, key) as found:
         if found.inventory.presumed:
             console.say(f"{found.name} lacks what it presumes elsewhere: {_summary(found.inventory)}")
 
@@ -516,93 +370,4 @@ def serve_bundle(path: Path, *, listen: str, address_file: Path | None, key: Pat
         serve_repositories(BundleRepositories(found), host, int(port), on_ready=ready)
 
 
-@click.command()
-@click.argument("location")
-@click.option("--repair-from", metavar="LOCATION", help="Fetch what is faulty from here.")
-@click.option("--shallow", is_flag=True, help="Ask whether blobs are there, instead of reading them.")
-@click.option("--sparse", is_flag=True, help="Platforms that an index lists need not be there.")
-@_jobs_option
-@format_option
-@with_session
-def check(
-    session: Session,
-    location: str,
-    *,
-    repair_from: str | None,
-    shallow: bool,
-    sparse: bool,
-    jobs: int,
-    output: str,
-) -> int:
-    """Check an image, or all that a place holds, down to every byte; list every fault by its path.
-
-    Walks from names over indexes, manifests, referrers to blobs. `ocitool store check` looks at the files
-    of a layout besides.
-    """
-    from ocitool import console
-    from ocitool.checking import check as check_source
-    from ocitool.checking import repair
-    from ocitool.errors import IntegrityError
-    from ocitool.locations import Location
-
-    where = Location.parse(location)
-    store = _repairable(session, where) if repair_from else None
-    source = store or session.source(where)
-    report = check_source(
-        source, _roots(source, where), deep=not shallow, sparse=sparse, jobs=jobs, on_event=session.on_event
-    )
-    left = report.faults
-    if store and repair_from and left:
-        origin = session.source(Location.parse(repair_from))
-        left = repair(store, report, origin, jobs=jobs, on_event=session.on_event)
-    if output == "json":
-        console.result_json(
-            {"sound": len(report.sound), "faults": [_fault(one, left) for one in report.faults]}
-        )
-    else:
-        for fault in report.faults:
-            console.result(str(fault))
-    repaired = f", {len(left)} after the repair" if repair_from else ""
-    console.say(f"pieces of content: {len(report.sound)} sound, {len(report.faults)} faulty{repaired}")
-    return IntegrityError.exit_code if left else 0
-
-
-def _fault(fault: Fault, left: list[Fault]) -> dict[str, Any]:
-    desc = fault.node.descriptor
-    return {
-        "path": list(fault.node.path),
-        "mediaType": desc.media_type,
-        "digest": str(desc.digest),
-        "size": desc.size,
-        "fault": fault.error.message,
-        "repaired": all(one.node.descriptor.digest != desc.digest for one in left),
-    }
-
-
-def _repairable(session: Session, location: Location) -> Store:
-    """A store that replaces what is damaged."""
-    from ocitool.layout import LayoutStore
-    from ocitool.locations import Kind
-
-    if location.kind is Kind.LAYOUT:
-        return LayoutStore(location.path, create=False, verify=True)
-    if location.kind is Kind.STORE:
-        return LayoutStore(session.local.path, create=False, verify=True)
-    if location.kind is Kind.REGISTRY:
-        return session.store(location)
-    raise click.UsageError(f"{location} can't be repaired in place: make it again")
-
-
-def _roots(source: Source, location: Location) -> dict[str, Descriptor]:
-    """What to check: the image that was named, or everything."""
-    from ocitool.bundle.holding import images_of
-    from ocitool.locations import Kind
-
-    named = location.ref or (location.reference and (location.reference.tag or location.reference.digest))
-    if named:
-        return {str(location): source.resolve(location.name)}
-    name = location.reference.name if location.kind is Kind.REGISTRY and location.reference else ""
-    return {str(image): image.root for image in images_of(source, name)}
-
-
-COMMANDS = (bundle, check)
+COMMANDS = (bundle,)
