@@ -66,10 +66,14 @@ class RegistryStore:
             Digest.parse(ref)
         else:
             check_tag(ref)
-            # Docker Hub counts what is read, but not questions.
-            if self._repo.site.endpoint.name == DOCKER_HUB and (desc := self._repo.ask(self._repo.site, ref)):
-                return desc
-        return self._repo.anywhere(ref, lambda site: self._repo.read(site, ref)[0])
+        return self._repo.anywhere(ref, lambda site: self._resolved(site, ref))
+
+    def _resolved(self, site: Site, ref: str) -> Descriptor:
+        # Docker Hub counts what is read, but not questions.
+        asked = None
+        if site.endpoint.name == DOCKER_HUB and not is_digest(ref):
+            asked = self._repo.ask(site, ref)
+        return asked or self._repo.read(site, ref)[0]
 
     def ask(self, ref: str, /) -> Descriptor:
         """See `Inquirer`: by HEAD, unless the registry does not say enough by that.

@@ -248,6 +248,7 @@ def test_ns_tells_a_mirror_which_registry_is_meant(fake: FakeRegistry, tmp_path:
     with client(registries_conf=tmp_path / "r.conf") as made:
         repo = made.repository(Reference.parse("docker.io/library/debian"))
         fake.before.append(always("HEAD", "", _unasked))
+        assert repo.resolve("v1") == desc
         assert read_verified(repo, desc)
     assert {request.first("ns") for request in fake.log} == {"docker.io"}
 
