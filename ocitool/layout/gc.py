@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import IntegrityError, InvalidContent, UnsafeContent
 from ocitool.layout import files
-from ocitool.layout.blobs import PARTIAL
 from ocitool.layout.graph import mentioned, parents_first, reachable
 from ocitool.layout.index import names, sniff
 from ocitool.layout.locks import INDEX_LOCK, LEASES, PRIVATE, if_unheld, lock
+from ocitool.layout.partials import PARTIAL
 from ocitool.model import Descriptor
 
 if TYPE_CHECKING:

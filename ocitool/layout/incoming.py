@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from ocitool.digest import Digest, new_hasher
 from ocitool.errors import IntegrityError
 from ocitool.layout import files
-from ocitool.layout.blobs import PARTIAL, PartialFile
 from ocitool.layout.locks import PRIVATE
+from ocitool.layout.partials import PARTIAL, PartialFile
 from ocitool.streams import VerifiedReader, chunks
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from ocitool import limits, strictjson
 from ocitool.errors import Conflict, InvalidContent, InvalidReference, NotFound, Unsupported
 from ocitool.layout import files
-from ocitool.layout.blobs import Blobs, PartialFile
+from ocitool.layout.blobs import Blobs
 from ocitool.layout.index import IndexJson, digest_of, pick, sniff, tags
 from ocitool.layout.locks import GC_LOCK, INDEX_LOCK, PRIVATE, Lease, leased, lock
 from ocitool.layout.referring import Subjects
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ocitool.content import Source
     from ocitool.digest import Digest
+    from ocitool.layout.partials import PartialFile
     from ocitool.model import Descriptor
     from ocitool.streams import Reader
 
