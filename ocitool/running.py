@@ -135,7 +135,7 @@ def _removed(directory: Path, *, keep: bool) -> Iterator[None]:
         yield
     finally:
         if not keep:
-            from ocitool.unpack.staging import discard
+            from ocitool.unpack.removal import discard
 
             discard(directory)
 
