@@ -32,14 +32,14 @@ class UsageError(OciError):
 
 
 # Options by command: those that take a value, and those that do not. "" stands for the global ones.
-_STARTING = ("bundle b", "console-socket", "pid-file", "preserve-fds", "config f", "pidfd-socket")
+_STARTING = ("bundle b", "console-socket", "pid-file", "preserve-fds")
 _VALUES = {
-    "": ("root", "log", "log-format", "rootless", "cgroup-manager", "criu", "message-fd"),
+    "": ("root", "log", "log-format", "rootless", "cgroup-manager", "message-fd"),
     "create": _STARTING,
     "run": (*_STARTING, "overlay"),
     "exec": (
         "process p", "console-socket", "pid-file", "preserve-fds", "cwd", "env e", "user u",
-        "additional-gids g", "apparmor", "process-label", "cap c", "cgroup", "pidfd-socket",
+        "additional-gids g", "apparmor", "process-label", "cap c",
     ),
     "list": ("format f",),
     "ps": ("format f",),
@@ -55,7 +55,7 @@ _FLAGS = {
     "": ("debug", "systemd-cgroup", "version v", "help h"),
     "create": ("no-pivot", "no-new-keyring", "no-subreaper"),
     "run": ("no-pivot", "no-new-keyring", "no-subreaper", "detach d", "keep"),
-    "exec": ("detach d", "tty t", "no-new-privs", "ignore-paused", "no-subreaper"),
+    "exec": ("detach d", "tty t", "no-new-privs"),
     "list": ("quiet q",),
     "spec": ("rootless",),
     "delete": ("force f",),
@@ -217,7 +217,8 @@ def _dispatch(words: list[str], log: Log) -> int:
         return 0
     if rest[0] not in _COMMANDS:
         raise UsageError(f"unknown command {rest[0]!r}", hint="one of " + ", ".join(sorted(_COMMANDS)))
-    if "systemd-cgroup" in options.flags:
+    manager = options.values.get("cgroup-manager", "cgroupfs")
+    if "systemd-cgroup" in options.flags or manager == "systemd":
         raise Unsupported(
             "cgroups managed by systemd are not supported",
             hint="use the cgroupfs manager (--cgroup-manager cgroupfs)",
@@ -225,7 +226,7 @@ def _dispatch(words: list[str], log: Log) -> int:
     from .runtime import Runtime
 
     arguments, _ = _parse_command(rest[1:], rest[0])
-    runtime = Runtime(options.values.get("root"), warn=log.warn)
+    runtime = Runtime(options.values.get("root"), warn=log.warn, use_cgroups=manager != "disabled")
     return _COMMANDS[rest[0]](runtime, arguments)
 
 
@@ -276,6 +277,9 @@ def _settings(arguments: Arguments) -> Settings:
     settings.pivot = "no-pivot" not in arguments.flags
     settings.keyring = "no-new-keyring" not in arguments.flags
     settings.subreaper = "no-subreaper" not in arguments.flags
+    listening = posix.environ.get(b"LISTEN_FDS", b"0")
+    settings.listening = int(listening) if listening.isdigit() else 0
+    settings.preserve += settings.listening
     settings.detach = "detach" in arguments.flags
     settings.keep = "keep" in arguments.flags
     return settings

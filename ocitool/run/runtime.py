@@ -46,6 +46,7 @@ class Settings:
         pid_file: where the process's number is written, or "".
         pivot: whether to use pivot_root.
         keyring: whether to start a new session keyring.
+        listening: how many of them are sockets that were opened for the program (LISTEN_FDS).
         preserve: how many descriptors from 3 on the program gets.
         detach: whether not to wait for the program.
         keep: whether the container stays after its program ended.
@@ -60,6 +61,7 @@ class Settings:
         self.pivot = True
         self.keyring = True
         self.preserve = 0
+        self.listening = 0
         self.detach = False
         self.keep = False
         self.subreaper = True
@@ -73,14 +75,21 @@ class Runtime:
         root: the state directory; by default /run/ocitool or the user's own.
         kernel: the kernel; a test may give another one.
         warn: told of everything that is left out without being an error.
+        use_cgroups: whether new containers get a cgroup of their own.
     """
 
     def __init__(
-        self, root: str | None = None, kernel: Kernel | None = None, warn: Callable[[str], None] = _silent
+        self,
+        root: str | None = None,
+        kernel: Kernel | None = None,
+        warn: Callable[[str], None] = _silent,
+        *,
+        use_cgroups: bool = True,
     ) -> None:
         self.root = root or default_root()
         self.kernel: Kernel = kernel or Linux()
         self.warn = warn
+        self.use_cgroups = use_cgroups
 
     # -- starting ---------------------------------------------------------------------------------
 
@@ -360,7 +369,11 @@ class Attempt:
         self.config = spec.check(jsonfast.loads(document, f"{self.bundle}/config.json"))
         self._check_terminal()
         self.rootfs = self._find_rootfs()
-        self.cgroup = cgroups.for_container(self.config, check_id(container_id))
+        self.cgroup = (
+            cgroups.for_container(self.config, check_id(container_id))
+            if runtime.use_cgroups
+            else cgroups.Cgroup({}, [])
+        )
         self.state = State.new(
             runtime.root,
             container_id,
@@ -417,6 +430,9 @@ class Attempt:
 
     def _job(self, linux: dict[str, Any], spaces: namespaces.Namespaces) -> _init.Job:
         wanted = self.config.get("process") or {}
+        if self.settings.listening and wanted:
+            passed = [f"LISTEN_FDS={self.settings.listening}", "LISTEN_PID=1"]
+            wanted = {**wanted, "env": [*(wanted.get("env") or []), *passed]}
         entry = process.Entry(
             process.open_proc(self.kernel), -1, seccomp_cache.make(self.state.directory, linux)
         )

@@ -558,3 +558,46 @@ def test_errors_go_to_the_engines_log(containers: Containers, workplace: Path) -
 )
 def test_a_command_line_that_is_wrong_is_refused(containers: Containers, words: list[str]) -> None:
     assert containers.call(*words).returncode in (2, 14)
+
+
+def test_sockets_that_were_opened_for_the_program_are_passed_on(
+    containers: Containers, bundle: Bundle
+) -> None:
+    listener = socket.socket()
+    saved = os.dup(3) if Path("/proc/self/fd/3").exists() else -1
+    try:
+        os.dup2(listener.fileno(), 3, inheritable=True)
+        environment = {"PATH": "/bin:/usr/bin", "LISTEN_FDS": "1"}
+        bundle.shell("echo $LISTEN_FDS $LISTEN_PID; readlink /proc/self/fd/3")
+        done = containers.run(bundle, env=environment, pass_fds=(3,))
+    finally:
+        os.close(3)
+        if saved >= 0:
+            os.dup2(saved, 3)
+            os.close(saved)
+        listener.close()
+    assert done.stdout.splitlines()[0] == "1 1"
+    assert "socket:" in done.stdout
+
+
+def test_a_container_can_do_without_a_cgroup(containers: Containers, bundle: Bundle) -> None:
+    words = ("--cgroup-manager", "disabled", "run", "--bundle", str(bundle.path), "test-none")
+    bundle.shell("cat /proc/self/cgroup | grep ocitool-test || echo none")
+    assert containers.call(*words).stdout == "none\n"
+
+
+def test_cgroups_of_systemd_are_refused(containers: Containers, bundle: Bundle) -> None:
+    for words in (["--systemd-cgroup"], ["--cgroup-manager", "systemd"]):
+        done = containers.call(*words, "create", "--bundle", str(bundle.path), "test-x")
+        assert done.returncode == 16
+        assert "cgroupfs" in done.stderr
+
+
+def test_a_created_container_is_small(containers: Containers, bundle: Bundle) -> None:
+    assert containers.call("create", "--bundle", str(bundle.path), "test-small").returncode == 0
+    pid = containers.state("test-small")["pid"]
+    rows = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    sizes = {row[0].rstrip(":"): int(row[1]) for row in rows}
+    private = sizes["Private_Clean"] + sizes["Private_Dirty"]
+    assert private <= 5 << 10, sizes
+    assert sizes["Rss"] <= 12 << 10, sizes
