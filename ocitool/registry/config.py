@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
-from ocitool import limits
+from ocitool import __version__, limits
 from ocitool.errors import OciError
 from ocitool.reference import is_digest
 from ocitool.registry.sockets import Pace
@@ -66,7 +66,7 @@ class ClientConfig:
     chunk_size: int = 0
     ranges: int = 5
     manifest_bytes: int = limits.MANIFEST_BYTES
-    user_agent: str = "ocitool"
+    user_agent: str = f"ocitool/{__version__}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from ocitool import mediatypes
 from ocitool.digest import Digest
-from ocitool.errors import IntegrityError, OciError, RegistryError, Unsupported
+from ocitool.errors import IntegrityError, OciError, RegistryError, Unreachable, Unsupported
 from ocitool.model import Descriptor, sniff_media_type
 from ocitool.reference import is_digest
 from ocitool.registry.auth import scope
@@ -75,6 +75,7 @@ class Repository:
         self.transport = transport
         self.config = config
         self._manifests = _Manifests()
+        self._down: set[Site] = set()
 
     def call(self, site: Site, method: str, path: tuple[str, ...], what: str, **fields: Any) -> Call:
         """A call about the repository.
@@ -98,15 +99,19 @@ class Repository:
         )
 
     def anywhere(self, ref: str, action: Callable[[Site], T]) -> T:
-        """Do something at the first place that can: the mirrors in order, then the registry itself."""
+        """Do something at the first place that can: the mirrors in order, then the registry itself.
+
+        A mirror that can't be reached is not tried again: every time would cost all the tries of a call.
+        """
         for site in self.mirrors:
-            if site.place.serves(ref):
-                try:
-                    return action(site)
-                except OciError as error:
-                    self.transport.note(
-                        f"{self.name}: mirror {site.endpoint.name} is of no use: {error.message}"
-                    )
+            if site in self._down or not site.place.serves(ref):
+                continue
+            try:
+                return action(site)
+            except OciError as error:
+                if isinstance(error, Unreachable):
+                    self._down.add(site)
+                self.transport.note(f"{self.name}: mirror {site.endpoint.name} is of no use: {error.message}")
         return action(self.site)
 
     def is_manifest(self, desc: Descriptor) -> bool:

@@ -603,9 +603,13 @@ def test_f_31_a_mirror_that_is_of_no_use_is_passed_over(
             f'[[registry]]\nlocation = "{fake.name}"\n[[registry.mirror]]\nlocation = "{name}"\n'
         )
         store = MemoryStore()
-        with client(registries_conf=tmp_path / "registries.conf", retries=2) as made:
+        events: list[Event] = []
+        conf = tmp_path / "registries.conf"
+        with client(registries_conf=conf, retries=2, on_event=events.append) as made:
             copy(repository(made, fake.name), store, str(desc.digest), to="v1")
         assert store.resolve("v1") == desc
+        if broken == "down":
+            assert len([event for event in events if isinstance(event, Retrying)]) == 1
 
 
 def test_a_resume_reads_only_what_is_missing(fake: FakeRegistry) -> None:
