@@ -24,6 +24,7 @@ from ocitool.events import Advanced, Finished, OnEvent, Started, ignore
 from ocitool.layout import files
 from ocitool.layout.archive import STREAM
 from ocitool.layout.dockerarchive import MANIFEST_JSON
+from ocitool.layout.graph import reachable
 from ocitool.layout.index import IndexJson, names, pick, sniff
 from ocitool.layout.referring import Subjects
 from ocitool.model import Descriptor, Manifest, parse_manifest
@@ -201,15 +202,23 @@ class ArchiveWriter:
         return strictjson.dumps([*images.values()]) if images else b""
 
     def _image(self, root: Descriptor) -> Manifest | None:
-        """The image that Docker would take of a root."""
-        if not root.is_manifest:
-            return None
+        """The image that Docker would take of a root: the host's, or else the first one that is all here."""
         try:
-            manifest = read_manifest(self, choose(self, root, host()))
+            preferred = [choose(self, root, host())]
         except NotFound:
+            preferred = []
+        candidates = (*preferred, *reachable(self, [root]).values())
+        return next(filter(None, map(self._loadable, candidates)), None)
+
+    def _loadable(self, desc: Descriptor) -> Manifest | None:
+        """A manifest, if it is one of an image and nothing of it is missing, as layers of Windows may be."""
+        is_attestation = desc.platform is not None and desc.platform.is_unknown
+        if desc.media_type not in mediatypes.IMAGE_MANIFESTS or is_attestation or not self.exists(desc):
             return None
-        is_image = isinstance(manifest, Manifest) and manifest.config.media_type in mediatypes.CONFIGS
-        return manifest if isinstance(manifest, Manifest) and is_image else None
+        manifest = read_manifest(self, desc)
+        if not isinstance(manifest, Manifest) or manifest.config.media_type not in mediatypes.CONFIGS:
+            return None
+        return manifest if all(self.exists(child) for child in manifest.children) else None
 
 
 def _repo_tag(name: str) -> str:

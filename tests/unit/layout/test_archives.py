@@ -31,6 +31,8 @@ from ocitool.events import Advanced
 from ocitool.layout import ArchiveSource, ArchiveWriter, LayoutStore, archive_format
 from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor, Manifest
+from ocitool.platforms import Platform
+from ocitool.selection import Selection
 from ocitool.transfer import copy
 
 if TYPE_CHECKING:
@@ -131,6 +133,35 @@ def test_what_docker_loads_is_one_platform_under_its_full_name(tmp_path: Path) -
         (image,) = json.load(archive.extractfile("manifest.json") or io.BytesIO())
         assert image["RepoTags"] == [FULL]
         assert {image["Config"], *image["Layers"]} <= set(archive.getnames())
+
+
+def test_a_sparse_archive_has_for_docker_what_is_here(tmp_path: Path) -> None:
+    for architecture in ("amd64", "arm64"):
+        path = tmp_path / f"{architecture}.tar"
+        platforms = Selection((Platform("linux", architecture),), sparse=True)
+        save(path, "hello:1.0", FULL, platforms=platforms)
+        with ArchiveSource(path) as source, tarfile.open(path) as archive:
+            assert str(source.resolve(FULL).digest) == fixtures.digests()["hello:1.0"]
+            (image,) = json.load(archive.extractfile("manifest.json") or io.BytesIO())
+            config = json.load(archive.extractfile(image["Config"]) or io.BytesIO())
+            assert config["architecture"] == architecture
+            assert set(image["Layers"]) <= set(archive.getnames())
+
+
+def test_an_image_with_layers_that_may_not_travel_is_nothing_for_docker(tmp_path: Path) -> None:
+    store = MemoryStore()
+    config = {"os": "windows", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}}
+    foreign = Descriptor.of("application/vnd.oci.image.layer.nondistributable.v1.tar", b"elsewhere")
+    manifest = {
+        "schemaVersion": 2,
+        "config": put(
+            store, json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"
+        ).to_json(),
+        "layers": [foreign.to_json()],
+    }
+    store.tag(put(store, json.dumps(manifest).encode(), "application/vnd.oci.image.manifest.v1+json"), "a")
+    save(tmp_path / "a.tar", "a", "a", store)
+    assert "manifest.json" not in member_names(tmp_path / "a.tar")
 
 
 def test_a_mere_tag_names_no_repository_for_docker(tmp_path: Path) -> None:
