@@ -19,6 +19,7 @@ from ocitool.cli.bundleplaces import (
     opened,
 )
 from ocitool.cli.options import format_option, with_session
+from ocitool.cli.serving import listen, listening
 
 if TYPE_CHECKING:
     from ocitool.bundle import Image, Inventory, Sink
@@ -341,33 +342,21 @@ def apply(
 
 @bundle.command("serve")
 @_bundle_argument
-@click.option(
-    "--listen", default="127.0.0.1:5000", show_default=True, metavar="HOST:PORT", help="0 is any port."
-)
-@click.option("--address-file", type=click.Path(path_type=Path), help="Write HOST:PORT here once it listens.")
 @_key_option
-def serve_bundle(path: Path, *, listen: str, address_file: Path | None, key: Path | None) -> None:
+@listening
+def serve_bundle(path: Path, *, key: Path | None, **options: Any) -> None:
     """Serve a bundle as a registry to pull from, without unpacking it, until interrupted.
 
-    An image host/path:tag is served as path:tag.
+    An image host/path:tag is served as path:tag. Without TLS and passwords, listen only where nobody else
+    can connect.
     """
     from ocitool import console
     from ocitool.bundle.repositories import BundleRepositories
-    from ocitool.serve import serve as serve_repositories
 
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal():
-        raise click.UsageError(f"--listen takes HOST:PORT, not {listen!r}")
     with opened(path, key) as found:
         if found.inventory.presumed:
             console.say(f"{found.name} lacks what it presumes elsewhere: {_summary(found.inventory)}")
-
-        def ready(address: str) -> None:
-            console.say(f"serving {found.name} at {address}")
-            if address_file:
-                address_file.write_text(address)
-
-        serve_repositories(BundleRepositories(found), host, int(port), on_ready=ready)
+        listen(BundleRepositories(found), found.name, read_only=True, **options)
 
 
 COMMANDS = (bundle,)

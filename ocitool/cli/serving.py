@@ -3,61 +3,86 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from ocitool.serve import Served
+    from collections.abc import Callable
+
+    from ocitool.serve import Repositories, Served
+
+R = TypeVar("R")
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
+_LISTENING = (
+    click.option(
+        "--listen", default="127.0.0.1:5000", show_default=True, metavar="HOST:PORT", help="0 is any port."
+    ),
+    click.option("--address-file", type=_FILE, help="Write HOST:PORT here once it listens."),
+    click.option("--htpasswd", type=_FILE, help="Ask for a user and password of this file."),
+    click.option("--tls-cert", type=_FILE, help="Certificate chain, for HTTPS."),
+    click.option("--tls-key", type=_FILE, help="Key of the certificate."),
+    click.option("--log", is_flag=True, help="Say each request on stderr."),
+)
+
+
+def listening(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command the options that `listen` takes."""
+    for option in reversed(_LISTENING):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("layout", type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "--listen", default="127.0.0.1:5000", show_default=True, metavar="HOST:PORT", help="0 is any port."
-)
-@click.option("--address-file", type=_FILE, help="Write HOST:PORT here once it listens.")
 @click.option("--read-only", is_flag=True, help="Refuse what would change the layout.")
 @click.option("--sparse", is_flag=True, help="Take an index though platforms of it are missing.")
-@click.option("--htpasswd", type=_FILE, help="Ask for a user and password of this file.")
-@click.option("--tls-cert", type=_FILE, help="Certificate chain, for HTTPS.")
-@click.option("--tls-key", type=_FILE, help="Key of the certificate.")
-@click.option("--log", is_flag=True, help="Say each request on stderr.")
-def serve(  # noqa: PLR0913 - one parameter for each option
-    layout: Path,
+@listening
+def serve(layout: Path, *, read_only: bool, sparse: bool, **options: Any) -> None:
+    """Serve an image layout as a registry, until interrupted.
+
+    An image named repo:tag in the layout is tag `tag` of repository `repo`. What is pushed is in the layout
+    at once. Without TLS and passwords, listen only where nobody else can connect. `bundle serve` serves a
+    bundle.
+    """
+    from ocitool.layout import LayoutStore
+    from ocitool.layout.repositories import LayoutRepositories
+
+    repositories = LayoutRepositories(LayoutStore(layout, create=not read_only, read_only=read_only))
+    listen(repositories, str(layout), read_only=read_only, sparse=sparse, **options)
+
+
+def listen(  # noqa: PLR0913 - one parameter for each option
+    repositories: Repositories,
+    name: str,
     *,
     listen: str,
     address_file: Path | None,
-    read_only: bool,
-    sparse: bool,
     htpasswd: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     log: bool,
+    read_only: bool,
+    sparse: bool = False,
 ) -> None:
-    """Serve an image layout as a registry, until interrupted.
-
-    An image named repo:tag in the layout is tag `tag` of repository `repo`. What is pushed is in the layout
-    at once. Without TLS and passwords, listen only where nobody else can connect.
-    """
+    """Serve repositories until a signal comes; `name` is what people call them."""
     from ocitool import console
     from ocitool import serve as server
-    from ocitool.layout import LayoutStore
-    from ocitool.layout.repositories import LayoutRepositories
 
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal():
         raise click.UsageError(f"--listen takes HOST:PORT, not {listen!r}")
 
     def ready(address: str) -> None:
-        console.say(f"serving {layout} at {address}")
+        console.say(f"serving {name} at {address}")
         if address_file:
             address_file.write_text(address)
 
     server.serve(
-        LayoutRepositories(LayoutStore(layout, create=not read_only, read_only=read_only)),
+        repositories,
         host.strip("[]"),
         int(port),
         options=server.Options(
