@@ -9,7 +9,7 @@ from ocitool.mirror.importers import parse
 from ocitool.mirror.items import Stores
 from ocitool.mirror.job import Job, Settings
 from ocitool.mirror.lockfile import Lock
-from ocitool.mirror.planning import Image, Plan
+from ocitool.mirror.plans import Image, Plan
 from ocitool.mirror.sharding import Shard
 
 __all__ = [

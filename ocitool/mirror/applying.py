@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ocitool.content import Store
     from ocitool.digest import Digest
     from ocitool.mirror.items import Failure, Stores
-    from ocitool.mirror.planning import Image, Plan, Planner
+    from ocitool.mirror.planning import Planner
+    from ocitool.mirror.plans import Image, Plan
     from ocitool.mirror.reading import Meter
     from ocitool.model import Descriptor
 

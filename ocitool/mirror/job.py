@@ -10,7 +10,7 @@ from ocitool.events import OnEvent, ignore
 from ocitool.mirror.applying import Applier, Run
 from ocitool.mirror.budgets import PullBudget, TokenBucket
 from ocitool.mirror.items import Listings, Wanted, expand
-from ocitool.mirror.planning import Plan, Planner
+from ocitool.mirror.planning import Planner
 from ocitool.mirror.pruning import PrunePlan, plan_prune
 from ocitool.mirror.reading import ManifestCache, Meter
 from ocitool.mirror.sharding import Shard
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ocitool.mirror.config import Limits, MirrorFile
     from ocitool.mirror.items import Stores
     from ocitool.mirror.lockfile import Lock
+    from ocitool.mirror.plans import Plan
 
 _WHOLE = Shard()
 # A question is answered in a moment and moves nothing, so that more of them may be under way at once.

@@ -12,7 +12,7 @@ from ocitool.errors import Conflict, InvalidContent, OciError
 from ocitool.mirror.config import Options
 from ocitool.mirror.items import Item
 from ocitool.mirror.naming import Target
-from ocitool.mirror.planning import Pin, Plan
+from ocitool.mirror.plans import Pin, Plan
 from ocitool.model import Descriptor
 from ocitool.platforms import Platform
 from ocitool.reference import Reference
@@ -20,7 +20,7 @@ from ocitool.reference import Reference
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ocitool.mirror.planning import Image, Work
+    from ocitool.mirror.plans import Image, Work
 
 VERSION: Final = 1
 MAX_BYTES: Final = 256 << 20

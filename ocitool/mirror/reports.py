@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ocitool.errors import OciError
     from ocitool.mirror.applying import Result, Run
     from ocitool.mirror.items import Failure
-    from ocitool.mirror.planning import Plan
+    from ocitool.mirror.plans import Plan
     from ocitool.mirror.pruning import Doomed
 
 

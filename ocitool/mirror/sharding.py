@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ocitool.mirror.items import Item
     from ocitool.mirror.naming import Target
-    from ocitool.mirror.planning import Pin
+    from ocitool.mirror.plans import Pin
 
 # Kubernetes counts the pods of an Indexed Job from 0 and does not tell them how many they are: the manifest
 # in deploy/ does. GitLab's parallel jobs count from 1.
