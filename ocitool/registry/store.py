@@ -313,15 +313,15 @@ class RegistryStore:
             extra=(scope(repository, "pull"),),
             query={"mount": str(desc.digest), "from": repository},
             body=b"",
-            expect=frozenset({201, 202}),
+            # Denied, unknown there, not offered, or broken: whatever it is, the blob is uploaded instead.
+            expect=frozenset(range(200, 600)),
         )
         try:
             answer = self._repo.transport.request(self._repo.site.endpoint, call)
-        except (RegistryError, NotFound, Unsupported):
-            # Denied, unknown there, or not offered at all: then the blob is uploaded.
+        except RegistryError:
             return False
-        if answer.status == 201:
-            return True
+        if answer.status != 202:
+            return answer.status == 201
         # "This indicates that the upload session has begun and that the client MAY proceed with the upload."
         self._sessions[desc.digest] = session_of(answer, self._repo.site.endpoint)
         return False

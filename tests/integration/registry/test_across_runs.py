@@ -64,7 +64,7 @@ def test_f_17_f_26_the_second_run_fetches_only_what_the_first_did_not_keep(
                 process.send_signal(how)
                 asked = time.monotonic()
                 process.wait(10)
-            assert time.monotonic() - asked < 2
+            assert time.monotonic() - asked < 4
             assert process.returncode != 0
             sizes = [path.stat().st_size for path in (tmp_path / "layout").rglob("*")]
             kept = sum(size for size in sizes if size > 1 << 20)

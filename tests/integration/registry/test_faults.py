@@ -279,12 +279,12 @@ def test_f_08_a_token_that_lives_a_second_is_renewed_in_the_middle(
 ) -> None:
     stocked(fake, *[1000] * 5)
     token_server.protects(fake)
-    token_server.life, token_server.told_life = 0.3, 300
+    token_server.life, token_server.told_life = 1.0, 300
     with client(USER) as made:
         repo = repository(made, fake.name)
         for content in layers_of(fake):
             read_verified(repo, Descriptor.of(mediatypes.OCI_LAYER, content))
-            time.sleep(0.15)
+            time.sleep(0.4)
     assert 2 <= len(token_server.log) <= 6
 
 

@@ -437,8 +437,10 @@ def test_rr_23_a_registry_at_another_byte_is_asked_where_it_is(fake: FakeRegistr
 def test_rr_24_rr_37_a_mount_that_is_denied_is_an_upload(fake: FakeRegistry, status: int) -> None:
     stocked(fake, 1000, name="from/repo")
     fake.quirks.mount_status = status
-    with client(retries=2) as made:
+    events: list[Event] = []
+    with client(on_event=events.append) as made:
         copy(repository(made, fake.name, "from/repo"), repository(made, fake.name, "to/repo"), "v1")
+    assert not [event for event in events if isinstance(event, Retrying)]
     assert fake.blobs["to/repo"] == fake.blobs["from/repo"]
 
 
