@@ -12,7 +12,7 @@ import pytest
 from support.peers import call, require
 from support.serve_registry import MemoryRepositories, registry
 
-from ocitool.errors import InvalidContent, NotFound
+from ocitool.errors import InvalidContent, NotFound, Unsupported
 from ocitool.serve import Htpasswd
 from ocitool.serve.passwords import basic
 
@@ -104,6 +104,31 @@ def test_who_was_right_once_is_not_made_to_wait_again(tmp_path: Path) -> None:
     for _ in range(10):
         assert known.check("ann", "right")
     assert (time.perf_counter() - started) / 10 < first / 10
+
+
+def test_not_everybody_is_remembered(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocitool.serve.passwords._REMEMBERED", 1)
+    known = Htpasswd(users)
+    for _ in range(3):
+        assert known.check("ann", "right")
+        assert known.check("bob", "pässwörd: 🔑")
+        assert not known.check("ann", "pässwörd: 🔑")
+
+
+def test_a_system_without_libcrypt_is_told_so(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str | None) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", nothing)
+    with pytest.raises(Unsupported, match="no libcrypt"):
+        Htpasswd(users)
+
+
+def test_a_hash_that_libcrypt_does_not_know_is_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    path.write_text("ann:$2y$99$abcdefghijklmnopqrstuv\n")
+    with pytest.raises(Unsupported, match="line 1"):
+        Htpasswd(path)
 
 
 def test_an_empty_file_lets_nobody_in(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from ocitool.serve.proxy import ProxyRepositories
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from ocitool.content import Source
@@ -229,6 +230,27 @@ def test_wrong_content_never_reaches_a_client_whole_nor_the_cache(
             stored.resolve(digest_of(LAYER))
         upstream.wrap = lambda reader: reader
         assert served.http.get(f"/v2/a/blobs/{digest_of(LAYER)}").content == LAYER
+
+
+def test_an_upstream_that_lists_nothing_is_pulled_from_all_the_same(
+    cache: Repositories, upstream: Upstream
+) -> None:
+    class Plain:
+        """Only a source."""
+
+        def resolve(self, ref: str, /) -> Descriptor:
+            return upstream.resolve(ref)
+
+        def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> AbstractContextManager[Reader]:
+            return upstream.fetch(desc, offset=offset)
+
+    with _proxied(cache, Plain()) as served:
+        assert served.http.get("/v2/a/tags/list").json()["tags"] == []
+        _pull(served)
+        assert served.http.get("/v2/a/tags/list").json()["tags"] == ["1"]
+        digest = digest_of(served.http.get("/v2/a/manifests/1").content)
+        assert served.http.get(f"/v2/a/referrers/{digest}").json()["manifests"] == []
+        assert served.http.get("/v2/_catalog").json()["repositories"] == ["a"]
 
 
 def test_a_cache_that_can_not_keep_is_told_of_and_clients_are_served(upstream: Upstream) -> None:
