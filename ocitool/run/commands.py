@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-    from .runtime import Runtime, Settings
+    from .creating import Settings
+    from .runtime import Runtime
 else:
     import _signal
 
@@ -268,7 +269,7 @@ def _number(arguments: Arguments, name: str, default: int) -> int:
 
 
 def _settings(arguments: Arguments) -> Settings:
-    from .runtime import Settings
+    from .creating import Settings
 
     settings = Settings(arguments.values.get("bundle", "."))
     settings.console_socket = arguments.values.get("console-socket", "")
@@ -293,7 +294,7 @@ def _create(runtime: Runtime, arguments: Arguments) -> int:
 
 
 def _keep_descriptors(runtime: Runtime, settings: Settings) -> None:
-    from .runtime import forget_descriptors
+    from .creating import forget_descriptors
 
     forget_descriptors(runtime.kernel, settings.preserve)
 

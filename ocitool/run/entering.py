@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .commands import Arguments
-    from .runtime import Runtime, Settings
+    from .creating import Settings
+    from .runtime import Runtime
 
 
 def process_from(runtime: Runtime, container_id: str, arguments: Arguments) -> dict[str, Any]:

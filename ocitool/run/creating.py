@@ -1,0 +1,254 @@
+"""Creating a container: one attempt, which succeeds as a whole or leaves nothing (runtime.md, "Create")."""
+
+from __future__ import annotations
+
+import posix
+import time
+
+from ocitool.errors import InvalidContent, OciError, RunError
+
+from . import _init, cgroups, hooks, jsonfast, namespaces, process, seccomp_cache, spec, starting, terminal
+from .kernel import CLOSE_RANGE_CLOEXEC
+from .state import State, check_id, process_start, read_file, write_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .kernel import Kernel
+    from .runtime import Runtime
+
+
+class Settings:
+    """What a command line says of a process to be started.
+
+    Attributes:
+        bundle: the bundle's directory.
+        console_socket: where the terminal is sent, or "".
+        pid_file: where the process's number is written, or "".
+        pivot: whether to use pivot_root.
+        keyring: whether to start a new session keyring.
+        listening: how many of them are sockets that were opened for the program (LISTEN_FDS).
+        preserve: how many descriptors from 3 on the program gets.
+        detach: whether not to wait for the program.
+        keep: whether the container stays after its program ended.
+        subreaper: whether this process adopts what the container leaves behind.
+        prepare_root: called in the container's mount namespace to mount its root file system, or None.
+    """
+
+    def __init__(self, bundle: str = ".") -> None:
+        self.bundle = bundle
+        self.console_socket = ""
+        self.pid_file = ""
+        self.pivot = True
+        self.keyring = True
+        self.preserve = 0
+        self.listening = 0
+        self.detach = False
+        self.keep = False
+        self.subreaper = True
+        self.prepare_root: Callable[[Kernel], None] | None = None
+
+
+class Attempt:
+    """One attempt to create a container, which leaves nothing behind when it fails."""
+
+    def __init__(self, runtime: Runtime, container_id: str, settings: Settings) -> None:
+        self.runtime = runtime
+        self.kernel = runtime.kernel
+        self.settings = settings
+        self.bundle = absolute(settings.bundle)
+        document = read_file(f"{self.bundle}/config.json", "bundle")
+        self.config = spec.check(jsonfast.loads(document, f"{self.bundle}/config.json"))
+        self._check_terminal()
+        self.rootfs = self._find_rootfs()
+        self.cgroup = (
+            cgroups.for_container(self.config, check_id(container_id))
+            if runtime.use_cgroups
+            else cgroups.Cgroup({}, [])
+        )
+        self.state = State.new(
+            runtime.root,
+            container_id,
+            {
+                "ociVersion": spec.VERSION,
+                "bundle": self.bundle,
+                "annotations": self.config.get("annotations") or {},
+                "rootfs": self.rootfs,
+                "owner": str(posix.geteuid()),
+                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "creator": [posix.getpid(), (process_start(posix.getpid()) or ("", 0))[1]],
+            },
+        )
+        try:
+            self.state.lock(self.kernel)
+            write_file(f"{self.state.directory}/config.json", document)
+        except BaseException:
+            self.state.remove()
+            raise
+
+    def _check_terminal(self) -> None:
+        wants = bool((self.config.get("process") or {}).get("terminal"))
+        if self.settings.console_socket and not wants:
+            raise InvalidContent("a console socket is given, and process.terminal is not set")
+
+    def _find_rootfs(self) -> str:
+        path = self.config["root"]["path"]
+        path = path if path.startswith("/") else f"{self.bundle}/{path}"
+        try:
+            is_directory = posix.stat(path).st_mode & 0o170000 == 0o040000
+        except OSError as exc:
+            raise RunError(f"root file system {path}: {exc.strerror}") from exc
+        # "A directory MUST exist at the path declared by the field."
+        if not is_directory:
+            raise InvalidContent(f"root.path {path} is not a directory")
+        return str(path)
+
+    def begin(self, *, waits: bool, foreground: Any = None) -> None:
+        """Make cgroup and child, and let the child go on once the host's side is done."""
+        linux = self.config.get("linux") or {}
+        spaces = namespaces.Namespaces(linux.get("namespaces") or [])
+        job = self._job(linux, spaces)
+        self._enter_cgroup(job, linux)
+        container = self._container(job, spaces)
+        if waits:
+            container.waits = self._pipes()
+        own_side = self._console(job, foreground, waits=waits)
+        self.child = starting.clone(job, self.cgroup.directory_fd(), self.runtime.warn)
+        if own_side is not None:
+            job.console.close()
+            foreground.console = own_side
+        self._on_the_host(job, linux, spaces)
+        self.child.release()
+
+    def _job(self, linux: dict[str, Any], spaces: namespaces.Namespaces) -> _init.Job:
+        wanted = self.config.get("process") or {}
+        if self.settings.listening and wanted:
+            passed = [f"LISTEN_FDS={self.settings.listening}", "LISTEN_PID=1"]
+            wanted = {**wanted, "env": [*(wanted.get("env") or []), *passed]}
+        entry = process.Entry(
+            process.open_proc(self.kernel), -1, seccomp_cache.make(self.state.directory, linux)
+        )
+        entry.preserve = self.settings.preserve
+        entry.linux = linux
+        if self.settings.keyring:
+            entry.keyring = f"_ses.{self.state.id}"
+        job = _init.Job(self.kernel, wanted, entry)
+        # The cgroup namespace is left for a new one only inside the container's cgroup.
+        job.new = spaces.new & ~namespaces.CGROUP & ~namespaces.TIME
+        job.new_cgroup_namespace = bool(spaces.new & namespaces.CGROUP)
+        job.joined = spaces.open(self.kernel)
+        job.userns = spaces.has(namespaces.USER)
+        if spaces.new & namespaces.TIME:
+            offsets = linux.get("timeOffsets") or {}
+            job.time_offsets = "".join(
+                f"{clock} {value.get('secs', 0)} {value.get('nanosecs', 0)}\n"
+                for clock, value in offsets.items()
+            )
+            job.time_offsets = job.time_offsets or "\n"
+        return job
+
+    def _enter_cgroup(self, job: _init.Job, linux: dict[str, Any]) -> None:
+        resources = linux.get("resources") or {}
+        ordinary = posix.geteuid() != 0
+        self.cgroup.plan()
+        self.state.fields["cgroup"] = self.cgroup.saved()
+        self.state.save()
+        self.cgroup.create(optional=ordinary)
+        self.state.fields["cgroup"] = self.cgroup.saved()
+        if ordinary:
+            resources = {key: value for key, value in resources.items() if key != "devices"}
+        self.cgroup.apply(self.kernel, resources, devices=not ordinary)
+        job.entrances = self.cgroup.entrances()
+
+    def _container(self, job: _init.Job, spaces: namespaces.Namespaces) -> _init.Container:
+        container = _init.Container(self.config, self.bundle, self.rootfs)
+        container.userns = spaces.has(namespaces.USER)
+        container.cgroup = self.cgroup
+        container.pivot = self.settings.pivot
+        container.trees = starting.open_trees(self.kernel, self.config, self.bundle, userns=container.userns)
+        container.mounts_rootfs = self.settings.prepare_root
+        container.state = self.state.document("created")
+        job.container = container
+        return container
+
+    def _pipes(self) -> tuple[int, int]:
+        """The two pipes of a container that waits for `start`, open at both ends so that nobody blocks."""
+        ends = []
+        for name in ("go", "err"):
+            path = f"{self.state.directory}/{name}"
+            posix.mkfifo(path, 0o600)
+            ends.append(posix.open(path, posix.O_RDWR | posix.O_CLOEXEC))
+        return ends[0], ends[1]
+
+    def _console(self, job: _init.Job, foreground: Any, *, waits: bool) -> Any:
+        if not job.process.get("terminal"):
+            return None
+        if self.settings.console_socket:
+            job.console = terminal.connect(self.settings.console_socket)
+            return None
+        if waits or foreground is None:
+            raise InvalidContent("process.terminal is set: a detached container needs --console-socket")
+        ours, job.console = terminal.pair()
+        return ours
+
+    def _on_the_host(self, job: _init.Job, linux: dict[str, Any], spaces: namespaces.Namespaces) -> None:
+        pid = self.child.pid
+        self.state.fields["pid"] = pid
+        self.state.fields["start"] = (process_start(pid) or ("", 0))[1]
+        self.state.save()
+        if spaces.new & namespaces.USER:
+            namespaces.write_maps(pid, linux.get("uidMappings") or [], linux.get("gidMappings") or [])
+        starting.adjust_oom_score(job, pid)
+        configured = self.config.get("hooks") or {}
+        if configured.get("prestart") or configured.get("createRuntime"):
+            if self.child.reader.wait() != "joined":
+                raise RunError("the container's first process ended early")
+            for kind in ("prestart", "createRuntime"):
+                hooks.run(configured.get(kind) or [], self.state.document("created"), kind)
+
+    def ready(self) -> None:
+        """Wait until the container is complete, and write that down."""
+        while milestone := self.child.reader.wait():
+            if milestone == "ready":
+                break
+        else:
+            raise RunError("the container's first process ended early")
+        self.state.fields["ready"] = True
+        self.state.save()
+        if self.settings.pid_file:
+            starting.write_pid_file(self.settings.pid_file, self.child.pid)
+
+    def undo(self) -> None:
+        """Leave the host "as though the create operation was never attempted"."""
+        child = getattr(self, "child", None)
+        if child is not None:
+            starting.stop(child.pid)
+        self.cgroup.kill()
+        self.cgroup.delete()
+        poststop(self.state, self.runtime.warn)
+        self.state.remove()
+
+
+def absolute(path: str) -> str:
+    """A path as seen from the root, its links resolved no further than its directory."""
+    return path.rstrip("/") or "/" if path.startswith("/") else f"{posix.getcwd()}/{path}".removesuffix("/.")
+
+
+def forget_descriptors(kernel: Kernel, preserve: int) -> None:
+    """Keep what our caller left open, beyond what is asked for, from hooks and helpers."""
+    try:
+        kernel.close_range(3 + preserve, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+    except OSError as exc:
+        raise RunError(f"close_range: {exc.strerror}", hint="Linux 5.11 or later is needed") from exc
+
+
+def poststop(state: State, warn: Callable[[str], None]) -> None:
+    """Run the poststop hooks of a container that is gone."""
+    try:
+        listed = (state.config.get("hooks") or {}).get("poststop")
+    except OciError:
+        return  # it never got as far as a configuration
+    if listed:
+        hooks.run_all(listed, state.document("stopped"), "poststop", warn)
