@@ -16,7 +16,8 @@ class Difference:
     """The way from one inventory to another.
 
     Attributes:
-        images: names with what they stood for and stand for now; None where there is no such name.
+        images: names (digests, of what has none) with what they stood for and stand for now; None where
+            there is no such name.
         added: content that only the images of the second one need.
         removed: content that only the images of the first one need.
     """
@@ -31,8 +32,7 @@ class Difference:
 
 def difference(one: Inventory, two: Inventory) -> Difference:
     """Compare two inventories by their images and what those need, here or presumed."""
-    before = {str(image): image.root.digest for image in one.images}
-    after = {str(image): image.root.digest for image in two.images}
+    before, after = _roots(one), _roots(two)
     old, new = ({**side.content, **side.presumed} for side in (one, two))
     names = sorted(before.keys() | after.keys())
     return Difference(
@@ -40,3 +40,8 @@ def difference(one: Inventory, two: Inventory) -> Difference:
         [entry.descriptor for digest, entry in new.items() if digest not in old],
         [entry.descriptor for digest, entry in old.items() if digest not in new],
     )
+
+
+def _roots(inventory: Inventory) -> dict[str, Digest]:
+    """What has no name is the same wherever it is kept."""
+    return {image.name or str(image.root.digest): image.root.digest for image in inventory.images}

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from ocitool import strictjson
-from ocitool.errors import Conflict, InvalidContent, InvalidReference, Unsupported
+from ocitool import limits, strictjson
+from ocitool.errors import Conflict, InvalidContent, InvalidReference, UnsafeContent, Unsupported
 from ocitool.model import Descriptor
 from ocitool.platforms import Platform
 from ocitool.reference import check_tag
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE: Final = "application/vnd.ocitool.inventory.v1+json"
 VERSION: Final = 1
+MAX_BYTES: Final = limits.INDEX_JSON_BYTES
+"""How large the document may be; about 300,000 pieces of content."""
 # As layouts have it: what could mislead a terminal, or who reads lines, is no part of a name.
 _NAME: Final = re.compile(r"[!-~]{0,512}")
 
@@ -132,8 +134,11 @@ class Inventory:
 
         Raises:
             InvalidContent: it is no inventory.
+            UnsafeContent: it is larger than `MAX_BYTES`.
             Unsupported: it is one of a version to come.
         """
+        if len(raw) > MAX_BYTES:
+            raise UnsafeContent(f"{what} is larger than {MAX_BYTES} bytes")
         fields = strictjson.load_object(raw, what)
         if fields.get("mediaType") != MEDIA_TYPE:
             raise InvalidContent(f"{what} is no inventory of images")
@@ -152,7 +157,11 @@ class Inventory:
         return cls(tuple(images), _entries(fields, "content", what), _entries(fields, "presumed", what))
 
     def dump(self) -> bytes:
-        """The document's bytes, the same for the same content every time."""
+        """The document's bytes, the same for the same content every time.
+
+        Raises:
+            UnsafeContent: it would be too large to be read again.
+        """
         document: dict[str, Any] = {
             "schemaVersion": VERSION,
             "mediaType": MEDIA_TYPE,
@@ -161,7 +170,12 @@ class Inventory:
         }
         if self.presumed:
             document["presumed"] = [_entry_json(entry) for entry in self.presumed.values()]
-        return strictjson.dumps(document) + b"\n"
+        raw = strictjson.dumps(document) + b"\n"
+        if len(raw) > MAX_BYTES:
+            raise UnsafeContent(
+                f"the inventory would be larger than {MAX_BYTES} bytes", hint="make several bundles"
+            )
+        return raw
 
     @property
     def repositories(self) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ocitool import limits, mediatypes, tarballs
 from ocitool.bundle.files import BundleFile
-from ocitool.bundle.inventory import Inventory
+from ocitool.bundle.inventory import MAX_BYTES, Inventory
 from ocitool.digest import Digest
 from ocitool.errors import IntegrityError, InvalidContent, NotFound, OciError, UnsafeContent
 from ocitool.layout.index import IMAGE_NAME, REF_NAME, IndexJson, is_full, names, pick, tags
@@ -30,7 +30,7 @@ INVENTORY: Final = "org.ocitool.bundle.inventory"
 SIGNATURES: Final = "org.ocitool.bundle.signatures"
 """The annotation of index.json with the digests of signatures over the inventory, with spaces between."""
 
-_INVENTORY_BYTES: Final = 256 * limits.MIB
+_MAX_MEMBERS: Final = limits.GRAPH_NODES
 
 
 def blob_path(digest: Digest) -> str:
@@ -97,6 +97,8 @@ class BundleSource:
             for member in tarballs.members(self.file, self.name):
                 if member.link:
                     raise UnsafeContent(f"{self.name} holds the link {member.name}")
+                if len(self.members) >= _MAX_MEMBERS:
+                    raise UnsafeContent(f"{self.name} holds more than {_MAX_MEMBERS} files")
                 self.members[member.name] = member
         except IntegrityError as error:
             if self.file.parts > 1:
@@ -120,7 +122,7 @@ class BundleSource:
     @cached_property
     def inventory_bytes(self) -> bytes:
         """The inventory as it stands in the bundle; its digest is right."""
-        raw = self.read(blob_path(self.inventory_digest), _INVENTORY_BYTES)
+        raw = self.read(blob_path(self.inventory_digest), MAX_BYTES)
         actual = Digest.of(raw, self.inventory_digest.algorithm)
         if actual != self.inventory_digest:
             raise IntegrityError(

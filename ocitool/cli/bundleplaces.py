@@ -70,30 +70,35 @@ def opened(path: Path, key: Path | None = None) -> Iterator[BundleSource]:
         yield found
 
 
+def _json(path: Path) -> bytes:
+    """What a file holds if that is a JSON object; b"" for a bundle, whose parts need not be such a file."""
+    from ocitool.bundle.files import translated
+    from ocitool.mirror.lockfile import MAX_BYTES
+
+    if not path.is_file():
+        return b""
+    with translated(str(path)), path.open("rb") as file:
+        start = file.read(1)
+        return start + file.read(MAX_BYTES) if start == b"{" else b""
+
+
 def inventory_file(path: Path) -> Inventory:
     """The inventory in a JSON file, or that of a bundle."""
     from ocitool.bundle import Inventory
-    from ocitool.bundle.files import translated
 
-    with translated(str(path)), path.open("rb") as file:
-        start = file.read(1)
-        if start == b"{":
-            return Inventory.parse(start + file.read(), str(path))
+    if raw := _json(path):
+        return Inventory.parse(raw, str(path))
     with opened(path) as found:
         return found.inventory
 
 
 def brought(session: Session, path: Path, jobs: int) -> Inventory:
     """What a bundle or a mirror's lock file has brought to the far side."""
-    from ocitool.bundle.files import translated
     from ocitool.strictjson import load_object
 
-    if not path.is_file():
-        return inventory_file(path)  # parts
-    with translated(str(path)), path.open("rb") as file:
-        raw = file.read() if file.read(1) == b"{" else b""
-    if raw and "file" in load_object(b"{" + raw, str(path)):
-        return _locked(session, b"{" + raw, str(path), jobs)
+    raw = _json(path)
+    if raw and "file" in load_object(raw, str(path)):
+        return _locked(session, raw, str(path), jobs)
     return inventory_file(path)
 
 

@@ -190,6 +190,20 @@ def test_bundle_serve_listens_until_it_is_told_to_stop(ocitool: Ocitool, tmp_pat
     assert b"Traceback" not in said
 
 
+def test_parts_and_inventories_stand_for_bundles_everywhere(ocitool: Ocitool, tmp_path: Path) -> None:
+    ocitool("bundle", "create", "b.tar", f"oci:{LAYOUT}:hello:1.0", "--part-size", "64K")
+    ocitool("copy", f"oci:{LAYOUT}:hello:1.0", "oci:far:hello:1.0", "--referrers")
+    ocitool("bundle", "inventory", "oci:far", "-o", "far.json")
+    assert ocitool("bundle", "diff", "b.tar", "far.json").out == ""
+    assert ocitool("bundle", "diff", "b.tar.001", "b.tar", "--format", "json").code == 0
+    for known in (("--have", "b.tar"), ("--have", "far.json"), ("--since", "b.tar"), ("--since", "far.json")):
+        said = ocitool("bundle", "create", "next.tar", f"oci:{LAYOUT}:hello:1.0", *known, "--dry-run").err
+        assert "pieces of content: 0 (0 B), presumed on the far side: 11" in said
+    assert ocitool("bundle", "create", "next.tar", "--have", "nowhere", f"oci:{LAYOUT}", code=10).err
+    (tmp_path / "other.json").write_text("{}")
+    assert "is no inventory" in ocitool("bundle", "diff", "b.tar", "other.json", code=14).err
+
+
 def test_through_a_pipe(ocitool: Ocitool, tmp_path: Path) -> None:
     """What `ssh` would carry: one side writes a stream, the other one reads it."""
     program = f"{sys.executable} -m ocitool"

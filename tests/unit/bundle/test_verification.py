@@ -256,3 +256,20 @@ def test_an_index_that_names_its_children_wrongly_is_told(store: MemoryStore) ->
     store.tag(put_index(store, wrong), "bad")
     with pytest.raises(IntegrityError):
         gather([Item.called(store, "bad", "bad")])
+
+
+def test_limits_hold_for_what_is_read_and_for_what_is_written(
+    store: MemoryStore, raw: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocitool.bundle.source._MAX_MEMBERS", 3)
+    refused(raw, UnsafeContent, "holds more than 3 files")
+    monkeypatch.undo()
+    inventory = gather(all_of(store)).inventory
+    document = inventory.dump()
+    monkeypatch.setattr("ocitool.bundle.inventory.MAX_BYTES", len(document) - 1)
+    with pytest.raises(UnsafeContent, match="would be larger"):
+        inventory.dump()
+    with pytest.raises(UnsafeContent, match="is larger"):
+        Inventory.parse(document, "inventory")
+    monkeypatch.setattr("ocitool.bundle.source.MAX_BYTES", len(document) - 1)
+    refused(raw, UnsafeContent, "at most")
