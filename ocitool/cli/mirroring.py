@@ -98,13 +98,9 @@ def plan(session: Session, *, file: Path, lock: Path | None, **options: Any) -> 
     raw = file.read_bytes()
     with _job(session, raw, file, options, may_pull=not options["no_pulls"]) as (job, stores):
         planned = job.plan()
-        document = lockfile.dump(planned, raw)
         if lock:
-            lock.write_bytes(document)
-        if options["output"] == "json":
-            sys.stdout.write(document.decode())
-        else:
-            _show_plan(planned)
+            lock.write_bytes(lockfile.dump(planned, raw))
+        _show_plan(planned, raw, options["output"])
         _show_pulls(job, stores)
     return 3 if planned.failures else 0
 
@@ -126,9 +122,9 @@ def apply(session: Session, *, file: Path, dry_run: bool, prune: bool, **options
     with _job(session, raw, file, options) as (job, stores):
         planned = job.plan()
         if dry_run:
-            _show_plan(planned)
-            doomed = _planned_prune(job) if prune else []
-            _show_pruned("would delete", doomed)
+            _show_plan(planned, raw, options["output"])
+            if prune and options["output"] == "text":
+                _show_pruned("would delete", _planned_prune(job))
             return 3 if planned.failures else 0
         run = job.apply(planned)
         gone: list[Doomed] = []
@@ -162,6 +158,12 @@ def _job(
     from ocitool.cli.mirrorstores import MirrorStores
     from ocitool.mirror import Job, Settings, Shard, lockfile
 
+    if session.config.username or session.config.registry_token:
+        # It would be sent to the sources and to the destinations alike.
+        raise click.UsageError(
+            "--username and --registry-token do not say for which registry; name credentials in the mirror"
+            " file, or use `ocitool login`"
+        )
     parsed = _parsed(raw, file, options["to"])
     lock = None
     if options["locked"]:
@@ -221,10 +223,13 @@ def _prune(job: Job, stores: MirrorStores) -> tuple[list[Doomed], list[Failure]]
     return gone, [*planned.failures, *failures]
 
 
-def _show_plan(planned: Plan) -> None:
+def _show_plan(planned: Plan, raw: bytes, output: str) -> None:
     from ocitool import console
-    from ocitool.mirror import reports
+    from ocitool.mirror import lockfile, reports
 
+    if output == "json":
+        sys.stdout.write(lockfile.dump(planned, raw).decode())
+        return
     for line in reports.plan_lines(planned):
         console.result(line)
 

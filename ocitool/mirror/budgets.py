@@ -60,10 +60,6 @@ class PullLimit:
             raise InvalidReference(f"{text!r:.40} is not a number of pulls in some time, as 80/6h")
         return cls(int(match[1]), int(match[2] or 1) * _SECONDS[match[3]])
 
-    def __str__(self) -> str:
-        unit = next(unit for unit in "dhms" if self.seconds % _SECONDS[unit] == 0)
-        return f"{self.count}/{self.seconds // _SECONDS[unit]}{unit}"
-
 
 class TokenBucket:
     """Lets so many bytes a second pass, over all threads together.

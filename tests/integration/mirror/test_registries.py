@@ -345,3 +345,40 @@ def test_a_hostile_file_is_one_sentence_and_nothing_is_asked(between: Field) -> 
     done = between.run("mirror", between.file, code=15)
     assert "more than 100 aliases" in done.err
     assert between.up.served == []
+
+
+@one_kind
+def test_a_password_that_names_no_registry_is_sent_to_none(between: Field) -> None:
+    file = between.write(ALL)
+    told = between.run(
+        "mirror", "apply", "--username=me", "--password-stdin", file, stdin="secret-word", code=2
+    )
+    assert "do not say for which registry" in told.err
+    assert between.up.served == []
+
+
+@one_kind
+def test_a_dry_run_moves_nothing_and_can_be_kept_as_a_lock(between: Field) -> None:
+    push_image(between.above("team/app"), "a", tag="1.0")
+    file = between.write(ALL)
+
+    told = between.run("mirror", file, "--dry-run", "--format=json")
+
+    assert _tags(between) == []
+    lock = between.work / "lock.json"
+    lock.write_text(told.out)
+    between.run("mirror", file, "--locked", lock)
+    assert _tags(between) == ["1.0"]
+
+
+@one_kind
+def test_a_layout_is_pruned_as_well(between: Field) -> None:
+    push_image(between.above("team/app"), "a", tag="1.0")
+    push_image(between.above("team/app"), "b", tag="2.0")
+    rule = f"  - {{registry: UP, to: 'oci:{between.work}/layout:{{name}}-{{tag}}', tags: %s}}\n"
+    between.run("mirror", between.write(rule % "['1.0', '2.0']"))
+
+    done = between.run("mirror", between.write(rule % "['2.0']"), "--prune", "--max-delete=50%")
+
+    assert "deleted" in done.out
+    assert between.run("tags", f"oci:{between.work}/layout").out == "app-2.0\n"

@@ -46,9 +46,8 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "limit"), [("80/6h", PullLimit(80, 21600)), ("100/d", PullLimit(100, 86400))]
 )
-def test_pull_limits_are_read_and_written(text: str, limit: PullLimit) -> None:
+def test_pull_limits_are_read(text: str, limit: PullLimit) -> None:
     assert PullLimit.parse(text) == limit
-    assert PullLimit.parse(str(limit)) == limit
 
 
 @pytest.mark.parametrize("text", ["", "80", "0/6h", "80/0h", "80/6w", "a/6h"])
