@@ -180,17 +180,17 @@ def test_lu_18_a_ratio_that_no_layer_has_is_refused() -> None:
 
 @pytest.mark.parametrize("empty", [gzip.compress(b""), zstd(b""), skippable(b""), skippable(b"x")])
 def test_lu_18_a_chain_of_nothing_is_refused_in_time(inflater: str, empty: bytes) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UnsafeContent, match="empty"):
         everything(empty * 1_000_000)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_lu_18_many_small_members_cost_what_they_hold(inflater: str) -> None:
     members = 20_000
-    start = time.monotonic()
+    start = time.process_time()
     assert everything(gzip.compress(b"x", mtime=0) * members) == b"x" * members
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_lu_18_a_window_that_nobody_needs_is_refused() -> None:

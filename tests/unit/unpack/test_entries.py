@@ -47,10 +47,10 @@ def only(tar: bytes) -> Entry:
 
 def refused(tar: bytes, match: str = "", error: type[Exception] = InvalidContent) -> None:
     """Nobody may take this for an archive, nor think long about it."""
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(error, match=match or None):
         entries(tar)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_an_entry_says_everything() -> None:

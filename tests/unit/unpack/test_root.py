@@ -153,13 +153,12 @@ def test_lu_24_nobody_who_swaps_directories_and_links_leads_us_out(tmp_path: Pat
     ) as swapper:
         assert swapper.stdout
         swapper.stdout.readline()
-        deadline = time.monotonic() + 4
         tries = 0
-        while time.monotonic() < deadline:
+        start = time.monotonic()
+        while tries < 5 or time.monotonic() - start < 3:  # at least five, however busy the machine is
             tries += 1
             with suppress(OciError):
                 attacked.unpack(tmp_path / f"bundle{tries}")
         (tmp_path / "stop").touch()
         swaps = int(swapper.stdout.read())
-    assert tries > 3
     assert swaps > 1_000
