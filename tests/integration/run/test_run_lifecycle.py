@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.run_bundles import Bundle, Containers
+from support.run_bundles import MAIN, ORDINARY, PYTHON, Bundle, Containers
 
 from ocitool.errors import Conflict, NotFound, RunError
 from ocitool.run import Overlay, run_bundle
@@ -601,3 +601,22 @@ def test_a_created_container_is_small(containers: Containers, bundle: Bundle) ->
     private = sizes["Private_Clean"] + sizes["Private_Dirty"]
     assert private <= 5 << 10, sizes
     assert sizes["Rss"] <= 12 << 10, sizes
+
+
+def test_an_ordinary_user_runs_layers(ordinary_bundle: Bundle, containers: Containers) -> None:
+    base = ordinary_bundle.rootfs.rename(ordinary_bundle.path / "base")
+    ordinary_bundle.rootfs.mkdir()
+    ordinary_bundle.shell("echo x > /new && cat /new; exit 8")
+    script = f"""
+import sys
+sys.path.append({str(Path(MAIN).parents[2])!r})
+from ocitool.run import Overlay, run_bundle
+layers = Overlay({str(ordinary_bundle.rootfs)!r}, [{str(base)!r}], userxattr=True)
+sys.exit(run_bundle({str(ordinary_bundle.path)!r}, root={str(containers.ordinary_root)!r}, overlay=layers))
+"""
+    done = subprocess.run(
+        [PYTHON, "-I", "-c", script], user=ORDINARY, group=ORDINARY, extra_groups=[], capture_output=True,
+        text=True, check=False, stdin=subprocess.DEVNULL, timeout=30,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (8, "x\n"), done.stderr
+    assert not (base / "new").exists()

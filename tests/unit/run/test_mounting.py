@@ -1,0 +1,139 @@
+"""Order and arguments of mount calls, recorded by a kernel that does nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.run_kernel import RecordingKernel
+
+from ocitool.errors import InvalidContent, RunError
+from ocitool.run import mounts, namespaces, rootfs
+
+PRIVATE_OR_SLAVE, RECURSIVE = (0x40000, 0x80000), 0x4000
+
+
+@pytest.fixture
+def kernel() -> RecordingKernel:
+    return RecordingKernel()
+
+
+@pytest.fixture
+def around(kernel: RecordingKernel, tmp_path: Path) -> Iterator[mounts.Surroundings]:
+    """A root in a temporary directory, whose descriptor is real."""
+    root = os.open(tmp_path, os.O_PATH)
+    yield mounts.Surroundings(kernel, root, "/bundle")
+    os.close(root)
+
+
+def _attributes(kernel: RecordingKernel) -> list[tuple[Any, ...]]:
+    return [arguments for name, arguments in kernel.calls if name == "mount_setattr"]
+
+
+def test_a_bind_gets_its_attributes_before_it_is_seen_and_its_propagation_after(
+    kernel: RecordingKernel, around: mounts.Surroundings, tmp_path: Path
+) -> None:
+    # The pretended source is a device file, so the destination is made as a file.
+    entry = {"destination": "/a/b", "source": "x", "options": ["rbind", "ro", "nosuid", "rnodev", "rslave"]}
+    mounts.mount_all(around, [entry])
+    assert (tmp_path / "a/b").is_file()
+    names = [name for name in kernel.names() if name not in ("openat2", "fstatfs")]
+    assert names == ["open_tree", "mount_setattr", "mount_setattr", "move_mount", "mount_setattr"]
+    assert kernel.calls[0] == ("open_tree", ("/bundle/x", True))
+    assert _attributes(kernel) == [(3, 0, 0, False), (4, 0, 0, True), (0, 0, 0x80000, True)]
+
+
+def test_locked_flags_stay_where_they_cannot_be_cleared(
+    kernel: RecordingKernel, around: mounts.Surroundings
+) -> None:
+    kernel.refuse["mount_setattr"] = 1
+    with pytest.raises(RunError):
+        mounts.mount_all(around, [{"destination": "/a", "source": "/x", "options": ["bind", "rw", "noexec"]}])
+    assert _attributes(kernel) == [(8, 1, 0, False), (8, 0, 0, False)]
+
+
+def test_a_file_system_gets_its_own_options_as_data(
+    kernel: RecordingKernel, around: mounts.Surroundings, tmp_path: Path
+) -> None:
+    (tmp_path / "t").mkdir(mode=0o750)
+    mounts.mount_all(
+        around,
+        [
+            {"destination": "t", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "size=1m", "noexec"]},
+            {"destination": "/d", "type": "ext4", "source": "/dev/x", "options": ["ro", "sync"]},
+        ],
+    )
+    made = [arguments for name, arguments in kernel.calls if name == "new_mount"]
+    assert made == [
+        ("tmpfs", "tmpfs", ["size=1m", "mode=750"], 9),
+        ("ext4", "/dev/x", ["sync", "ro"], 1),
+    ]
+
+
+def test_a_group_that_is_not_mapped_is_left_out_of_devpts(
+    kernel: RecordingKernel, around: mounts.Surroundings
+) -> None:
+    around.userns = True
+    around.gid_mappings = [{"containerID": 0, "hostID": 1000, "size": 1}]
+    entry = {"destination": "/p", "type": "devpts", "source": "devpts", "options": ["gid=5", "mode=620"]}
+    mounts.mount_all(around, [entry])
+    made = next(arguments for name, arguments in kernel.calls if name == "new_mount")
+    assert made[2] == ["mode=620"]
+
+
+def test_a_bind_without_a_source_is_an_error(around: mounts.Surroundings) -> None:
+    with pytest.raises(InvalidContent):
+        mounts.mount_all(around, [{"destination": "/a", "options": ["bind"]}])
+
+
+def test_the_old_root_is_cut_off_before_it_is_let_go(
+    kernel: RecordingKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocitool.run.rootfs.posix.fchdir", lambda _: None)
+    monkeypatch.setattr("ocitool.run.rootfs.posix.chdir", lambda _: None)
+    rootfs.change_root(kernel, 99)
+    assert kernel.calls == [
+        ("pivot_root", (".", ".")),
+        ("propagate", (".", 0x80000 | RECURSIVE)),
+        ("umount", (".", 2)),
+    ]
+
+
+@pytest.mark.parametrize("propagation", ["", "private", "slave", "shared", "unbindable"])
+def test_rn_19_no_propagation_leaves_mounts_shared_with_the_host(
+    kernel: RecordingKernel, propagation: str
+) -> None:
+    rootfs.detach_from_host(kernel, propagation)
+    ((name, (path, flags)),) = kernel.calls
+    assert (name, path) == ("propagate", "/")
+    assert flags & ~RECURSIVE in PRIVATE_OR_SLAVE
+    assert flags & RECURSIVE
+
+
+def test_namespaces_that_only_the_old_rights_open_are_entered_first(kernel: RecordingKernel) -> None:
+    network = namespaces.NETWORK
+    namespaces.join(kernel, {namespaces.USER: 7, network: 8})
+    assert kernel.calls == [("setns", (8, network)), ("setns", (7, namespaces.USER))]
+
+
+def test_namespaces_that_only_the_new_rights_open_are_entered_after(kernel: RecordingKernel) -> None:
+    class Reluctant(RecordingKernel):
+        def setns(self, fd: int, flags: int) -> None:
+            super().setns(fd, flags)
+            if flags == namespaces.NETWORK and len(self.calls) == 1:
+                raise PermissionError(1, "not yet")
+
+    reluctant = Reluctant()
+    namespaces.join(reluctant, {namespaces.USER: 7, namespaces.NETWORK: 8})
+    assert [arguments[0] for _, arguments in reluctant.calls] == [8, 7, 8]
+
+
+def test_id_maps_have_the_kernels_form() -> None:
+    mapping = [
+        {"containerID": 0, "hostID": 1000, "size": 1},
+        {"containerID": 1, "hostID": 100000, "size": 65535},
+    ]
+    assert namespaces.id_map(mapping) == "0 1000 1\n1 100000 65535\n"
