@@ -118,8 +118,9 @@ def create(  # noqa: PLR0913 - one parameter for each option
     listed = [*locations, *(lines_of(from_file) if from_file else ())]
     if not listed:
         raise click.UsageError("name at least one image")
-    # Before anything is read from far away: a key that can't be used is a reason to stop.
+    # Before anything is read from far away: a key or a place that can't be used is a reason to stop.
     signers = [KeySigner(sign_key)] if sign_key else []
+    sink = None if dry_run else _sink(output, part_size)
     held = Inventory.union(
         [*(inventory_file(path) for path in have), *(brought(session, path, jobs) for path in since)]
     )
@@ -130,11 +131,10 @@ def create(  # noqa: PLR0913 - one parameter for each option
         referrers=not no_referrers,
         jobs=jobs,
     )
-    if dry_run:
-        plan = Plan(gathered.inventory)
-    else:
-        sink = _sink(output, part_size)
+    if sink:
         plan = write(gathered, sink, signers=signers, jobs=jobs, on_event=session.on_event)
+    else:
+        plan = Plan(gathered.inventory)
     console.say(f"{_summary(gathered.inventory)}, bundle: {console.size(plan.size)}")
     if str(output) != STREAM:
         console.result(str(Digest.of(gathered.inventory.dump())))
