@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import enum
 import struct
-import zlib
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ocitool import limits
 from ocitool.errors import InvalidContent, UnsafeContent
 from ocitool.streams import CHUNK
 from ocitool.unpack import pax
+from ocitool.unpack.fields import check_sum, device, mtime_of, number, size_of, who
 from ocitool.unpack.sparse import MAX_EXTENTS, Sparse, gnu_extents, pax_sparse
 
 if TYPE_CHECKING:
@@ -32,9 +31,6 @@ _HEADER: Final = struct.Struct("100s24s12s12s8xc100s6s82x155s12x")
 _ZEROS: Final = bytes(BLOCK)
 _USTAR: Final = b"ustar\0"
 _GNU: Final = b"ustar  \0"
-_MAX_MAJOR: Final = (1 << 12) - 1
-_MAX_MINOR: Final = (1 << 20) - 1
-_MAX_SIZE: Final = (1 << 63) - 1
 _MAX_GLOBALS: Final = 100
 _PAX, _LONG_NAME, _LONG_LINK = b"xLK"
 _EXTENSIONS: Final = frozenset(b"xLK")
@@ -231,7 +227,7 @@ class Archive:
         return self._entry(block, extra, name, link)
 
     def _extension(self, block: bytes) -> bytes:
-        _check_sum(block)
+        check_sum(block)
         size = number(block[124:136])
         if not 0 <= size <= limits.TAR_HEADER_BYTES:
             raise UnsafeContent(
@@ -256,21 +252,21 @@ class Archive:
 
     def _entry(self, block: bytes, extra: pax.Extra, long_name: bytes, long_link: bytes) -> Entry:
         try:
-            _check_sum(block)
+            check_sum(block)
             return self._parse(block, extra, long_name, long_link)
         except InvalidContent as error:
             error.add_note(f"in the header {self.where}")
             raise
 
     def _parse(self, block: bytes, extra: pax.Extra, long_name: bytes, long_link: bytes) -> Entry:
-        name, who, size, mtime, typeflag, link, magic, prefix = _HEADER.unpack(block)
+        name, people, size, mtime, typeflag, link, magic, prefix = _HEADER.unpack(block)
         kind = _KINDS.get(typeflag)
         if kind is None:
             raise InvalidContent(f"the archive holds an entry of the unknown type {typeflag!r}")
         name = extra.path or long_name or _name(name, prefix if magic == _USTAR else _NO_PREFIX)
         if not name:
             raise InvalidContent("the archive holds an entry without a name")
-        length = _size(size)
+        length = size_of(size)
         if extra.size is not None:
             length = extra.size
         if kind is Kind.FILE:
@@ -283,17 +279,17 @@ class Archive:
         sparse = None
         if typeflag == b"S" or extra.sparse:
             sparse, name = self._sparse(kind, block, extra, name)
-        mode, uid, gid = _who(who)
+        mode, uid, gid = who(people)
         return Entry(
             kind,
             clean(name),
             mode,
             uid if extra.uid is None else extra.uid,
             gid if extra.gid is None else extra.gid,
-            _mtime(mtime) if extra.mtime is None else extra.mtime,
+            mtime_of(mtime) if extra.mtime is None else extra.mtime,
             self._left,
             _link(kind, extra.link or long_link or _c_string(link), name) if typeflag in _LINKS else b"",
-            _device(block) if typeflag in _DEVICES else _NO_DEVICE,
+            device(block) if typeflag in _DEVICES else _NO_DEVICE,
             extra.xattrs,
             sparse,
         )
@@ -391,71 +387,3 @@ def _link(kind: Kind, link: bytes, name: bytes) -> bytes:
     if not link or b"\0" in link or len(link) >= limits.PATH_BYTES:
         raise InvalidContent(f"the symbolic link {shown(name)} has the impossible target {shown(link)}")
     return link
-
-
-def _device(block: bytes) -> tuple[int, int]:
-    major, minor = number(block[329:337]), number(block[337:345])
-    if not (0 <= major <= _MAX_MAJOR and 0 <= minor <= _MAX_MINOR):
-        raise InvalidContent(f"a device has the impossible numbers {major}:{minor}")
-    return major, minor
-
-
-def number(field: bytes) -> int:
-    """A header's number: octal digits, or GNU's binary form where they don't suffice.
-
-    Raises:
-        InvalidContent: it is neither.
-    """
-    if field[0] & 0x80:
-        bits = 8 * len(field) - 1
-        value = int.from_bytes(field) & ((1 << bits) - 1)
-        return value - (1 << bits) if field[0] & 0x40 else value
-    digits = field.strip(b" \0")
-    if digits.strip(b"01234567"):
-        raise InvalidContent(f"{field!r} stands where a number should")
-    return int(digits, 8) if digits else 0
-
-
-@lru_cache(maxsize=4096)
-def _size(field: bytes) -> int:
-    size = number(field)
-    if not 0 <= size <= _MAX_SIZE:
-        raise InvalidContent(f"an entry has the size {size}")
-    return size
-
-
-@lru_cache(maxsize=1024)
-def _who(fields: bytes) -> tuple[int, int, int]:
-    """Mode, user and group: a layer has few different ones, so they are read together and kept."""
-    mode, uid, gid = (number(fields[at : at + 8]) for at in (0, 8, 16))
-    return mode & 0o7777, pax.check_identity(uid), pax.check_identity(gid)
-
-
-@lru_cache(maxsize=4096)
-def _mtime(field: bytes) -> int:
-    return pax.clamp(number(field) * 1_000_000_000)
-
-
-@lru_cache(maxsize=4096)
-def _stored_sum(field: bytes) -> int:
-    """What a header's bytes, the checksum's own among them, add up to if it is right, plus one."""
-    try:
-        return number(field) - 8 * ord(" ") + sum(field) + 1
-    except InvalidContent:
-        return -1
-
-
-def _check_sum(block: bytes) -> None:
-    """Compare a header with its checksum: the sum of its bytes, the checksum's own taken as spaces."""
-    field = block[148:156]
-    stored = _stored_sum(field)
-    if block.isascii():
-        # The low half of Adler-32 is one more than the sum, modulo 65521: more than 512 times 127.
-        if (zlib.adler32(block) & 0xFFFF) == stored:
-            return
-    else:
-        # Some old writers summed signed bytes.
-        total = sum(block) + 1
-        if stored in {total, total - 256 * sum(byte > 127 for byte in block)}:
-            return
-    raise InvalidContent("the layer is corrupt: a header's checksum is wrong")
