@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Opening a FIFO would wait for its other end, and opening some devices does something.
-_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FILE: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 # What O_NOFOLLOW and O_DIRECTORY say of a link, and open of a socket or of a device that is not there.
@@ -141,13 +141,13 @@ def _open_directory(parent: int, name: str, *, create: bool) -> int:
     return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
 
 
-def open_file(parent: int, name: str) -> int:
-    """Open a regular file for reading.
+def open_file(parent: int, name: str, how: int = os.O_RDONLY) -> int:
+    """Open a regular file.
 
     Raises:
         OSError: as `open` does, ELOOP for anything but a regular file.
     """
-    fd = os.open(name, _FILE, dir_fd=parent)
+    fd = os.open(name, how | _FILE, dir_fd=parent)
     try:
         must_be_regular(os.fstat(fd), name)
     except OSError:

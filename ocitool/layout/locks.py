@@ -128,7 +128,8 @@ def dead_leases(leases: int) -> Iterator[str]:
 def if_unheld(parent: int, name: str) -> Iterator[bool]:
     """Whether nobody holds a private file; while the body runs nobody else can."""
     try:
-        fd = files.open_file(parent, name)
+        # For writing, because NFS gives no exclusive lock otherwise.
+        fd = files.open_file(parent, name, os.O_RDWR)
     except OSError:
         yield True  # gone in this moment, or no regular file and so nobody's
         return

@@ -278,7 +278,7 @@ def test_an_index_may_lack_what_it_lists(store: Store) -> None:
     assert not store.exists(elsewhere)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(contents=st.lists(st.binary(max_size=2000), min_size=1, max_size=5))
 def test_any_content_comes_back(new_store: Callable[[], Store], contents: list[bytes]) -> None:
     store = new_store()

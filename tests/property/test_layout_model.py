@@ -112,4 +112,4 @@ def _parts(desc: Descriptor) -> list[object]:
 
 
 TestLayout = Layout.TestCase
-TestLayout.settings = settings(max_examples=25, stateful_step_count=15)
+TestLayout.settings = settings(max_examples=15, stateful_step_count=15)

@@ -21,8 +21,8 @@ KILLED = -9
 @pytest.mark.parametrize("fresh", [True, False], ids=["a new layout", "a layout with an image"])
 def test_f_17_killed_at_any_system_call_nothing_is_lost(tmp_path: Path, fresh: bool) -> None:  # noqa: FBT001
     require("strace")
-    points = spread(faults(tmp_path, "signal=KILL", CHANGES, fresh=fresh), 14)
-    assert len(points) >= 14
+    points = spread(faults(tmp_path, "signal=KILL", CHANGES, fresh=fresh), 10)
+    assert len(points) >= 10
     for point in points:
         path = prepared(tmp_path / "layout", fresh=fresh)
         assert run(path, tmp_path / "report", *point.strace).returncode == KILLED, point
@@ -42,7 +42,7 @@ def test_f_15_f_16_refused_at_any_system_call_the_error_is_clear_and_nothing_is_
     tmp_path: Path, row: str, what: str, calls: tuple[str, ...]
 ) -> None:
     require("strace")
-    points = spread(faults(tmp_path, what, calls, fresh=True), 10)
+    points = spread(faults(tmp_path, what, calls, fresh=True), 8)
     outcomes = set()
     for point in points:
         path = prepared(tmp_path / "layout", fresh=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from subprocess import Popen
 
-ROUNDS = int(os.environ.get("OCITOOL_RACE_ROUNDS") or 2)
+ROUNDS = int(os.environ.get("OCITOOL_RACE_ROUNDS") or 1)
 
 
 def finish(*processes: Popen[str]) -> list[str]:
