@@ -130,8 +130,9 @@ def if_unheld(parent: int, name: str) -> Iterator[bool]:
     try:
         # For writing, because NFS gives no exclusive lock otherwise.
         fd = files.open_file(parent, name, os.O_RDWR)
-    except OSError:
-        yield True  # gone in this moment, or no regular file and so nobody's
+    except OSError as error:
+        # Gone in this moment, or no regular file and so nobody's; what is another user's is left alone.
+        yield not isinstance(error, PermissionError)
         return
     try:
         yield try_lock(fd)
