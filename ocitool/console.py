@@ -220,20 +220,37 @@ def say(text: str) -> None:
 
 def result(text: str) -> None:
     """A line of the result on stdout; what strangers wrote can't move the cursor."""
-    sys.stdout.write(printable(text) + "\n")
+    result_bytes((printable(text) + "\n").encode())
 
 
 def result_json(value: Any) -> None:
     """The result as JSON on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    result_bytes((json.dumps(value, indent=2) + "\n").encode())
 
 
 def table(rows: list[tuple[str, ...]]) -> None:
     """Rows on stdout, the first one being their heads, in columns."""
     widths = [max(len(printable(cell)) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
-        cells = (printable(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+        cells = (cell.ljust(width) for cell, width in zip(map(printable, row), widths, strict=True))
+        result("  ".join(cells).rstrip())
+
+
+def result_bytes(content: bytes) -> None:
+    """The result on stdout, byte for byte, so that its digest can be taken.
+
+    Raises:
+        BrokenPipeError: whoever read it has enough of it.
+        OciError: it can't be written.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OciError(f"the result can't be written to stdout: {error.strerror}") from error
 
 
 def printable(text: str) -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from ocitool.digest import Digest
 from ocitool.errors import InvalidReference
-from ocitool.events import OnEvent, ignore
+from ocitool.events import Event, Finished, OnEvent, ignore
 from ocitool.reference import Reference
 
 if TYPE_CHECKING:
@@ -169,6 +169,11 @@ class Session:
         # With the error, for an archive is written at its end, and only where nothing went wrong.
         self._stack.__exit__(kind, error, trace)
 
+    def beside(self, config: Callable[[], ClientConfig]) -> Session:
+        """A session that talks to registries in another way, and ends with this one."""
+        other = Session(config, store=self.store_path, on_event=self.on_event)
+        return self._stack.enter_context(other)
+
     def finish(self) -> None:
         """Write what is written last, and close what is open: what follows may rely on it."""
         self._stack.close()
@@ -218,6 +223,20 @@ class Session:
 
         kind: ArchiveFormat = "docker-archive" if location.kind is Kind.DOCKER_ARCHIVE else "oci-archive"
         return self._stack.enter_context(ArchiveWriter(location.path, kind, on_event=self.on_event))
+
+    def watching(self, target: Location) -> OnEvent:
+        """The listener for a copy to a place.
+
+        An archive first only notes where blobs are to be had. They move, and are told of, when it is written.
+        """
+        if target.kind not in {Kind.OCI_ARCHIVE, Kind.DOCKER_ARCHIVE}:
+            return self.on_event
+
+        def moved(event: Event) -> None:
+            if not (isinstance(event, Finished) and event.how == "mounted"):
+                self.on_event(event)
+
+        return moved
 
     def _layout(self, path: Path, *, create: bool) -> LayoutStore:
         """A layout, which guards what it has found and added until the session ends."""

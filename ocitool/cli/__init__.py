@@ -76,6 +76,7 @@ def _terminate(*_: Any) -> NoReturn:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; every error becomes one clear sentence."""
+    _open_standard_streams()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code: int = cli.main(arguments, prog_name="ocitool", standalone_mode=False) or 0
@@ -100,6 +101,20 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         return _report(error)
     return code
+
+
+def _open_standard_streams() -> None:
+    """Point standard streams that were closed at nothing.
+
+    Otherwise the next file that is opened would be one of them, and what is printed would end up there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, number)
+            if null != number:
+                os.close(null)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115 - a descriptor that stays open
 
 
 def _report(error: BaseException) -> int:

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ocitool.cli.options import platform_option, wanted_platform, with_session
+from ocitool.cli.options import jobs_option, platform_option, wanted_platform, with_session, with_two_sessions
 
 if TYPE_CHECKING:
     from ocitool.locations import Location, Session
     from ocitool.model import Descriptor
     from ocitool.reference import Reference
-
-_jobs_option = click.option("-j", "--jobs", default=4, show_default=True, help="Blobs on their way at once.")
 
 
 @click.command()
@@ -21,7 +19,7 @@ _jobs_option = click.option("-j", "--jobs", default=4, show_default=True, help="
 @click.argument("location", required=False)
 @platform_option
 @click.option("--all", "everything", is_flag=True, help="Take every platform, and keep the index.")
-@_jobs_option
+@jobs_option
 @with_session
 def pull(
     session: Session,
@@ -38,12 +36,13 @@ def pull(
     """
     from ocitool import pulling
     from ocitool.locations import Kind, Location
-    from ocitool.reference import Reference
 
-    parsed = Reference.parse(reference.removeprefix("docker://"))
+    parsed = _in_registry(reference)
     target = (
         Location.parse(location).named(parsed.tag or "latest") if location else Location(Kind.STORE, parsed)
     )
+    if target.kind is Kind.REGISTRY:
+        raise click.UsageError(f"{location} is in a registry too; to copy from one to another: ocitool copy")
     desc = pulling.pull(
         session.client.repository(parsed),
         session.store(target),
@@ -51,7 +50,7 @@ def pull(
         to=target.name,
         wanted=None if everything else wanted_platform(platform),
         jobs=jobs,
-        on_event=session.on_event,
+        on_event=session.watching(target),
     )
     _tell(session, target, desc)
 
@@ -60,7 +59,7 @@ def pull(
 @click.argument("location")
 @click.argument("reference", metavar="REF")
 @click.option("--referrers", is_flag=True, help="Push what refers to the image as well.")
-@_jobs_option
+@jobs_option
 @with_session
 def push(session: Session, location: str, reference: str, *, referrers: bool, jobs: int) -> None:
     """Push an image to a registry; print its digest.
@@ -69,13 +68,12 @@ def push(session: Session, location: str, reference: str, *, referrers: bool, jo
     """
     from ocitool import console
     from ocitool.locations import Kind, Location
-    from ocitool.reference import Reference
     from ocitool.transfer import copy
 
     origin = Location.parse(location)
     if origin.kind is Kind.REGISTRY:
         origin = Location(Kind.STORE, origin.reference)
-    target = Reference.parse(reference.removeprefix("docker://"))
+    target = _in_registry(reference)
     desc = copy(
         session.source(origin),
         session.client.repository(target),
@@ -87,6 +85,15 @@ def push(session: Session, location: str, reference: str, *, referrers: bool, jo
     )
     _require_digest(target, str(desc.digest))
     console.result(str(desc.digest))
+
+
+def _in_registry(text: str) -> Reference:
+    from ocitool.locations import Kind, Location
+
+    where = Location.parse(text)
+    if where.kind is not Kind.REGISTRY or where.reference is None:
+        raise click.UsageError(f"{text} is not in a registry; between any two places: ocitool copy FROM TO")
+    return where.reference
 
 
 def _require_digest(target: Reference, digest: str) -> None:
@@ -108,10 +115,11 @@ def _require_digest(target: Reference, digest: str) -> None:
 @click.option("--sparse", is_flag=True, help="Keep the index and its digest, leave the other platforms out.")
 @click.option("--preserve-digests", is_flag=True, help="Fail where the digest would change.")
 @click.option("--referrers", is_flag=True, help="Copy what refers to the image as well.")
-@_jobs_option
-@with_session
+@jobs_option
+@with_two_sessions
 def copy(  # noqa: PLR0913 - one parameter for each option
     session: Session,
+    target_session: Session,
     source: str,
     destination: str,
     *,
@@ -122,7 +130,11 @@ def copy(  # noqa: PLR0913 - one parameter for each option
     referrers: bool,
     jobs: int,
 ) -> None:
-    """Copy an image, all platforms of it, between any two locations; print its digest."""
+    """Copy an image, all platforms of it, between any two locations; print its digest.
+
+    The options about registries are for both sides. With --src- or --dest- before their names, as in
+    --src-no-creds and --dest-authfile FILE, they are for one.
+    """
     from ocitool import console
     from ocitool.errors import Conflict
     from ocitool.locations import Location
@@ -145,8 +157,8 @@ def copy(  # noqa: PLR0913 - one parameter for each option
         )
     name = target.name or (origin.reference.tag if origin.reference else origin.ref) or str(root.digest)
     desc = copy_graph(
-        src, session.store(target), root, to=name, platforms=selection, referrers=referrers, jobs=jobs,
-        on_event=session.on_event,
+        src, target_session.store(target), root, to=name, platforms=selection, referrers=referrers,
+        jobs=jobs, on_event=session.watching(target),
     )  # fmt: skip
     if desc != root:
         console.say(f"left platforms out of {root.digest}: the new index is {desc.digest}")

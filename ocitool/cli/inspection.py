@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,11 +24,6 @@ def _resolved(session: Session, location: str, platform: str | None = None) -> t
     return source, wanted_platform(platform).under(source, root) if platform else root
 
 
-def _raw(content: bytes) -> None:
-    """A document on stdout, byte for byte, so that its digest can be taken."""
-    sys.stdout.buffer.write(content)
-
-
 @click.command()
 @click.argument("location")
 @platform_option
@@ -47,9 +41,10 @@ def digest(session: Session, location: str, *, platform: str | None) -> None:
 @with_session
 def manifest(session: Session, location: str, *, platform: str | None) -> None:
     """Print a manifest or an index, byte for byte."""
+    from ocitool import console
     from ocitool.content import read_verified
 
-    _raw(read_verified(*_resolved(session, location, platform)))
+    console.result_bytes(read_verified(*_resolved(session, location, platform)))
 
 
 @click.command()
@@ -58,13 +53,14 @@ def manifest(session: Session, location: str, *, platform: str | None) -> None:
 @with_session
 def config(session: Session, location: str, *, platform: str | None) -> None:
     """Print an image's configuration, byte for byte."""
+    from ocitool import console
     from ocitool.content import read_manifest, read_verified
     from ocitool.model import Manifest
 
     source, root = _resolved(session, location)
     image = read_manifest(source, wanted_platform(platform).under(source, root))
     assert isinstance(image, Manifest)  # noqa: S101 - an index was resolved to one of its manifests
-    _raw(read_verified(source, image.config))
+    console.result_bytes(read_verified(source, image.config))
 
 
 @click.command()

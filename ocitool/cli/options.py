@@ -24,25 +24,33 @@ R = TypeVar("R")
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
-_SESSION = (
-    click.option("--username", default="", help="User at the registry."),
-    click.option("--password-stdin", is_flag=True, help="Read the password from stdin."),
-    click.option("--registry-token", default="", help="Send this bearer token."),
-    click.option("--no-creds", is_flag=True, help="Use no credentials."),
-    click.option("--authfile", type=_FILE, help="Read credentials from this file alone."),
-    click.option(
-        "--tls-verify",
-        type=bool,
-        default=True,
-        metavar="BOOL",
-        help="Check the registry's certificate. [true]",
-    ),
-    click.option("--plain-http", is_flag=True, help="Use HTTP without TLS."),
-    click.option("--ca-file", type=_FILE, help="Trust this certificate authority as well."),
-    click.option("--cert-file", type=_FILE, help="Client certificate."),
-    click.option("--key-file", type=_FILE, help="Key of the client certificate."),
-    click.option("--cert-dir", type=_DIRECTORY, help="Directory with *.crt, *.cert and *.key."),
-    click.option("--store", type=_DIRECTORY, help="The local store. [$XDG_DATA_HOME/ocitool/store]"),
+_REGISTRY: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("--username", {"help": "User at the registry."}),
+    ("--password-stdin", {"is_flag": True, "default": None, "help": "Read the password from stdin."}),
+    ("--registry-token", {"help": "Send this bearer token."}),
+    ("--no-creds", {"is_flag": True, "default": None, "help": "Use no credentials."}),
+    ("--authfile", {"type": _FILE, "help": "Read credentials from this file alone."}),
+    ("--tls-verify", {"type": bool, "metavar": "BOOL", "help": "Check the registry's certificate. [true]"}),
+    ("--plain-http", {"is_flag": True, "default": None, "help": "Use HTTP without TLS."}),
+    ("--ca-file", {"type": _FILE, "help": "Trust this certificate authority as well."}),
+    ("--cert-file", {"type": _FILE, "help": "Client certificate."}),
+    ("--key-file", {"type": _FILE, "help": "Key of the client certificate."}),
+    ("--cert-dir", {"type": _DIRECTORY, "help": "Directory with *.crt, *.cert and *.key."}),
+)
+_NAMES = tuple(option.removeprefix("--").replace("-", "_") for option, _ in _REGISTRY)
+_SIDES = ("src", "dest")
+
+_store_option = click.option(
+    "--store", type=_DIRECTORY, help="The local store. [$XDG_DATA_HOME/ocitool/store]"
+)
+
+jobs_option = click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Blobs on their way at once.",
 )
 
 platform_option = click.option(
@@ -63,37 +71,59 @@ def with_session(command: Callable[..., R]) -> Callable[..., R]:
 
     @wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> R:
-        settings = {name: kwargs.pop(name) for name in _NAMES}
-        with _session(settings) as session:
+        store, settings = kwargs.pop("store"), _taken(kwargs)
+        with _session(store, settings) as session:
             return command(session, *args, **kwargs)
 
-    for option in reversed(_SESSION):
-        wrapper = option(wrapper)
-    return wrapper
+    return _with_registry_options(_store_option(wrapper))
 
 
-_NAMES = (
-    "username",
-    "password_stdin",
-    "registry_token",
-    "no_creds",
-    "authfile",
-    "tls_verify",
-    "plain_http",
-    "ca_file",
-    "cert_file",
-    "key_file",
-    "cert_dir",
-    "store",
-)
+def with_two_sessions(command: Callable[..., R]) -> Callable[..., R]:
+    """The same with two sessions, to read from and to write to.
+
+    Each option about registries has a form for either side (`--src-…`, `--dest-…`), which wins over the
+    one for both. `--help` tells of them in the command's own words.
+    """
+
+    @wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> R:
+        store, settings = kwargs.pop("store"), _taken(kwargs)
+        sides = [_taken(kwargs, f"{side}_") for side in _SIDES]
+        if sum(bool(each.get("password_stdin")) for each in (settings, *sides)) > 1:
+            raise click.UsageError("only one password can come from stdin")
+        with _session(store, settings) as session:
+            source, target = (_beside(session, settings, side) if side else session for side in sides)
+            return command(source, target, *args, **kwargs)
+
+    decorated: Callable[..., R] = _store_option(wrapper)
+    for side in _SIDES:
+        decorated = _with_registry_options(decorated, f"{side}-", hidden=True)
+    return _with_registry_options(decorated)
+
+
+def _with_registry_options(
+    command: Callable[..., R], side: str = "", *, hidden: bool = False
+) -> Callable[..., R]:
+    for name, attributes in reversed(_REGISTRY):
+        command = click.option(f"--{side}{name.removeprefix('--')}", hidden=hidden, **attributes)(command)
+    return command
+
+
+def _taken(kwargs: dict[str, Any], side: str = "") -> dict[str, Any]:
+    """What was given of the options about registries; they are the session's and not the command's."""
+    values = {name: kwargs.pop(side + name) for name in _NAMES}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _beside(session: Session, settings: dict[str, Any], own: dict[str, Any]) -> Session:
+    return session.beside(lambda: _config({**settings, **own}))
 
 
 @contextmanager
-def _session(settings: dict[str, Any]) -> Iterator[Session]:
+def _session(store: Path | None, settings: dict[str, Any]) -> Iterator[Session]:
     from ocitool.console import Progress, listener
     from ocitool.locations import Session
 
-    store = settings.pop("store")
     on_event = listener(Progress(click.get_current_context().obj["progress"]))
     try:
         with Session(lambda: _config(settings), store=store, on_event=on_event) as session:
@@ -107,13 +137,29 @@ def _config(settings: dict[str, Any]) -> ClientConfig:
     from ocitool.registry import ClientConfig
 
     settings = dict(settings)
-    password = read_password() if settings.pop("password_stdin") else ""
-    return ClientConfig(password=password, no_credentials=settings.pop("no_creds"), **settings)
+    if settings.pop("password_stdin", False):
+        settings["password"] = read_password()
+    elif "username" in settings:
+        settings["password"] = asked("Password", "--password-stdin", hide_input=True)
+    return ClientConfig(no_credentials=settings.pop("no_creds", False), **settings)
 
 
 def read_password() -> str:
     """A password from stdin, without the line's end."""
-    return sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    password = sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    if not password:
+        raise click.UsageError("there is no password on stdin")
+    return password
+
+
+def asked(what: str, option: str, *, hide_input: bool = False) -> str:
+    """What a person types; programs give an option instead."""
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            f"give {option}: there is no terminal where the {what.lower()} could be asked for"
+        )
+    answer: str = click.prompt(what, err=True, hide_input=hide_input)
+    return answer
 
 
 def wanted_platform(text: str | None) -> Wanted:

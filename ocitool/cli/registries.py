@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ocitool.cli.options import with_session
+from ocitool.cli.options import asked, with_session
 
 if TYPE_CHECKING:
     from ocitool.content import Deleter
@@ -25,8 +25,8 @@ def login(session: Session, registry: str) -> None:
     from ocitool.registry import credentials
 
     config = session.config
-    username = config.username or click.prompt("User", err=True)
-    password = config.password or click.prompt("Password", hide_input=True, err=True)
+    username = config.username or asked("User", "--username")
+    password = config.password or asked("Password", "--password-stdin", hide_input=True)
     session.client.check(registry, username, password)
     where = credentials.login(registry, username, password, authfile=config.authfile)
     console.say(f"credentials for {registry} are in {where}")

@@ -27,9 +27,13 @@ def store() -> None:
 
 
 def _opened(path: Path | None) -> LayoutStore:
+    """A layout that is there, or the local store, which may not have been used yet."""
     from ocitool.layout import LayoutStore
+    from ocitool.layout.store import initialise
     from ocitool.locations import local_store
 
+    if path is None and not local_store().exists():
+        initialise(local_store())
     return LayoutStore(path or local_store(), create=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 from pathlib import Path
@@ -239,3 +240,71 @@ def test_a_read_only_layout_is_read_and_never_written(cli: Cli, images: str, tmp
     assert {path.name for path in (tmp_path / "frozen").iterdir()} == {
         path.name for path in layout().iterdir()
     }
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "65"])
+def test_a_number_of_jobs_that_makes_no_sense_is_a_wrong_command_line(
+    cli: Cli, images: str, tmp_path: Path, jobs: str
+) -> None:
+    told = cli("copy", "--jobs", jobs, f"{images}:hello:1.0", f"oci:{tmp_path}/copy", code=2)
+    assert "--jobs" in told.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["pull", "oci:somewhere:1"],
+        ["pull", "./somewhere"],
+        ["pull", "example.test/one:1", "example.test/two:1"],
+        ["push", "oci:somewhere:1", "oci:elsewhere:1"],
+    ],
+)
+def test_pull_and_push_have_a_registry_on_one_side_and_name_the_command_for_the_rest(
+    cli: Cli, arguments: list[str]
+) -> None:
+    """A registry that a slip of the hand names must not be written to."""
+    assert "ocitool copy" in cli(*arguments, code=2).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        (["login", "example.test"], "--username"),
+        (["login", "--username", "user", "example.test"], "--password-stdin"),
+        (["tags", "--username", "user", "example.test/app"], "--password-stdin"),
+        (["login", "--username", "user", "--password-stdin", "example.test"], "no password on stdin"),
+        (
+            ["copy", "--src-password-stdin", "--dest-password-stdin", "example.test/a", "oci:a"],
+            "one password",
+        ),
+    ],
+)
+def test_where_nobody_can_be_asked_for_a_password_the_option_that_is_missing_is_named(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: list[str], missing: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert missing in cli(*arguments, code=2).err
+
+
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_what_goes_into_an_archive_is_told_once_and_as_what_it_is(
+    cli: Cli, images: str, tmp_path: Path, kind: str
+) -> None:
+    told = cli("copy", f"{images}:layers:1.0", f"{kind}:{tmp_path}/a.tar:example.test/a:1").err.splitlines()
+    assert len(told) == len(set(told)) == 5
+    assert all(line.startswith("copied sha256:") for line in told)
+
+
+def test_a_store_that_nobody_has_used_yet_is_empty(cli: Cli) -> None:
+    assert cli("store", "ls").out.split() == ["NAME", "DIGEST", "PLATFORMS", "SIZE", "UNIQUE"]
+    assert json.loads(cli("store", "ls", "--format", "json").out)["images"] == []
+
+
+def test_each_option_about_registries_has_a_form_for_either_side_of_a_copy(
+    cli: Cli, images: str, tmp_path: Path
+) -> None:
+    named = {parameter.name for parameter in group.commands["copy"].params}
+    for one in ("username", "authfile", "tls_verify", "ca_file", "cert_dir", "no_creds", "plain_http"):
+        assert {one, f"src_{one}", f"dest_{one}"} <= named
+    assert "--src-ca-file" not in cli("copy", "--help").out
+    cli("copy", "--src-no-creds", f"{images}:hello:1.0", "--dest-plain-http", f"oci:{tmp_path}/copy")

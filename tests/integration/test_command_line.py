@@ -1,0 +1,109 @@
+"""The command line among other programs: pipes, closed streams, signals, registries with passwords."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.command import Ocitool
+from support.fixtures import digests, layout
+from support.registry_process import docker_registry, htpasswd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IMAGE = f"oci:{layout()}:hello:1.0"
+USER, PASSWORD = "user", "secret-password"
+
+
+@pytest.fixture
+def ocitool(tmp_path: Path) -> Ocitool:
+    return Ocitool(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def open_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with docker_registry(tmp_path_factory.mktemp("open")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    directory = tmp_path_factory.mktemp("guarded")
+    with docker_registry(directory, htpasswd(directory, USER, PASSWORD)) as address:
+        yield address
+
+
+def shell(ocitool: Ocitool, script: str, *, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """A shell script in which `ocitool` is the command."""
+    done = subprocess.run(
+        ["sh", "-c", f'ocitool() {{ "{sys.executable}" -m ocitool "$@"; }}\n{script}'],
+        capture_output=True, text=True, env=ocitool.environment, cwd=ocitool.home, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "defect" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_is_nobody_who_listens(ocitool: Ocitool, closed: str) -> None:
+    """Above all no file that the command opens takes the stream's place, and gets what is printed."""
+    shell(ocitool, f"ocitool copy {IMAGE} oci:copy:1 {closed}")
+    assert ocitool("check", "oci:copy:1").code == 0
+    assert ocitool("digest", "oci:copy:1").result == digests()["hello:1.0"]
+
+
+def test_a_container_runs_with_its_output_closed(ocitool: Ocitool) -> None:
+    shell(ocitool, f"ocitool run {IMAGE} exit 7 >&- 2>&-", code=7)
+
+
+def test_a_result_that_can_not_be_written_is_an_error(ocitool: Ocitool) -> None:
+    told = shell(ocitool, f"ocitool digest {IMAGE} >/dev/full", code=1).stderr
+    assert told == "ocitool: the result can't be written to stdout: No space left on device\n"
+
+
+def test_a_reader_that_has_enough_is_no_error(ocitool: Ocitool) -> None:
+    done = shell(ocitool, f"ocitool tags oci:{layout()} | head -n 1")
+    assert done.stdout == "artifact:1.0\n"
+    assert done.stderr == ""
+
+
+def test_an_archive_goes_from_one_process_to_the_next(ocitool: Ocitool) -> None:
+    script = f"ocitool copy {IMAGE} oci-archive:- | ocitool --quiet copy oci-archive:- oci:piped:1"
+    assert shell(ocitool, script).stdout == digests()["hello:1.0"] + "\n"
+
+
+@pytest.mark.registry
+def test_each_side_of_a_copy_has_its_own_credentials(
+    ocitool: Ocitool, guarded: str, open_registry: str, tmp_path: Path
+) -> None:
+    there, here = f"{guarded}/app:1", f"{open_registry}/app:1"
+    ocitool("copy", "--dest-username", USER, "--dest-password-stdin", IMAGE, there, stdin=PASSWORD)
+    ocitool("copy", "--dest-username", USER, "--dest-password-stdin", there, here, stdin=PASSWORD, code=11)
+    given = ("--src-username", USER, "--src-password-stdin")
+    assert ocitool("copy", *given, there, here, stdin=PASSWORD).result == digests()["hello:1.0"]
+    ocitool("login", "--authfile", tmp_path / "auth.json", "--username", USER, "--password-stdin", guarded,
+            stdin=PASSWORD)  # fmt: skip
+    ocitool("copy", "--src-authfile", tmp_path / "auth.json", there, f"oci:{tmp_path}/back:1")
+    ocitool("copy", "--dest-authfile", tmp_path / "auth.json", there, f"oci:{tmp_path}/none:1", code=11)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a file system that is full")
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(
+    ocitool: Ocitool, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", small], check=True)
+    try:
+        told = ocitool("--quiet", "copy", IMAGE, f"oci-archive:{small}/image.tar", code=1).err
+        assert "No space left on device" in told
+        assert str(small) in told
+        assert not list(small.iterdir())
+    finally:
+        subprocess.run(["umount", small], check=True)
