@@ -124,9 +124,10 @@ def make_root(root: str) -> None:
             posix.mkdir(directory, 0o700)
         except FileExistsError:
             continue
-    info = posix.stat(root)
-    if info.st_uid not in (posix.geteuid(), 0):
-        raise RunError(f"{root} belongs to another user")
+    # In /tmp, another user could have put a directory or a link of theirs in its place.
+    info = posix.stat(root, follow_symlinks=posix.geteuid() == 0)
+    if info.st_mode & 0o170000 != 0o040000 or info.st_uid not in (posix.geteuid(), 0):
+        raise RunError(f"{root} is not a directory of this user")
 
 
 class State:

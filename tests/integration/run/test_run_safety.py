@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.peers import require
-from support.run_bundles import PYTHON, Bundle, Containers, host_traces
+from support.run_bundles import ORDINARY, PYTHON, Bundle, Containers, host_traces
 
 pytestmark = pytest.mark.root
 
@@ -444,3 +444,17 @@ def test_a_number_that_passed_to_another_process_is_not_signalled(
         bystander.wait()
         saved.write_text(json.dumps(fields))
         os.kill(pid, signal.SIGKILL)
+
+
+def test_a_state_directory_that_another_user_has_put_there_is_refused(
+    containers: Containers, ordinary_bundle: Bundle, workplace: Path
+) -> None:
+    victim = workplace / "victim"
+    victim.mkdir()
+    os.chown(victim, ORDINARY, ORDINARY)
+    link = containers.ordinary_root / "link"
+    link.symlink_to(victim)
+    words = ("--root", str(link), "create", "--bundle", str(ordinary_bundle.path), "test-x")
+    assert containers.call(*words, ordinary=True).returncode == 125
+    assert list(victim.iterdir()) == []
+    link.unlink()
