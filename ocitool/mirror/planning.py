@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-from ocitool.content import Referrers
-from ocitool.digest import Digest
-from ocitool.errors import InvalidContent, OciError
+from ocitool.content import Lister, Referrers
+from ocitool.errors import InvalidContent, NotFound, OciError
 from ocitool.mirror.items import Failure, Item, Listings, Stores
 from ocitool.mirror.once import Once
 from ocitool.mirror.patterns import is_fallback_tag, subject_of
 from ocitool.mirror.plans import Image, Pin, Plan, Work, shared_out
 from ocitool.mirror.reading import Meter, NotRead, Reading, ask, asked
 from ocitool.mirror.surveying import Survey
+from ocitool.reference import is_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ocitool.content import Source, Store
+    from ocitool.digest import Digest
     from ocitool.mirror.naming import Target
     from ocitool.model import Descriptor
     from ocitool.reference import Reference
 
+_SMALL: Final = 1 << 16  # bytes; what is smaller is sent as fast as it is asked about
 _REFERRER_DEPTH: Final = 4  # a signature of an SBOM of an image is three
 
 
@@ -45,7 +48,9 @@ class Planner:
         self._stores = stores
         self._meter = meter
         self._jobs = jobs
-        self._blobs = Once[tuple[str, Digest], bool]()
+        self._blobs: Once[tuple[str, Digest], bool] = Once()
+        self._new: Once[str, bool] = Once()
+        self._referrer_lists: Once[str, tuple[Digest, list[Descriptor]]] = Once()
 
     def plan(self, items: Iterable[Item], pins: Mapping[Target, Pin] | None = None) -> Plan:
         """Plan images; those that have a pin are taken as it says, whatever the source says by now."""
@@ -76,10 +81,8 @@ class Planner:
         reading = self.reading(item, destination)
         root, moved = self._root(item, reading.inner, pin)
         before = asked(destination, item.target.name)
-        place = item.target.place
-        survey = Survey(
-            reading, lambda leaf: self._blobs.get((place, leaf.digest), lambda: destination.exists(leaf))
-        )
+        reading.new = before is None and self._is_new(item.target, destination)
+        survey = Survey(reading, partial(self._has_blob, item.target.place, reading, destination))
         image = Image(item, Pin(root), before=before.digest if before else None, moved=moved)
         try:
             image = survey.select(image)
@@ -100,6 +103,18 @@ class Planner:
         pin = Pin(root, self._referrers(item, source, subjects))
         return replace(pin, digest_tags=self._digest_tags(item, source, (*subjects, *pin.referring)))
 
+    def _is_new(self, target: Target, destination: Store) -> bool:
+        """Whether a place has no names yet; one question, which the first missing name is worth."""
+        if is_digest(target.name) or not isinstance(destination, Lister):
+            return False
+        return self._new.get(target.place, lambda: _is_unknown(destination))
+
+    def _has_blob(self, place: str, reading: Reading, destination: Store, leaf: Descriptor) -> bool:
+        """Whether a place has a blob. An interrupted run may have left some in one that has no names yet."""
+        if reading.new and leaf.size <= _SMALL:
+            return False
+        return self._blobs.get((place, leaf.digest), lambda: destination.exists(leaf))
+
     def _root(self, item: Item, source: Source, pin: Pin | None) -> tuple[Descriptor, str]:
         """What the source has, or what the pin says and, where that is not the same, what the source has."""
         if pin is None:
@@ -119,28 +134,35 @@ class Planner:
     ) -> dict[Digest, tuple[Descriptor, ...]]:
         """What refers to the manifests, and what refers to that, sorted."""
         result: dict[Digest, tuple[Descriptor, ...]] = {}
-        if not item.options.referrers or not isinstance(source, Referrers):
+        if not item.options.referrers:
             return result
         level, depth = list(subjects), 0
         while level and depth < _REFERRER_DEPTH:
             depth += 1
             following: list[Descriptor] = []
             for subject in level:
-                if self._unlisted(item.source, source, subject):
-                    continue
-                found = sorted(source.referrers(subject), key=lambda desc: desc.digest)
+                found = sorted(self._referring(item.source, source, subject), key=lambda desc: desc.digest)
                 if found and subject.digest not in result:
                     result[subject.digest] = tuple(found)
                     following += found
             level = following
         return result
 
-    def _unlisted(self, reference: Reference, source: Source, subject: Descriptor) -> bool:
-        """Whether the tags alone say that nothing refers to a manifest, so that nobody has to be asked."""
-        if not isinstance(source, ListsByTag) or not source.lists_by_tag:
-            return False
-        tag = f"{subject.digest.algorithm}-{subject.digest.hex[:64]}"
-        return tag not in self._listed(reference, source)
+    def _referring(self, reference: Reference, source: Source, subject: Descriptor) -> Iterable[Descriptor]:
+        """What refers to a manifest. Where lists are kept as tags, the tags say for which there is one."""
+        if not isinstance(source, Referrers):
+            return []
+        # The first answer of a repository shows how its lists are kept, which others wait to know.
+        asked_first, found = self._referrer_lists.get(
+            reference.name, lambda: (subject.digest, list(source.referrers(subject)))
+        )
+        if asked_first == subject.digest:
+            return found
+        if isinstance(source, ListsByTag) and source.lists_by_tag:
+            tag = f"{subject.digest.algorithm}-{subject.digest.hex[:64]}"
+            if tag not in self._listed(reference, source):
+                return []
+        return source.referrers(subject)
 
     def _digest_tags(
         self, item: Item, source: Source, subjects: Iterable[Descriptor]
@@ -158,3 +180,11 @@ class Planner:
     def _listed(self, reference: Reference, source: Source) -> frozenset[str]:
         """The digest tags of a repository."""
         return self._listings.tags(reference, source).of_digests
+
+
+def _is_unknown(destination: Lister) -> bool:
+    try:
+        list(destination.tags())
+    except NotFound:
+        return True
+    return False

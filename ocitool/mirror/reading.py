@@ -147,6 +147,7 @@ class Reading:
 
     Attributes:
         inner: the repository itself.
+        new: the destination has no names yet, so that nobody asks it for manifests.
         referrers_of: the referrers that are to be seen, by their subject: those that were planned.
         on_begin: is told of a blob that is about to be read.
         on_lost: is told of a blob that could not be read to its end, or not be written.
@@ -154,6 +155,7 @@ class Reading:
 
     def __init__(self, inner: Source, host: str, meter: Meter, destination: Store) -> None:
         self.inner = inner
+        self.new = False
         self.referrers_of: Mapping[Digest, tuple[Descriptor, ...]] = {}
         self.on_begin: Callable[[Descriptor], None] = lambda _: None
         self.on_lost: Callable[[Descriptor], None] = lambda _: None
@@ -189,6 +191,8 @@ class Reading:
 
     def is_there(self, desc: Descriptor) -> bool:
         """Whether the destination had a manifest when it was first asked."""
+        if self.new:
+            return False
         with self._lock:
             known = self._there.get(desc.digest)
         if known is None:
