@@ -91,7 +91,10 @@ def _repairable(session: Session, location: Location) -> Store:
         return LayoutStore(session.local.path, create=False, verify=True)
     if location.kind is Kind.REGISTRY:
         return session.store(location)
-    raise click.UsageError(f"{location} can't be repaired in place: make it again")
+    raise click.UsageError(
+        f"{location} can't be repaired in place: make it again, or, if it is a bundle,"
+        " use `bundle verify --repair-from`"
+    )
 
 
 def _roots(source: Source, location: Location) -> dict[str, Descriptor]:
