@@ -101,7 +101,9 @@ class Job:
         applier = Applier(
             self._stores, self._planner, self.meter, jobs=self.limits.jobs, on_event=self._on_event
         )
-        return applier.apply(plan)
+        run = applier.apply(plan)
+        self.meter.cache.sweep()
+        return run
 
     def plan_prune(self) -> PrunePlan:
         """Find what no rule wants any more. Of several shards, the first does it.

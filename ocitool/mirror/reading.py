@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import OrderedDict
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from ocitool.model import Descriptor
     from ocitool.streams import Reader
 
-_REMEMBERED: Final = 64 << 20
+_REMEMBERED: Final = 64 << 20  # bytes in memory
+_KEPT: Final = 30 * 86400  # seconds on the disk without being of use
 
 
 def ask(source: Source, ref: str) -> Descriptor:
@@ -68,12 +70,15 @@ class ManifestCache:
                 return raw
         if self._directory is None:
             return None
+        file = self._directory / desc.digest.algorithm / desc.digest.hex
         try:
-            raw = (self._directory / desc.digest.algorithm / desc.digest.hex).read_bytes()
+            raw = file.read_bytes()
         except OSError:
             return None
         if Digest.of(raw, desc.digest.algorithm) != desc.digest:
             return None
+        with suppress(OSError):
+            os.utime(file)  # for `sweep`
         self._remember(desc, raw)
         return raw
 
@@ -91,6 +96,16 @@ class ManifestCache:
                 partial.replace(file)
             finally:
                 partial.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Forget on the disk what has not been of use for a long time."""
+        if self._directory is None:
+            return
+        oldest = time.time() - _KEPT
+        for file in self._directory.glob("*/*"):
+            with suppress(OSError):
+                if file.stat().st_mtime < oldest:
+                    file.unlink()
 
     def _remember(self, desc: Descriptor, raw: bytes) -> None:
         with self._lock:

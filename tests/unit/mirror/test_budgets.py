@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -199,3 +200,18 @@ def test_a_cached_manifest_that_was_tampered_with_is_not_believed(tmp_path: Path
 
     assert job.apply(job.plan()).failed == 0
     assert world.requests("up.example")["pull"] == 2
+
+
+def test_manifests_that_were_of_no_use_for_a_month_are_forgotten(tmp_path: Path) -> None:
+    world = World()
+    for tag in ("1", "2"):
+        push_image(world.repository("up.example/app"), tag, tag=tag)
+    text = "{version: 1, sources: [{repository: up.example/app, to: down.example/app}]}"
+    job = world.job(text, state=tmp_path)
+    plan = job.plan()
+    files = sorted((tmp_path / "manifests" / "sha256").iterdir())
+    os.utime(files[0], (0, 0))
+
+    job.apply(plan)
+
+    assert list((tmp_path / "manifests" / "sha256").iterdir()) == files[1:]
