@@ -243,6 +243,10 @@ class _Scan:
             key, equals, value = record.partition(b"=")
             if not rest or not equals or not record.endswith(b"\n"):
                 raise InvalidContent(f"{self._what} has a broken PAX header")
+            if key.startswith(b"GNU.sparse"):
+                raise InvalidContent(
+                    f"{self._what} has a file with holes, whose bytes are not those of its content"
+                )
             records[self._text(key)] = self._text(value[:-1])
         return records
 

@@ -136,3 +136,10 @@ def test_a_header_of_absurd_length_is_not_read() -> None:
     raw[:512] = tarballs._block(b"x", 2 << 20, 0, b"x")
     with pytest.raises(UnsafeContent, match="has a header of 2097152 bytes"):
         names(bytes(raw))
+
+
+def test_a_file_with_holes_is_refused() -> None:
+    info = tarfile.TarInfo("index.json")
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    with pytest.raises(InvalidContent, match="a file with holes"):
+        names(by_tarfile((info, b"{}")))
