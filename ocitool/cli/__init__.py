@@ -25,6 +25,7 @@ from ocitool.cli import (
     registries,
     serving,
     stores,
+    unpacking,
 )
 
 
@@ -52,6 +53,7 @@ def cli(ctx: click.Context, *, debug: bool, quiet: bool, progress: str) -> None:
 
 for module in (
     images,
+    unpacking,
     containers,
     inspection,
     differing,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ocitool.model import Descriptor
 
 
-@click.command()
+@click.command(short_help="Read everything of an image and list its faults.")
 @click.argument("location")
 @click.option("--repair-from", metavar="LOCATION", help="Fetch what is faulty from here.")
 @click.option("--shallow", is_flag=True, help="Ask whether blobs are there, instead of reading them.")

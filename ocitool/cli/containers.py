@@ -1,4 +1,4 @@
-"""Commands that make containers of images: unpack, run."""
+"""The command that makes containers of images: run."""
 
 from __future__ import annotations
 
@@ -10,90 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocitool.cli.options import platform_option, wanted_platform, with_session
+from ocitool.cli.options import platform_option, with_session
+from ocitool.cli.unpacking import image_of, pull_option
 
 if TYPE_CHECKING:
-    from ocitool.content import Source
     from ocitool.locations import Session
-    from ocitool.model import Descriptor
-    from ocitool.unpack import UnpackReport
-
-_pull_option = click.option(
-    "--pull",
-    type=click.Choice(["missing", "always", "never"]),
-    default="missing",
-    show_default=True,
-    help="When to pull an image that is named by its reference.",
-)
-
-
-@click.command()
-@click.argument("location")
-@click.argument("bundle", type=click.Path(path_type=Path))
-@platform_option
-@_pull_option
-@click.option("--rootless/--no-rootless", default=None, help="Unpack for a user namespace. [when not root]")
-@with_session
-def unpack(
-    session: Session, location: str, bundle: Path, *, platform: str | None, pull: str, rootless: bool | None
-) -> None:
-    """Unpack an image into a runtime bundle: rootfs/ and config.json."""
-    from ocitool import console
-    from ocitool.unpack import UnpackOptions
-    from ocitool.unpack import unpack as unpack_image
-
-    source, image = _image(session, location, platform, pull)
-    report = unpack_image(
-        source, image, bundle, options=UnpackOptions(rootless=rootless), on_event=session.on_event
-    )
-    for line in _left_out(report):
-        console.say(line)
-    console.result(str(bundle))
-
-
-def _left_out(report: UnpackReport) -> list[str]:
-    """What of an image could not be represented, in a line each."""
-    counted = (
-        (report.owners, "owners could not be set; they are recorded beside the files"),
-        (report.devices, "device nodes were left out"),
-        (report.xattrs, "extended attributes could not be set"),
-        (len(report.volumes), "volumes got no mount, because the image has files there"),
-    )
-    return [f"{count} {what}" for count, what in counted if count]
-
-
-def _image(session: Session, location: str, platform: str | None, policy: str) -> tuple[Source, Descriptor]:
-    """The source and the manifest that a location stands for; a reference is looked up in the local store."""
-    from ocitool import pulling
-    from ocitool.locations import Kind, Location
-
-    where = Location.parse(location)
-    wanted = wanted_platform(platform)
-    if where.kind is not Kind.REGISTRY or where.reference is None:
-        source = session.source(where)
-        return source, wanted.under(source, source.resolve(where.name))
-    name = Location(Kind.STORE, where.reference).name
-
-    def pull_now() -> Descriptor:
-        return pulling.pull(
-            session.source(where),
-            session.local,
-            where.name,
-            to=name,
-            wanted=wanted,
-            on_event=session.on_event,
-        )
-
-    if policy == "always":
-        return session.local, pull_now()
-    return session.local, pulling.ensure(session.local, name, wanted, None if policy == "never" else pull_now)
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.argument("location")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @platform_option
-@_pull_option
+@pull_option
 @click.option(
     "-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable; the caller's without =."
 )
@@ -165,7 +93,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
         return running.run_directory(
             Path(location), containers, replace(options, user=user or None), name=name, on_warning=console.say
         )
-    source, image = _image(session, location, platform, pull)
+    source, image = image_of(session, location, platform, pull)
     return running.run_image(
         source,
         image,
@@ -189,4 +117,4 @@ def _terminal_size() -> tuple[int, int]:
     return lines, columns
 
 
-COMMANDS = (unpack, run)
+COMMANDS = (run,)

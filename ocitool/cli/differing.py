@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 
-@click.command()
+@click.command(short_help="Say what differs between two images.")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @platform_option

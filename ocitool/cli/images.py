@@ -105,7 +105,7 @@ def _require_digest(target: Reference, digest: str) -> None:
         )
 
 
-@click.command()
+@click.command(short_help="Copy an image between any two locations.")
 @click.argument("source", metavar="FROM")
 @click.argument("destination", metavar="TO")
 @click.option(

@@ -121,7 +121,7 @@ def tags(session: Session, location: str, *, output: str) -> None:
             console.result(name)
 
 
-@click.command()
+@click.command(short_help="List what refers to an image, as signatures.")
 @click.argument("location")
 @click.option("--artifact-type", default="", help="List only referrers of this type.")
 @format_option

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ocitool.locations import Location, Session
 
 
-@click.command()
+@click.command(short_help="Check a user and password, and keep them.")
 @click.argument("registry")
 @with_session
 def login(session: Session, registry: str) -> None:
@@ -51,21 +51,32 @@ def logout(session: Session, registry: str) -> None:
 def tag(session: Session, location: str, name: str) -> None:
     """Give an image another name in the place where it is."""
     from ocitool import console
-    from ocitool.locations import Kind, Location
-    from ocitool.reference import Reference, check_tag
+    from ocitool.locations import Location
 
     where = Location.parse(location)
-    if where.kind is Kind.STORE:
-        name = Reference.parse(name).tagged
-    else:
-        check_tag(name)
+    name = name_in(where, name)
     store = session.store(where)
     desc = store.resolve(where.name)
     store.tag(desc, name)
     console.result(str(desc.digest))
 
 
-@click.command()
+def name_in(where: Location, name: str) -> str:
+    """What a user calls an image as the place knows it: a reference in the local store, else a tag.
+
+    Raises:
+        InvalidReference: it is neither.
+    """
+    from ocitool.locations import Kind
+    from ocitool.reference import Reference, check_tag
+
+    if where.kind is Kind.STORE:
+        return Reference.parse(name).tagged
+    check_tag(name)
+    return name
+
+
+@click.command(short_help="Delete a name, or an image.")
 @click.argument("location")
 @click.option("--digest", "whole", is_flag=True, help="Delete the image itself, and with it all its names.")
 @with_session

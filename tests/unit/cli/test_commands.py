@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.fixtures import digests, layout
@@ -29,6 +29,7 @@ def test_every_command_has_a_line_of_help(cli: Cli) -> None:
     for name, command in group.commands.items():
         assert command.help, name
         assert f"\n  {name} " in listed
+    assert "..." not in listed.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize(
@@ -308,3 +309,72 @@ def test_each_option_about_registries_has_a_form_for_either_side_of_a_copy(
         assert {one, f"src_{one}", f"dest_{one}"} <= named
     assert "--src-ca-file" not in cli("copy", "--help").out
     cli("copy", "--src-no-creds", f"{images}:hello:1.0", "--dest-plain-http", f"oci:{tmp_path}/copy")
+
+
+def config_of(bundle: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((bundle / "config.json").read_bytes())
+    return config
+
+
+def test_unpack_changes_the_configuration_as_its_options_say(cli: Cli, images: str, tmp_path: Path) -> None:
+    template = tmp_path / "template.json"
+    template.write_text('{"process": {"terminal": true}, "annotations": {"example.test/kept": "yes"}}')
+    options = ("--user", "12:34", "--hostname", "box", "--env", "GREETING=hi", "--env", "PATH")
+    more = ("--annotation", "example.test/note=a=b", "--config-template", template)
+    cli("unpack", *options, *more, f"{images}:layers:1.0", tmp_path / "bundle")
+    config = config_of(tmp_path / "bundle")
+    assert config["hostname"] == "box"
+    assert (config["process"]["user"]["uid"], config["process"]["user"]["gid"]) == (12, 34)
+    assert "GREETING=hi" in config["process"]["env"]
+    assert not [entry for entry in config["process"]["env"] if entry.startswith("PATH=")]
+    assert config["process"]["terminal"] is True
+    assert config["annotations"]["example.test/note"] == "a=b"
+    assert config["annotations"]["example.test/kept"] == "yes"
+
+
+def test_unpack_writes_one_half_of_a_bundle_where_that_is_asked_for(
+    cli: Cli, images: str, tmp_path: Path
+) -> None:
+    cli("unpack", "--config-only", "--user", "0", f"{images}:hello:1.0", tmp_path / "config")
+    cli("unpack", "--rootfs-only", f"{images}:hello:1.0", tmp_path / "rootfs")
+    assert [path.name for path in (tmp_path / "config").iterdir()] == ["config.json"]
+    assert [path.name for path in (tmp_path / "rootfs").iterdir()] == ["rootfs"]
+    both = ("--config-only", "--rootfs-only", f"{images}:hello:1.0", tmp_path / "both")
+    assert "exclude each other" in cli("unpack", *both, code=2).err
+
+
+@pytest.mark.parametrize("limit", [("--max-entries", "1"), ("--max-bytes", "1k")])
+def test_the_limits_of_unpacking_are_options(
+    cli: Cli, images: str, tmp_path: Path, limit: tuple[str, str]
+) -> None:
+    cli("unpack", *limit, f"{images}:layers:1.0", tmp_path / "bundle", code=15)
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("text", ["name", "=value"])
+def test_an_annotation_has_a_name_and_a_value(cli: Cli, images: str, tmp_path: Path, text: str) -> None:
+    told = cli("unpack", "--annotation", text, f"{images}:hello:1.0", tmp_path / "bundle", code=2)
+    assert "NAME=VALUE" in told.err
+
+
+def test_a_changed_bundle_becomes_a_new_image_the_same_each_time(
+    cli: Cli, images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = f"oci:{tmp_path}/image"
+    old = cli("copy", f"{images}:layers:1.0", f"{where}:old").result
+    cli("unpack", f"{where}:old", tmp_path / "bundle")
+    unchanged = cli("repack", f"{where}:old", tmp_path / "bundle", "same")
+    assert unchanged.result == old
+    assert "nothing has changed" in unchanged.err
+    (tmp_path / "bundle" / "rootfs" / "new").write_text("added")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    new = cli("repack", f"{where}:old", tmp_path / "bundle", "new", "--comment", "a file more").result
+    assert (
+        cli("repack", f"{where}:old", tmp_path / "bundle", "again", "--comment", "a file more").result == new
+    )
+    assert "a file more" in cli("config", f"{where}:new").out
+    cli("unpack", f"{where}:new", tmp_path / "back")
+    assert (tmp_path / "back" / "rootfs" / "new").read_text() == "added"
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "today")
+    assert "SOURCE_DATE_EPOCH" in cli("repack", f"{where}:old", tmp_path / "bundle", "x", code=2).err
+    assert cli("repack", "oci-archive:a.tar", tmp_path / "bundle", "x", code=16).out == ""

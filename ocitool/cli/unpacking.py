@@ -1,0 +1,194 @@
+"""Commands between images and bundles: unpack, repack."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ocitool.cli.options import platform_option, wanted_platform, with_session
+from ocitool.cli.registries import name_in
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ocitool.content import Source
+    from ocitool.locations import Location, Session
+    from ocitool.model import Descriptor
+    from ocitool.unpack import UnpackReport
+
+pull_option = click.option(
+    "--pull",
+    type=click.Choice(["missing", "always", "never"]),
+    default="missing",
+    show_default=True,
+    help="When to pull an image that is named by its reference.",
+)
+
+
+@click.command()
+@click.argument("location")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@platform_option
+@pull_option
+@click.option("--rootless/--no-rootless", default=None, help="Unpack for a user namespace. [when not root]")
+@click.option(
+    "--keep-owner/--no-keep-owner", default=None, help="Give files the image's owners. [where possible]"
+)
+@click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Run as this user of the image.")
+@click.option("--hostname", default="", metavar="NAME", help="The container's host name.")
+@click.option(
+    "-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable; without =, unset it."
+)
+@click.option("--annotation", "annotations", multiple=True, metavar="NAME=VALUE", help="Set an annotation.")
+@click.option(
+    "--config-template",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="What stands in this config.json wins.",
+)
+@click.option("--config-only", is_flag=True, help="Write config.json alone; users have to be numbers.")
+@click.option("--rootfs-only", is_flag=True, help="Write rootfs/ alone.")
+@click.option("--max-bytes", metavar="SIZE", help="The largest size of a layer, inflated, as 64g.")
+@click.option("--max-entries", type=click.IntRange(min=1), help="The largest number of files in a layer.")
+@with_session
+def unpack(  # noqa: PLR0913 - one parameter for each option
+    session: Session,
+    location: str,
+    bundle: Path,
+    *,
+    platform: str | None,
+    pull: str,
+    annotations: tuple[str, ...],
+    max_bytes: str | None,
+    max_entries: int | None,
+    **changes: Any,
+) -> None:
+    """Unpack an image into a runtime bundle: rootfs/ and config.json."""
+    from ocitool import console
+    from ocitool.run.options import size
+    from ocitool.unpack import UnpackOptions
+    from ocitool.unpack import unpack as unpack_image
+
+    if changes["config_only"] and changes["rootfs_only"]:
+        raise click.UsageError("--config-only and --rootfs-only exclude each other")
+    if max_bytes:
+        changes["max_bytes"] = size(max_bytes)
+    if max_entries:
+        changes["max_entries"] = max_entries
+    options = UnpackOptions(annotations=_pairs(annotations), **changes)
+    source, image = image_of(session, location, platform, pull)
+    report = unpack_image(source, image, bundle, options=options, on_event=session.on_event)
+    for line in _left_out(report):
+        console.say(line)
+    console.result(str(bundle))
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    pairs = dict(text.partition("=")[::2] for text in texts)
+    if "" in pairs or not all("=" in text for text in texts):
+        raise click.UsageError("--annotation takes NAME=VALUE")
+    return pairs
+
+
+def _left_out(report: UnpackReport) -> list[str]:
+    """What of an image could not be represented, in a line each."""
+    counted = (
+        (report.owners, "owners could not be set; they are recorded beside the files"),
+        (report.devices, "device nodes were left out"),
+        (report.xattrs, "extended attributes could not be set"),
+        (len(report.volumes), "volumes got no mount, because the image has files there"),
+    )
+    return [f"{count} {what}" for count, what in counted if count]
+
+
+def image_of(session: Session, location: str, platform: str | None, policy: str) -> tuple[Source, Descriptor]:
+    """The source and the manifest that a location stands for; a reference is looked up in the local store."""
+    from ocitool import pulling
+    from ocitool.locations import Kind, Location
+
+    where = Location.parse(location)
+    wanted = wanted_platform(platform)
+    if where.kind is not Kind.REGISTRY or where.reference is None:
+        source = session.source(where)
+        return source, wanted.under(source, source.resolve(where.name))
+    name = Location(Kind.STORE, where.reference).name
+
+    def pull_now() -> Descriptor:
+        return pulling.pull(
+            session.source(where),
+            session.local,
+            where.name,
+            to=name,
+            wanted=wanted,
+            on_event=session.on_event,
+        )
+
+    if policy == "always":
+        return session.local, pull_now()
+    return session.local, pulling.ensure(session.local, name, wanted, None if policy == "never" else pull_now)
+
+
+@click.command(short_help="Make an image of what has changed in a bundle.")
+@click.argument("location")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("name", metavar="TAG")
+@platform_option
+@click.option(
+    "--compress",
+    type=click.Choice(["gzip", "zstd", "none"]),
+    default="gzip",
+    show_default=True,
+    help="How to compress the layer.",
+)
+@click.option("--comment", default="ocitool repack", help="What the image's history says of the layer.")
+@with_session
+def repack(
+    session: Session, location: str, bundle: Path, name: str, *, platform: str | None, **changes: Any
+) -> None:
+    """Make a new image of what has changed in a bundle; print its digest.
+
+    LOCATION is the image that BUNDLE was unpacked from, in a layout or the local store. The new image is
+    that and one more layer, and is named TAG in the same place. With SOURCE_DATE_EPOCH in the environment,
+    the same changes give the same digest.
+    """
+    from ocitool import console
+    from ocitool.unpack.repack import RepackOptions
+    from ocitool.unpack.repack import repack as repack_bundle
+
+    where = _writable(location)
+    name = name_in(where, name)
+    store = session.store(where)
+    image = wanted_platform(platform).under(store, store.resolve(where.name))
+    new = repack_bundle(store, image, bundle, options=RepackOptions(created=_created(), **changes))
+    if new == image:
+        console.say(f"nothing has changed in {bundle}")
+    store.tag(new, name)
+    console.result(str(new.digest))
+
+
+def _writable(location: str) -> Location:
+    """A layout, or the local store, where a bare reference is looked up as `unpack` does."""
+    from ocitool.errors import Unsupported
+    from ocitool.locations import Kind, Location
+
+    where = Location.parse(location)
+    if where.kind is Kind.REGISTRY:
+        return Location(Kind.STORE, where.reference)
+    if where.kind not in {Kind.LAYOUT, Kind.STORE}:
+        raise Unsupported(f"nothing can be added to {where}", hint="copy it into a layout first")
+    return where
+
+
+def _created() -> datetime | None:
+    from datetime import UTC, datetime
+
+    seconds = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        return datetime.fromtimestamp(int(seconds), UTC) if seconds else None
+    except (ValueError, OverflowError) as error:
+        raise click.UsageError("SOURCE_DATE_EPOCH is not a number of seconds") from error
+
+
+COMMANDS = (unpack, repack)
