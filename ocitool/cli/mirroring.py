@@ -257,11 +257,12 @@ def _show_pulls(job: Job, stores: MirrorStores) -> None:
     """Say what the run has cost so far, and what registries say of the rest."""
     from ocitool import console
 
-    for host, pulls in sorted(job.meter.pulls.items()):
-        budget = job.meter.left(host)
-        parts = [f"{pulls} manifests read", stores.left(host)]
+    for host in sorted({item.source.registry for item in job.wanted.items}):
+        pulls, budget = job.meter.pulls.get(host), job.meter.left(host)
+        parts = [f"{pulls} manifests read" if pulls else "", stores.left(host)]
         parts.append("" if budget is None else f"{budget} left of the budget")
-        console.say(f"{host}: {', '.join(part for part in parts if part)}")
+        if said := ", ".join(part for part in parts if part):
+            console.say(f"{host}: {said}")
 
 
 def _report(text: str) -> tuple[str, Path]:
