@@ -51,7 +51,7 @@ class BundleSource:
     """
 
     def __init__(self, file: BundleFile) -> None:
-        """Read the table of contents; `close` closes the file.
+        """Read the table of contents; `close` closes the file, and so does a failure.
 
         Raises:
             InvalidContent: it is no bundle.
@@ -60,6 +60,12 @@ class BundleSource:
         """
         self.file = file
         self.name = f"the bundle {file.name}"
+        with ExitStack() as stack:
+            stack.callback(file.close)
+            self._read()
+            stack.pop_all()
+
+    def _read(self) -> None:
         self.members: dict[str, tarballs.Member] = {}
         self._scan()
         raw = self.read(INDEX_JSON, limits.INDEX_JSON_BYTES)
@@ -77,10 +83,7 @@ class BundleSource:
     @classmethod
     def open(cls, path: Path) -> BundleSource:
         """Open a bundle by its name, or by that of one of its parts."""
-        with ExitStack() as stack:
-            bundle = cls(stack.enter_context(BundleFile.open(path)))
-            stack.pop_all()
-            return bundle
+        return cls(BundleFile.open(path))
 
     def __enter__(self) -> Self:
         return self
