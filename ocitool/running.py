@@ -1,4 +1,4 @@
-"""From an image straight to a process: unpack, adjust the configuration, run, clean up."""
+"""From an image straight to a process: unpack it once, adjust the configuration, run, clean up."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from ocitool import strictjson
 from ocitool.content import read_config, read_manifest
-from ocitool.errors import InvalidContent
+from ocitool.errors import Conflict, InvalidContent, InvalidReference, OciError
 from ocitool.model import Manifest
+from ocitool.prepared import overlay, prepared, process_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from ocitool.content import Source
-    from ocitool.model import Descriptor
+    from ocitool.model import Descriptor, ImageConfig
     from ocitool.run.options import RunOptions
 
 
@@ -31,6 +32,7 @@ def run_image(  # noqa: PLR0913 - where, what, how, and who is told
     source: Source,
     image: Descriptor,
     containers: Path,
+    place: Path,
     options: RunOptions,
     *,
     user: str = "",
@@ -44,6 +46,7 @@ def run_image(  # noqa: PLR0913 - where, what, how, and who is told
         source: where the image is.
         image: its manifest.
         containers: where the container's directory is made.
+        place: where images are kept unpacked for the next time (see `ocitool.prepared`).
         options: what to change of the image's configuration.
         user: whom to run as, by name or number, in place of the image's user.
         name: the container's ID; random where empty.
@@ -58,28 +61,72 @@ def run_image(  # noqa: PLR0913 - where, what, how, and who is told
         OciError: the image could not be unpacked.
     """
     from ocitool.run import run_bundle
+    from ocitool.run.overlay import refused
     from ocitool.unpack import UnpackOptions, unpack
 
-    container_id = name or f"ocitool-{secrets.token_hex(6)}"
-    bundle = containers / container_id
+    bundle, container_id = _container(containers, name)
+    config = _image_config(source, image)
+    if config is not None:
+        options = replace(
+            options,
+            image_entrypoint=tuple(config.config.get("Entrypoint", ())),
+            image_cmd=tuple(config.config.get("Cmd", ())),
+        )
+    if config is not None and not keep:
+        with prepared(source, image, place) as whole:
+            try:
+                return _run_on(whole, bundle, config, replace(options, user=None), user, on_warning)
+            except OciError as error:
+                if not refused(error):
+                    raise
+                if on_warning:
+                    on_warning(f"{error}; the image is unpacked for this container alone")
     # Nothing of this has to outlive a power cut.
     unpack(source, image, bundle, options=UnpackOptions(user=user, sync=False))
     with _removed(bundle, keep=keep):
-        _adjust(bundle, bundle, _with_program(options, source, image))
+        _write(_read(bundle), bundle, options)
         return run_bundle(str(bundle), container_id=container_id, on_warning=on_warning)
 
 
-def _with_program(options: RunOptions, source: Source, image: Descriptor) -> RunOptions:
-    """Options that know the image's own program, so that a command can be added to it."""
+def _run_on(
+    whole: Path,
+    container: Path,
+    config: ImageConfig,
+    options: RunOptions,
+    user: str,
+    on_warning: Callable[[str], None] | None,
+) -> int:
+    """Run an image that is unpacked already, and leave it as it is."""
+    from ocitool.run import run_bundle
+
+    with _made(container):
+        layers = overlay(whole, container)
+        document = _read(whole)
+        if user:
+            document["process"] = process_of(whole, config, user)
+        _write(document, container, options)
+        return run_bundle(str(container), container_id=container.name, overlay=layers, on_warning=on_warning)
+
+
+def _container(containers: Path, name: str) -> tuple[Path, str]:
+    """The directory of a new container and its ID, which has to be one before it becomes part of a path.
+
+    Raises:
+        InvalidReference: the name is no ID.
+    """
+    from ocitool.run.state import check_id
+
+    container_id = name or f"ocitool-{secrets.token_hex(6)}"
+    try:
+        check_id(container_id)
+    except InvalidContent as error:
+        raise InvalidReference(str(error), hint=error.hint) from error
+    return containers / container_id, container_id
+
+
+def _image_config(source: Source, image: Descriptor) -> ImageConfig | None:
     manifest = read_manifest(source, image)
-    if not isinstance(manifest, Manifest):
-        return options
-    config = read_config(source, manifest).config
-    return replace(
-        options,
-        image_entrypoint=tuple(config.get("Entrypoint", ())),
-        image_cmd=tuple(config.get("Cmd", ())),
-    )
+    return read_config(source, manifest) if isinstance(manifest, Manifest) else None
 
 
 def run_directory(
@@ -97,22 +144,23 @@ def run_directory(
     """
     from ocitool.run import run_bundle
 
-    container_id = name or f"ocitool-{secrets.token_hex(6)}"
-    changed = containers / container_id
-    changed.mkdir(mode=0o700, parents=True)
-    with _removed(changed, keep=False):
-        _adjust(bundle, changed, options)
+    changed, container_id = _container(containers, name)
+    with _made(changed):
+        config = _read(bundle)
+        _make_absolute(config, bundle.absolute())
+        _write(config, changed, options)
         return run_bundle(str(changed), container_id=container_id, on_warning=on_warning)
 
 
-def _adjust(bundle: Path, target: Path, options: RunOptions) -> None:
-    """Write a bundle's configuration with changes into a directory, paths made absolute if it is another."""
+def _read(bundle: Path) -> dict[str, Any]:
+    return strictjson.load_object((bundle / "config.json").read_bytes(), f"{bundle}/config.json")
+
+
+def _write(config: dict[str, Any], directory: Path, options: RunOptions) -> None:
+    """Write a configuration with changes into a container's directory."""
     from ocitool.run.options import apply
 
-    config = strictjson.load_object((bundle / "config.json").read_bytes(), f"{bundle}/config.json")
-    if target != bundle:
-        _make_absolute(config, bundle.absolute())
-    (target / "config.json").write_text(json.dumps(apply(config, options), indent=2))
+    (directory / "config.json").write_text(json.dumps(apply(config, options), indent=2))
 
 
 def _make_absolute(config: dict[str, Any], bundle: Path) -> None:
@@ -127,6 +175,19 @@ def _make_absolute(config: dict[str, Any], bundle: Path) -> None:
         # bundle."
         if {"bind", "rbind"} & set(mount.get("options") or []) and isinstance(mount.get("source"), str):
             mount["source"] = str(bundle / mount["source"])
+
+
+@contextmanager
+def _made(directory: Path) -> Iterator[None]:
+    """A container's directory, which ends with it."""
+    try:
+        directory.mkdir(mode=0o700, parents=True)
+    except FileExistsError as error:
+        raise Conflict(f"{directory} exists", hint="choose another name, or remove it first") from error
+    except OSError as error:
+        raise OciError(f"{directory} can't be made: {error.strerror}") from error
+    with _removed(directory, keep=False):
+        yield
 
 
 @contextmanager

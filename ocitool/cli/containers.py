@@ -74,6 +74,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     the program's own; 125 to 127 say that it could not be started.
     """
     from ocitool import console, running
+    from ocitool.prepared import place
     from ocitool.run.options import RunOptions
 
     if remove and keep:
@@ -98,6 +99,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
         source,
         image,
         containers,
+        place(session.store_path),
         options,
         user=user,
         name=name,

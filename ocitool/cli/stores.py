@@ -115,16 +115,26 @@ def _described(repair: Repair) -> dict[str, str]:
 @format_option
 def gc(path: Path | None, *, really: bool, output: str) -> None:
     """Delete content that no name reaches, and what interrupted processes left."""
-    from ocitool import console
+    from ocitool import console, prepared
     from ocitool.layout.gc import collect, plan
+    from ocitool.locations import local_store
 
-    garbage = (collect if really else plan)(_opened(path))
+    opened = _opened(path)
+    garbage = (collect if really else plan)(opened)
+    gone = {blob.digest for blob in garbage.blobs}
+    # Images that `run` has unpacked go with the images themselves.
+    unpacked = prepared.remove_unused(
+        prepared.place(path or local_store()),
+        lambda digest: digest not in gone and opened.blobs.size(digest) is not None,
+        really=really,
+    )
     if output == "json":
         console.result_json(
             {
                 "deleted": really,
                 "blobs": [str(blob.digest) for blob in garbage.blobs],
                 "leftovers": [name for name, _ in garbage.leftovers],
+                "unpacked": [str(digest) for digest in unpacked],
                 "size": garbage.size,
             }
         )
@@ -133,6 +143,8 @@ def gc(path: Path | None, *, really: bool, output: str) -> None:
         console.result(f"{blob.digest}  {console.size(blob.size)}")
     for name, count in garbage.leftovers:
         console.result(f"{name}  {console.size(count)}")
+    for digest in unpacked:
+        console.result(f"{digest}  unpacked")
     told = "deleted" if really else "would be deleted; add --delete to do it"
     console.say(f"{console.size(garbage.size)} {told}")
 

@@ -21,6 +21,11 @@ _O_PATH = 0o10000000
 _HINT = "unpack the image into a bundle instead"
 
 
+def refused(error: Exception) -> bool:
+    """Whether an error says that the kernel does not mount the layers; nothing has been started then."""
+    return getattr(error, "hint", "") == _HINT
+
+
 class Overlay:
     """What to mount as the root file system.
 

@@ -107,3 +107,74 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(
         assert not list(small.iterdir())
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def containers(ocitool: Ocitool) -> list[str]:
+    return [path.name for path in (ocitool.home / "containers").iterdir()]
+
+
+def test_an_image_is_unpacked_for_the_first_run_alone(ocitool: Ocitool) -> None:
+    ocitool("run", IMAGE)
+    (bundle,) = (ocitool.home / f"prepared-{os.geteuid()}").iterdir()
+    made = (bundle / "rootfs").stat()
+    assert "Hello" in ocitool("run", IMAGE).out
+    assert os.path.samestat((bundle / "rootfs").stat(), made)
+    assert containers(ocitool) == []
+
+
+def test_what_a_container_writes_is_gone_for_the_next_one(ocitool: Ocitool, debian_layout: Path) -> None:
+    image = f"oci:{debian_layout}:12"
+    change = "echo new >/new; rm -r /etc/passwd /usr/share/doc; touch /etc/shadow; stat -c '%a %u' /"
+    changed = ocitool("run", image, "--", "sh", "-c", change)
+    assert changed.out == "755 0\n"
+    look = "ls /new; head -n 1 /etc/passwd; ls -d /usr/share/doc; id -nu"
+    seen = ocitool("run", "--user", "daemon", image, "--", "sh", "-c", look)
+    assert seen.out.splitlines() == ["root:x:0:0:root:/root:/bin/bash", "/usr/share/doc", "daemon"]
+    assert ocitool("run", "--read-only", image, "touch", "/new", code=1).out == ""
+    assert containers(ocitool) == []
+
+
+def test_gc_takes_what_was_unpacked_with_its_image(ocitool: Ocitool) -> None:
+    ocitool("copy", f"oci:{layout()}:layers:1.0", "store:example.test/layers:1.0")
+    ocitool("run", "--pull", "never", "example.test/layers:1.0")
+    place = ocitool.home / f"prepared-{os.geteuid()}"
+    ocitool("store", "gc", "--delete")
+    assert len(list(place.iterdir())) == 1
+    ocitool("delete", "store:example.test/layers:1.0")
+    assert f"{digests()['layers:1.0']}  unpacked\n" in ocitool("store", "gc", "--delete").out
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["bad/name", "../name", "..", "a b"])
+def test_a_name_that_is_no_id_is_refused_before_it_is_part_of_a_path(ocitool: Ocitool, name: str) -> None:
+    told = ocitool("run", "--name", name, IMAGE, code=2).err
+    assert "is not valid" in told
+    assert {path.name for path in ocitool.home.iterdir()} <= {"containers", "store"}
+
+
+def test_a_name_in_use_is_told(ocitool: Ocitool) -> None:
+    (ocitool.home / "containers" / "mine").mkdir(parents=True)
+    assert "another name" in ocitool("run", "--name", "mine", IMAGE, code=17).err
+    assert containers(ocitool) == ["mine"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount an overlay")
+def test_where_the_kernel_mounts_no_overlay_the_image_is_unpacked_for_the_container(tmp_path: Path) -> None:
+    """As in a container whose own file system is an overlay: there the kernel keeps no changes in another."""
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path], check=True)
+    try:
+        for name in ("lower", "upper", "work", "home"):
+            (tmp_path / name).mkdir()
+        options = ",".join(f"{name}dir={tmp_path}/{name}" for name in ("lower", "upper", "work"))
+        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "home"], check=True)
+        try:
+            ocitool = Ocitool(tmp_path / "home")
+            done = ocitool("run", IMAGE)
+            assert "Hello" in done.out
+            assert "unpacked for this container alone" in done.err
+            ocitool("run", IMAGE, "exit", "7", code=7)
+            assert containers(ocitool) == []
+        finally:
+            subprocess.run(["umount", tmp_path / "home"], check=True)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
