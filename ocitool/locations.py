@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from ocitool.digest import Digest
-from ocitool.errors import InvalidReference
+from ocitool.errors import InvalidReference, NotFound, OciError
 from ocitool.events import Event, Finished, OnEvent, ignore
 from ocitool.reference import Reference
 
@@ -131,6 +131,15 @@ def _looked_at(path: Path, ref: str) -> Location:
     return Location(Kind(archive_format(path)), path=path, ref=ref)
 
 
+def _check_directory(archive: Path) -> None:
+    """Say now, and not when all has been copied, that an archive can't be made."""
+    directory = archive.parent
+    if not directory.is_dir():
+        raise NotFound(f"there is no directory {directory} to make the archive {archive.name} in")
+    if str(archive) != "-" and not os.access(directory, os.W_OK):
+        raise OciError(f"the archive {archive.name} can't be made in {directory}: you may not write there")
+
+
 def local_store() -> Path:
     """Where pulled images are kept: $OCITOOL_STORE, else the user's data directory (XDG)."""
     if chosen := os.environ.get("OCITOOL_STORE"):
@@ -221,6 +230,7 @@ class Session:
             return self._layout(location.path, create=True)
         from ocitool.layout import ArchiveWriter
 
+        _check_directory(location.path)
         kind: ArchiveFormat = "docker-archive" if location.kind is Kind.DOCKER_ARCHIVE else "oci-archive"
         return self._stack.enter_context(ArchiveWriter(location.path, kind, on_event=self.on_event))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocitool import strictjson
 from ocitool.content import read_config, read_manifest
-from ocitool.errors import Conflict, InvalidContent, InvalidReference, OciError
+from ocitool.errors import Conflict, InvalidContent, InvalidReference, OciError, Unsupported
 from ocitool.model import Manifest
 from ocitool.prepared import overlay, prepared, process_of
 
@@ -160,7 +160,22 @@ def _write(config: dict[str, Any], directory: Path, options: RunOptions) -> None
     """Write a configuration with changes into a container's directory."""
     from ocitool.run.options import apply
 
-    (directory / "config.json").write_text(json.dumps(apply(config, options), indent=2))
+    changed = apply(config, options)
+    _check_mapped(changed)
+    (directory / "config.json").write_text(json.dumps(changed, indent=2))
+
+
+def _check_mapped(config: dict[str, Any]) -> None:
+    """Refuse a user who does not exist in the user namespace; the kernel only says "invalid"."""
+    user, linux = config["process"].get("user") or {}, config.get("linux") or {}
+    for kind, what in (("uid", "user"), ("gid", "group")):
+        ranges = linux.get(f"{kind}Mappings") or ()
+        number = user.get(kind, 0)
+        if ranges and not any(0 <= number - part["containerID"] < part["size"] for part in ranges):
+            raise Unsupported(
+                f"the program can't run as the {what} {number}, who is not mapped into the user namespace",
+                hint="add --user 0, or have ids delegated to you in /etc/subuid and /etc/subgid",
+            )
 
 
 def _make_absolute(config: dict[str, Any], bundle: Path) -> None:

@@ -91,6 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         _leave(_report(KeyboardInterrupt()))
     except _Terminated:
+        from ocitool import console
+
+        console.say("ocitool: terminated")
         _leave(143)
     except BrokenPipeError:
         # Whoever read our output has enough of it, which is no error; Python would complain at exit.

@@ -106,6 +106,7 @@ def _left_out(report: UnpackReport) -> list[str]:
 def image_of(session: Session, location: str, platform: str | None, policy: str) -> tuple[Source, Descriptor]:
     """The source and the manifest that a location stands for; a reference is looked up in the local store."""
     from ocitool import pulling
+    from ocitool.errors import OciError
     from ocitool.locations import Kind, Location
 
     where = Location.parse(location)
@@ -125,9 +126,15 @@ def image_of(session: Session, location: str, platform: str | None, policy: str)
             on_event=session.on_event,
         )
 
-    if policy == "always":
-        return session.local, pull_now()
-    return session.local, pulling.ensure(session.local, name, wanted, None if policy == "never" else pull_now)
+    try:
+        if policy == "always":
+            return session.local, pull_now()
+        never = policy == "never"
+        return session.local, pulling.ensure(session.local, name, wanted, None if never else pull_now)
+    except OciError as error:
+        if Path(location).is_dir():
+            error.add_note(f"{location} is a directory too: ./{location} would be that")
+        raise
 
 
 @click.command(short_help="Make an image of what has changed in a bundle.")

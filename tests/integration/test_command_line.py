@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from support.command import Ocitool
 from support.fixtures import digests, layout
+from support.registry_faults import FaultProxy, Faults
 from support.registry_process import docker_registry, htpasswd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 IMAGE = f"oci:{layout()}:hello:1.0"
 USER, PASSWORD = "user", "secret-password"
@@ -178,3 +180,44 @@ def test_where_the_kernel_mounts_no_overlay_the_image_is_unpacked_for_the_contai
             subprocess.run(["umount", tmp_path / "home"], check=True)
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_user_who_does_not_exist_in_the_user_namespace_is_named(ocitool: Ocitool, tmp_path: Path) -> None:
+    """As for an ordinary user to whom no ids are delegated."""
+    ocitool("unpack", "--rootless", "--no-keep-owner", IMAGE, tmp_path / "bundle")
+    told = ocitool("run", "--user", "12:0", tmp_path / "bundle", code=16).err
+    assert "the user 12, who is not mapped" in told
+    assert "--user 0" in told
+    assert containers(ocitool) == []
+
+
+@pytest.mark.registry
+@pytest.mark.parametrize(("number", "code", "said"), [(2, 130, "interrupted"), (15, 143, "terminated")])
+def test_a_pull_that_is_ended_says_so_at_once_and_goes_on_where_it_was(
+    ocitool: Ocitool, open_registry: str, debian_layout: Path, number: int, code: int, said: str
+) -> None:
+    image = ocitool("push", f"oci:{debian_layout}:12", f"{open_registry}/debian:12").result
+    host, port = open_registry.split(":")
+    with FaultProxy((host, int(port)), Faults(rate=4e6)).running() as slow:
+        pull = subprocess.Popen(
+            [sys.executable, "-m", "ocitool", "pull", f"{slow.name}/debian:12", "oci:slow"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ocitool.environment,
+            cwd=ocitool.home,
+        )  # fmt: skip
+        partial = ocitool.home / "slow" / ".ocitool" / "partial"
+        wait_for(
+            lambda: partial.is_dir() and any(each.stat().st_size > 1 << 20 for each in partial.iterdir())
+        )
+        pull.send_signal(number)
+        out, err = pull.communicate(timeout=5)
+    assert (pull.returncode, out) == (code, "")
+    assert err.endswith(f"ocitool: {said}\n")
+    assert "resuming" in (again := ocitool("pull", f"{open_registry}/debian:12", "oci:slow")).err
+    assert again.result == image
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

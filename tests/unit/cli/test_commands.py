@@ -378,3 +378,19 @@ def test_a_changed_bundle_becomes_a_new_image_the_same_each_time(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "today")
     assert "SOURCE_DATE_EPOCH" in cli("repack", f"{where}:old", tmp_path / "bundle", "x", code=2).err
     assert cli("repack", "oci-archive:a.tar", tmp_path / "bundle", "x", code=16).out == ""
+
+
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_an_archive_that_has_no_directory_is_told_before_anything_is_copied(
+    cli: Cli, images: str, tmp_path: Path, kind: str
+) -> None:
+    told = cli("copy", f"{images}:hello:1.0", f"{kind}:{tmp_path}/none/a.tar", code=10)
+    assert told.err == f"ocitool: there is no directory {tmp_path}/none to make the archive a.tar in\n"
+
+
+def test_a_bundle_that_is_named_like_an_image_is_pointed_out(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bundle").mkdir()
+    assert "./bundle" in cli("run", "--pull", "never", "bundle", code=10).err
