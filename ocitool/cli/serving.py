@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from ocitool.cli.options import with_session
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ocitool.locations import Session
     from ocitool.serve import Repositories, Served
 
 R = TypeVar("R")
@@ -40,19 +45,53 @@ def listening(command: Callable[..., R]) -> Callable[..., R]:
 @click.argument("layout", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--read-only", is_flag=True, help="Refuse what would change the layout.")
 @click.option("--sparse", is_flag=True, help="Take an index though platforms of it are missing.")
+@click.option("--proxy", metavar="REGISTRY", help="Fetch from this registry what is asked for, and keep it.")
 @listening
-def serve(layout: Path, *, read_only: bool, sparse: bool, **options: Any) -> None:
+@with_session
+def serve(
+    session: Session, layout: Path, *, read_only: bool, sparse: bool, proxy: str | None, **options: Any
+) -> None:
     """Serve an image layout as a registry, until interrupted.
 
     An image named repo:tag in the layout is tag `tag` of repository `repo`. What is pushed is in the layout
     at once. Without TLS and passwords, listen only where nobody else can connect. `bundle serve` serves a
     bundle.
+
+    With --proxy the layout is a cache: tags are looked up in the other registry, and taken from the layout
+    where that does not answer; nothing can be pushed. The credentials are for that registry.
     """
     from ocitool.layout import LayoutStore
     from ocitool.layout.repositories import LayoutRepositories
 
+    if proxy and read_only:
+        raise click.UsageError("--proxy keeps what it fetches, so it excludes --read-only")
     repositories = LayoutRepositories(LayoutStore(layout, create=not read_only, read_only=read_only))
-    listen(repositories, str(layout), read_only=read_only, sparse=sparse, **options)
+    with _proxied(session, repositories, layout, proxy) if proxy else nullcontext(repositories) as served:
+        listen(served, str(layout), read_only=read_only, sparse=sparse, **options)
+
+
+@contextmanager
+def _proxied(session: Session, cache: Repositories, layout: Path, registry: str) -> Iterator[Repositories]:
+    """Another registry's repositories, with a layout before them."""
+    from ocitool import console
+    from ocitool.layout.store import initialise
+    from ocitool.reference import Reference
+    from ocitool.registry import Client
+    from ocitool.serve import ProxyRepositories
+
+    Reference(registry, "any")  # a registry's name, or an error that says so, before anything listens
+    if not layout.exists():
+        initialise(layout)
+    # Clients try again by themselves, and what is in the cache does not wait for a registry that is gone.
+    with Client(replace(session.config, retries=1), on_event=session.on_event) as client:
+        proxied = ProxyRepositories(
+            cache,
+            lambda name: client.repository(Reference(registry, name)),
+            spool=layout,  # on the disk where it will stay
+            on_failure=lambda error: console.say(f"not kept: {error}"),
+        )
+        with closing(proxied):
+            yield proxied
 
 
 def listen(  # noqa: PLR0913 - one parameter for each option
