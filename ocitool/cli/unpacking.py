@@ -95,12 +95,12 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
 def _left_out(report: UnpackReport) -> list[str]:
     """What of an image could not be represented, in a line each."""
     counted = (
-        (report.owners, "owners could not be set; they are recorded beside the files"),
-        (report.devices, "device nodes were left out"),
-        (report.xattrs, "extended attributes could not be set"),
-        (len(report.volumes), "volumes got no mount, because the image has files there"),
+        (report.owners, "owners not set, but recorded beside the files"),
+        (report.devices, "device nodes left out"),
+        (report.xattrs, "extended attributes not set"),
+        (len(report.volumes), "volumes without a mount, because the image has files there"),
     )
-    return [f"{count} {what}" for count, what in counted if count]
+    return [f"{what}: {count}" for count, what in counted if count]
 
 
 def image_of(session: Session, location: str, platform: str | None, policy: str) -> tuple[Source, Descriptor]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from support.documents import Shell, Step, normal, steps
-from support.fixtures import IMAGES
+from support.fixtures import IMAGES, layout
+from support.ordinary import NOBODY
+from support.peers import call, require_root
+
+from ocitool.unpack.removal import discard
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,3 +40,22 @@ def test_a_session_goes_as_the_document_shows_it(name: str, tmp_path: Path) -> N
             assert shell.run(step) == normal(step.lines), step.command
     finally:
         shell.close()
+
+
+def test_a_session_without_root_goes_as_the_document_shows_it() -> None:
+    require_root()  # to become somebody who is not
+    directory = Path(tempfile.mkdtemp())  # below no directory of pytest's, which only root may enter
+    try:
+        shutil.copytree(layout(), directory / "images")
+        call("chown", "-R", str(NOBODY), directory)
+        shell = Shell(directory, directory, as_nobody=True)
+        try:
+            assert (
+                shell.run(Step("ocitool --quiet copy oci:images:layers:1.0 oci:image >/dev/null", ())) == []
+            )
+            for step in steps((ROOT / "docs/how-to/unpack-without-root.md").read_text()):
+                assert shell.run(step) == normal(step.lines), step.command
+        finally:
+            shell.close()
+    finally:
+        discard(directory)

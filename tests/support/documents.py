@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from support import ordinary
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -39,11 +41,11 @@ def steps(document: str) -> Iterator[Step]:
 class Shell:
     """One shell in which the commands of a document run, with a home of its own and a free port."""
 
-    def __init__(self, directory: Path, home: Path) -> None:
+    def __init__(self, directory: Path, home: Path, *, as_nobody: bool = False) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self._address = f"127.0.0.1:{probe.getsockname()[1]}"
         self._shell = subprocess.Popen(
-            ["bash", "--norc"],
+            ordinary.command("bash", "--norc") if as_nobody else ["bash", "--norc"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
