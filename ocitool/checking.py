@@ -15,7 +15,7 @@ from ocitool.errors import IntegrityError, InvalidContent, NotFound, OciError, U
 from ocitool.events import Advanced, Finished, OnEvent, Planned, Started, ignore
 from ocitool.model import Index, parse_manifest
 from ocitool.streams import chunks
-from ocitool.transfer import JOBS, each
+from ocitool.workers import JOBS, each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping

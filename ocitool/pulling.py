@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from ocitool.errors import NotFound
 from ocitool.events import OnEvent, ignore
-from ocitool.transfer import JOBS, copy_graph
+from ocitool.transfer import copy_graph
+from ocitool.workers import JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

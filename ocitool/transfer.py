@@ -1,4 +1,4 @@
-"""The one way that bytes move between stores, and the one thread pool.
+"""The one way that bytes move between stores.
 
 `copy` walks the graph of descriptors under a root and moves what the destination lacks: blobs first and in
 parallel, then manifests from the leaves up, the name last. So whatever the destination shows is whole.
@@ -7,34 +7,27 @@ parallel, then manifests from the leaves up, the name last. So whatever the dest
 from __future__ import annotations
 
 import threading
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import replace
 from functools import partial
-from graphlib import TopologicalSorter
 from io import BytesIO
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ocitool import limits, mediatypes
-from ocitool.content import Mounter, Referrers, Resumer, Source, Store, read_verified
-from ocitool.errors import IntegrityError, InvalidContent, OciError, RegistryError, UnsafeContent
+from ocitool.content import Mounter, Resumer, Source, Store, read_verified
+from ocitool.errors import IntegrityError, OciError, RegistryError
 from ocitool.events import Advanced, Event, Finished, OnEvent, Planned, Retrying, Started, ignore
-from ocitool.model import Descriptor, parse_manifest
+from ocitool.graph import walk
 from ocitool.reference import is_digest
-from ocitool.selection import EVERYTHING, Selected, Selection, select
+from ocitool.selection import EVERYTHING, Selection, select
 from ocitool.streams import CountingReader
+from ocitool.workers import JOBS, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
-    from typing import Literal, Self
+    from collections.abc import Callable, Iterable
+    from typing import Literal
 
-    from ocitool.digest import Digest
+    from ocitool.model import Descriptor
 
-T = TypeVar("T")
 R = TypeVar("R")
-
-JOBS: Final = 4
-"""How many blobs move at once; more seldom helps with one registry, and is rude to it."""
 
 _TRIES: Final = 4
 _RETRY_DELAY: Final = 1.0  # seconds, doubled each time
@@ -103,8 +96,8 @@ def copy_graph(  # noqa: PLR0913 - as copy
             f"{written.digest} can't be written as {to}", expected=to, actual=str(written.digest)
         )
     mover = _Mover(src, dst, on_event)
-    with _Workers(jobs, mover.stop) as workers:
-        graph = _walk(src, selected, mover.read, workers, with_referrers=referrers)
+    with Workers(jobs, mover.stop) as workers:
+        graph = walk(src, selected, mover.read, workers, with_referrers=referrers)
         on_event(Planned((*graph.leaves.values(), *graph.manifests.values())))
         # The largest first, so that the last one to end is a small one.
         workers.each(mover.move, sorted(graph.leaves.values(), key=lambda leaf: leaf.size, reverse=True))
@@ -113,24 +106,6 @@ def copy_graph(  # noqa: PLR0913 - as copy
     # A new index has another digest than the one that was asked for.
     dst.tag(written, str(written.digest) if is_digest(to) else to)
     return written
-
-
-def survey(
-    src: Source,
-    root: Descriptor,
-    *,
-    platforms: Selection = EVERYTHING,
-    referrers: bool = False,
-    jobs: int = JOBS,
-) -> Graph:
-    """Find all content that `copy_graph` with the same arguments would see to, without moving any of it.
-
-    Raises:
-        OciError: as `copy`, for what is wrong with manifests.
-    """
-    selected = select(src, root, platforms)
-    with _Workers(jobs, threading.Event()) as workers:
-        return _walk(src, selected, lambda desc: read_verified(src, desc), workers, with_referrers=referrers)
 
 
 def move(
@@ -144,179 +119,8 @@ def move(
         OciError: as `copy`.
     """
     mover = _Mover(src, dst, on_event)
-    with _Workers(jobs, mover.stop) as workers:
+    with Workers(jobs, mover.stop) as workers:
         workers.each(mover.move, descs)
-
-
-def each(work: Callable[[T], R], items: Iterable[T], *, jobs: int = JOBS) -> list[R]:
-    """Do the same with every item, several at once; the first failure stops the rest and is raised.
-
-    The work may not wait for other work that is given to `each`.
-    """
-    with _Workers(jobs, threading.Event()) as workers:
-        return workers.each(work, items)
-
-
-class Graph:
-    """What a root names: leaves, and manifests with their bytes and what they name.
-
-    One piece of content may be both, a manifest to one document and a blob to another, and then lives in
-    two places in a registry.
-
-    Attributes:
-        root: where it starts: a new index where a selection makes one.
-        leaves: the content that names nothing.
-        manifests: the rest, the root first.
-        content: the bytes of the manifests.
-    """
-
-    def __init__(self, root: Descriptor) -> None:
-        self.root = root
-        self.leaves: dict[Digest, Descriptor] = {}
-        self.manifests: dict[Digest, Descriptor] = {}
-        self.content: dict[Digest, bytes] = {}
-        self._below: dict[Digest, list[Digest]] = {}
-
-    def add(self, found: Iterable[Descriptor]) -> list[Descriptor]:
-        """Take content in, each piece once; the manifests among what is new are still to be read."""
-        new = []
-        for desc in found:
-            known = self.manifests if desc.is_manifest else self.leaves
-            first = known.setdefault(desc.digest, desc)
-            if first.size != desc.size or (desc.is_manifest and first.media_type != desc.media_type):
-                raise InvalidContent(
-                    f"{desc.digest} is named as {first.media_type} of {first.size} bytes,"
-                    f" and as {desc.media_type} of {desc.size}"
-                )
-            if desc.is_manifest and desc.digest not in self._below:
-                self._below[desc.digest] = []
-                new.append(desc)
-        if len(self.leaves) + len(self.manifests) > limits.GRAPH_NODES:
-            raise UnsafeContent(f"more than {limits.GRAPH_NODES} pieces of content are named")
-        if sum(desc.size for desc in self.manifests.values()) > limits.GRAPH_BYTES:
-            raise UnsafeContent(f"manifests of more than {limits.GRAPH_BYTES} bytes together are named")
-        return new
-
-    def read(self, desc: Descriptor, raw: bytes, children: Iterable[Descriptor]) -> None:
-        """Take in what a manifest turned out to be."""
-        self.content[desc.digest] = raw
-        self._below[desc.digest] = [child.digest for child in children if child.is_manifest]
-
-    def ranks(self) -> Iterator[list[Descriptor]]:
-        """The manifests in groups, each after the groups that hold what it names."""
-        order = TopologicalSorter(self._below)
-        order.prepare()
-        while order.is_active():
-            ready = order.get_ready()
-            yield [self.manifests[digest] for digest in ready]
-            order.done(*ready)
-
-    def roots(self) -> list[Descriptor]:
-        """The manifests that no other one names: the root and, where they were asked for, referrers."""
-        named = {digest for below in self._below.values() for digest in below}
-        return [desc for desc in self.manifests.values() if desc.digest not in named]
-
-
-def _walk(
-    src: Source,
-    selected: Selected,
-    read: Callable[[Descriptor], bytes],
-    workers: _Workers,
-    *,
-    with_referrers: bool,
-) -> Graph:
-    """Read every manifest under a root, level by level, each level in parallel."""
-    graph = Graph(replace(selected.root, data=None))
-    level, depth = graph.add([selected.root]), 0
-    while level:
-        depth += 1
-        if depth > limits.INDEX_NESTING:
-            raise UnsafeContent(f"{selected.root.digest} is nested deeper than {limits.INDEX_NESTING} levels")
-        found: list[Descriptor] = []
-        for desc, raw in zip(level, workers.each(read, level), strict=True):
-            # What the root leaves out may well be named again by what it keeps.
-            children = _children(desc, raw, selected.left_out if desc == selected.root else ())
-            graph.read(desc, raw, children)
-            found += children
-        if with_referrers and isinstance(src, Referrers):
-            for more in workers.each(lambda desc: list(src.referrers(desc)), level):
-                found += more
-        level = graph.add(found)
-    return graph
-
-
-def _children(desc: Descriptor, raw: bytes, left_out: Collection[Digest]) -> list[Descriptor]:
-    """What a manifest names and may be copied.
-
-    image-spec, layer.md: "Implementations SHOULD NOT upload layers tagged with this media type" - the
-    non-distributable ones.
-    """
-    return [
-        child
-        for child in parse_manifest(raw, desc).children
-        if child.digest not in left_out and not mediatypes.is_nondistributable(child.media_type)
-    ]
-
-
-class _Workers:
-    """The thread pool. Only work that waits for no other work is given to it.
-
-    Its threads are daemons, which those of the standard library's pool are not: whoever interrupts waits
-    for no peer that says nothing, neither here nor when the interpreter exits.
-    """
-
-    def __init__(self, jobs: int, stop: threading.Event) -> None:
-        if jobs < 1:
-            raise ValueError("a copy needs at least one job")
-        self._stop = stop
-        self._failures: list[BaseException] = []
-        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"ocitool-copy-{n}", daemon=True) for n in range(jobs)
-        ]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for _thread in self._threads:
-            self._tasks.put(None)
-        # Whoever handles an error finds nothing still going on; whoever interrupts does not wait.
-        if kind is None or issubclass(kind, Exception):
-            for thread in self._threads:
-                thread.join()
-
-    def _serve(self) -> None:
-        while task := self._tasks.get():
-            # Who waited for this task has been told of a failure, or is about to be.
-            if not self._stop.is_set():
-                task()
-
-    def each(self, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """Do the same with every item; the first failure stops the rest and is raised."""
-        futures: list[Future[R]] = []
-        try:
-            for item in items:
-                futures.append(Future())
-                self._tasks.put(partial(self._fulfil, futures[-1], work, item))
-            wait(futures, return_when=FIRST_EXCEPTION)
-        except BaseException:
-            self._stop.set()
-            raise
-        if self._failures:
-            raise self._failures[0]
-        return [future.result() for future in futures]
-
-    def _fulfil(self, future: Future[R], work: Callable[[T], R], item: T) -> None:
-        try:
-            future.set_result(work(item))
-        except BaseException as error:  # noqa: BLE001 - `each` raises it
-            # In this order, so that what is stopped by a failure never comes before it.
-            self._failures.append(error)
-            self._stop.set()
-            future.set_exception(error)
 
 
 class _Mover:

@@ -15,9 +15,11 @@ from ocitool.bundle.verification import require_sound
 from ocitool.content import Mounter
 from ocitool.errors import Conflict, InvalidReference, NotFound
 from ocitool.events import OnEvent, Planned, ignore
+from ocitool.graph import survey
 from ocitool.reference import check_tag
 from ocitool.selection import EVERYTHING, Selection
-from ocitool.transfer import JOBS, each, move, survey
+from ocitool.transfer import move
+from ocitool.workers import JOBS, each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,9 +30,9 @@ if TYPE_CHECKING:
     from ocitool.bundle.source import BundleSource
     from ocitool.content import Source, Store
     from ocitool.digest import Digest
+    from ocitool.graph import Graph
     from ocitool.model import Descriptor
     from ocitool.streams import Reader
-    from ocitool.transfer import Graph
 
     class Destination(Protocol):
         """The far side: one store, or the repositories of a registry."""

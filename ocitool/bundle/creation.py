@@ -9,8 +9,10 @@ from ocitool.bundle.inventory import Entry, Image, Inventory, bare, split
 from ocitool.bundle.writer import BundleWriter, Plan
 from ocitool.errors import InvalidContent, NotFound
 from ocitool.events import OnEvent, Planned, ignore
+from ocitool.graph import Graph, survey
 from ocitool.selection import EVERYTHING, Selection
-from ocitool.transfer import JOBS, Graph, each, move, survey
+from ocitool.transfer import move
+from ocitool.workers import JOBS, each
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -9,7 +9,7 @@ from ocitool.bundle.inventory import Entry, Image, Inventory, bare, split
 from ocitool.checking import Fault, check
 from ocitool.content import Lister
 from ocitool.events import OnEvent, ignore
-from ocitool.transfer import JOBS
+from ocitool.workers import JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

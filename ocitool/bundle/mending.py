@@ -18,7 +18,8 @@ from ocitool.digest import Digest
 from ocitool.errors import IntegrityError, InvalidContent, NotFound, OciError, Unsupported
 from ocitool.events import OnEvent, ignore
 from ocitool.streams import VerifiedReader, chunks
-from ocitool.transfer import JOBS, each, move
+from ocitool.transfer import move
+from ocitool.workers import JOBS, each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,7 +12,7 @@ from ocitool.errors import IntegrityError, NotFound, OciError
 from ocitool.events import Advanced, Finished, OnEvent, Started, ignore
 from ocitool.selection import Selection, select
 from ocitool.strictjson import load_object
-from ocitool.transfer import JOBS, each
+from ocitool.workers import JOBS, each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,7 +24,7 @@ CORE = [
         "streams",
         "reference",
     ),
-    *("model", "compression", "events", "content", "selection", "memory", "transfer"),
+    *("model", "compression", "events", "content", "selection", "memory", "workers", "graph", "transfer"),
 ]
 FRONT = ("ocitool.__main__", "ocitool.cli", "ocitool.console", "ocitool.run")
 

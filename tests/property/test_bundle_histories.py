@@ -18,9 +18,10 @@ from ocitool.bundle import Inventory, gather
 from ocitool.bundle.application import OneStore, apply
 from ocitool.bundle.holding import Holding, images_of, inventory_of
 from ocitool.errors import NotFound
+from ocitool.graph import survey
 from ocitool.layout import LayoutStore
 from ocitool.memory import MemoryStore
-from ocitool.transfer import copy, survey
+from ocitool.transfer import copy
 
 if TYPE_CHECKING:
     from ocitool.content import Store

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from support import fixtures
 
-from ocitool import transfer
+from ocitool import transfer, workers
 from ocitool.errors import NotFound, OciError
 from ocitool.events import Started
 from ocitool.layout import LayoutStore
@@ -51,7 +51,7 @@ MARKER = "/where-the-pull-starts"
 def pull(path: Path, ref: str) -> None:
     """Pull an image, in this process and one step after the other."""
     # strace counts the system calls of each thread on its own.
-    setattr(transfer._Workers, "each", lambda _, work, items: [work(item) for item in items])  # noqa: B010
+    setattr(workers.Workers, "each", lambda _, work, items: [work(item) for item in items])  # noqa: B010
     os.access(MARKER, os.F_OK)
     store = LayoutStore(path)
     try:

@@ -42,11 +42,13 @@ from ocitool.errors import (
     Unsupported,
 )
 from ocitool.events import Advanced, Event, Finished, Planned, Retrying, Started
+from ocitool.graph import survey
 from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor, Index, parse_manifest
 from ocitool.platforms import Platform
 from ocitool.selection import Selection
-from ocitool.transfer import copy, copy_graph, each, move, survey
+from ocitool.transfer import copy, copy_graph, move
+from ocitool.workers import each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

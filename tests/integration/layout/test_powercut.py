@@ -14,7 +14,7 @@ from support import fixtures
 from support.layout_faults import FULL, NEW, prepared, violations
 from support.layout_powercut import Disk, Operation, Recorder
 
-from ocitool import transfer
+from ocitool import transfer, workers
 from ocitool.layout import LayoutStore
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def recorded(parent: Path, *, fresh: bool) -> tuple[Disk, list[Operation]]:
     path = prepared(parent / "layout", fresh=fresh)
     disk, recorder = Disk(parent), Recorder()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer._Workers, "each", lambda _, work, items: [work(item) for item in items])
+        patch.setattr(workers.Workers, "each", lambda _, work, items: [work(item) for item in items])
         recorder.attach(patch)
         store = LayoutStore(path)
         transfer.copy(LayoutStore(fixtures.layout(), read_only=True), store, NEW, referrers=True)
