@@ -100,7 +100,12 @@ class _WholeReader:
         self._layer = layer
 
     def read(self, n: int = -1, /) -> bytes:
-        data = self._tar.read(n)
+        try:
+            data = self._tar.read(n)
+        except InvalidContent:
+            # If the bytes are not even those that were promised, that is the error to report.
+            drain(self._blob)
+            raise
         if not data and n and self._blob.read(1):
             raise InvalidContent(f"layer {self._layer.digest} goes on after its compressed stream")
         return data

@@ -394,3 +394,18 @@ def test_a_bundle_that_is_named_like_an_image_is_pointed_out(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bundle").mkdir()
     assert "./bundle" in cli("run", "--pull", "never", "bundle", code=10).err
+
+
+def test_im_03_a_layer_with_a_bit_flipped_in_the_middle_is_damaged_and_not_malformed(
+    cli: Cli, images: str, tmp_path: Path
+) -> None:
+    """Inflating fails long before the digest is known; the digest says what is really wrong."""
+    cli("copy", f"{images}:layers:1.0", f"oci:{tmp_path}/broken:1")
+    layer = json.loads(cli("manifest", f"oci:{tmp_path}/broken:1").out)["layers"][0]["digest"]
+    blob = tmp_path / "broken" / "blobs" / "sha256" / layer.removeprefix("sha256:")
+    content = bytearray(blob.read_bytes())
+    content[20] ^= 0xFF
+    blob.unlink()  # it may be a link to the fixture's own
+    blob.write_bytes(content)
+    told = cli("unpack", f"oci:{tmp_path}/broken:1", tmp_path / "bundle", code=13)
+    assert f"content of {layer}" in told.err
