@@ -13,12 +13,12 @@ a path that starts with `/`, `./` or `../`          a layout or an archive, told
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from ocitool.digest import Digest
 from ocitool.errors import InvalidReference, NotFound, OciError
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ocitool.layout import LayoutStore
     from ocitool.layout.archive import ArchiveFormat
     from ocitool.registry import Client, ClientConfig
+
+T = TypeVar("T")
 
 
 class Kind(Enum):
@@ -182,6 +184,10 @@ class Session:
         """A session that talks to registries in another way, and ends with this one."""
         other = Session(config, store=self.store_path, on_event=self.on_event)
         return self._stack.enter_context(other)
+
+    def opened(self, resource: AbstractContextManager[T]) -> T:
+        """Something else that is closed when the session ends."""
+        return self._stack.enter_context(resource)
 
     def finish(self) -> None:
         """Write what is written last, and close what is open: what follows may rely on it."""

@@ -9,6 +9,7 @@ import click
 from ocitool.cli.options import jobs_option, platform_option, wanted_platform, with_session, with_two_sessions
 
 if TYPE_CHECKING:
+    from ocitool.content import Source
     from ocitool.locations import Location, Session
     from ocitool.model import Descriptor
     from ocitool.reference import Reference
@@ -113,6 +114,8 @@ def _require_digest(target: Reference, digest: str) -> None:
 )
 @click.option("--all", "everything", is_flag=True, help="Take every platform, as is the default.")
 @click.option("--sparse", is_flag=True, help="Keep the index and its digest, leave the other platforms out.")
+@click.option("--format", "form", type=click.Choice(["oci"]), help="Make a Docker image an OCI image.")
+@click.option("--compression", type=click.Choice(["gzip", "zstd", "none"]), help="Compress layers this way.")
 @click.option("--preserve-digests", is_flag=True, help="Fail where the digest would change.")
 @click.option("--referrers", is_flag=True, help="Copy what refers to the image as well.")
 @jobs_option
@@ -126,11 +129,15 @@ def copy(  # noqa: PLR0913 - one parameter for each option
     platforms: tuple[str, ...],
     everything: bool,
     sparse: bool,
+    form: str | None,
+    compression: str | None,
     preserve_digests: bool,
     referrers: bool,
     jobs: int,
 ) -> None:
     """Copy an image, all platforms of it, between any two locations; print its digest.
+
+    Its bytes stay as they are, unless --format, --compression or a part of its platforms is asked for.
 
     The options about registries are for both sides. With --src- or --dest- before their names, as in
     --src-no-creds and --dest-authfile FILE, they are for one.
@@ -147,22 +154,38 @@ def copy(  # noqa: PLR0913 - one parameter for each option
     selection = Selection(tuple(map(Platform.parse, platforms)), sparse=sparse)
     origin = Location.parse(source)
     target = Location.parse(destination)
-    src = session.source(origin)
-    root = src.resolve(origin.name)
+    original = session.source(origin)
+    before = original.resolve(origin.name)
+    src, root = _converted(session, original, before, form, compression)
     selected = select(src, root, selection)
-    if preserve_digests and selected.root != root:
+    if preserve_digests and selected.root != before:
         raise Conflict(
-            f"leaving platforms out of {root.digest} changes its digest",
-            hint="add --sparse to keep the index as it is, or drop --preserve-digests",
+            f"what is asked for changes the digest of {before.digest}",
+            hint="--sparse leaves platforms out and keeps the index; or drop --preserve-digests",
         )
     name = target.name or (origin.reference.tag if origin.reference else origin.ref) or str(root.digest)
     desc = copy_graph(
         src, target_session.store(target), root, to=name, platforms=selection, referrers=referrers,
         jobs=jobs, on_event=session.watching(target),
     )  # fmt: skip
-    if desc != root:
-        console.say(f"left platforms out of {root.digest}: the new index is {desc.digest}")
+    if desc != before:
+        how = "left platforms out of" if desc != root else "converted"
+        console.say(f"{how} {before.digest}: its new digest is {desc.digest}")
     _tell(session, target, desc)
+
+
+def _converted(
+    session: Session, source: Source, root: Descriptor, form: str | None, compression: str | None
+) -> tuple[Source, Descriptor]:
+    """A source and a root as they are, or in another form."""
+    if not form and not compression:
+        return source, root
+    from ocitool.compression import Compression
+    from ocitool.conversion import Converted
+
+    wanted = Compression(compression) if compression else None
+    converted = session.opened(Converted(source, to_oci=form == "oci", compression=wanted))
+    return converted, converted.convert(root)
 
 
 def _tell(session: Session, target: Location, desc: Descriptor) -> None:

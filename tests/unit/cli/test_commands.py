@@ -409,3 +409,24 @@ def test_im_03_a_layer_with_a_bit_flipped_in_the_middle_is_damaged_and_not_malfo
     blob.write_bytes(content)
     told = cli("unpack", f"oci:{tmp_path}/broken:1", tmp_path / "bundle", code=13)
     assert f"content of {layer}" in told.err
+
+
+def test_layers_are_compressed_anew_where_it_is_asked_for_and_it_is_said(
+    cli: Cli, images: str, tmp_path: Path
+) -> None:
+    zstd = cli("copy", "--compression", "zstd", f"{images}:layers:1.0", f"oci:{tmp_path}/zstd:1")
+    assert zstd.result != digests()["layers:1.0"]
+    assert f"converted {digests()['layers:1.0']}: its new digest is {zstd.result}" in zstd.err
+    layers = json.loads(cli("manifest", f"oci:{tmp_path}/zstd:1").out)["layers"]
+    assert {layer["mediaType"] for layer in layers} == {"application/vnd.oci.image.layer.v1.tar+zstd"}
+    assert cli("diff", f"{images}:layers:1.0", f"oci:{tmp_path}/zstd:1").out == ""
+
+
+def test_a_conversion_does_not_keep_digests_and_is_refused_where_they_must_stay(
+    cli: Cli, images: str, tmp_path: Path
+) -> None:
+    where = (f"{images}:layers:1.0", f"oci:{tmp_path}/copy:1")
+    cli("copy", "--preserve-digests", "--compression", "zstd", *where, code=17)
+    assert not (tmp_path / "copy").exists()
+    # What is in the wanted form already stays as it is.
+    assert cli("copy", "--preserve-digests", "--format", "oci", *where).result == digests()["layers:1.0"]
