@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -221,3 +224,34 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_signal_reaches_the_program_and_its_answer_is_the_exit_code(
+    ocitool: Ocitool, debian_layout: Path
+) -> None:
+    program = 'trap "echo ended; exit 9" TERM; echo ready; sleep 60 & wait'
+    run = subprocess.Popen(
+        [sys.executable, "-m", "ocitool", "run", f"oci:{debian_layout}:12", "--", "sh", "-c", program],
+        stdout=subprocess.PIPE, text=True, env=ocitool.environment, cwd=ocitool.home,
+    )  # fmt: skip
+    assert run.stdout is not None
+    assert run.stdout.readline() == "ready\n"
+    run.terminate()
+    assert run.communicate(timeout=20)[0] == "ended\n"
+    assert run.returncode == 9
+    assert containers(ocitool) == []
+
+
+def test_a_program_with_a_terminal_has_one_of_the_callers_size(ocitool: Ocitool, debian_layout: Path) -> None:
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+    look = "test -t 0 && test -t 1 && test -t 2 && stty size"
+    done = subprocess.run(
+        [sys.executable, "-m", "ocitool", "run", "-t", f"oci:{debian_layout}:12", "--", "sh", "-c", look],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=ocitool.environment, cwd=ocitool.home, timeout=60,
+        check=False, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    said = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert (done.returncode, said.split()) == (0, ["33", "99"])
