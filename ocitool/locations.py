@@ -168,6 +168,8 @@ class Session:
         self.on_event = on_event
         self.store_path = store or local_store()
         self._make_config = config
+        self.verify = False
+        """Whether content that a layout has already is read and compared with its digest, not its size."""
         self._client: Client | None = None
         self._stack = ExitStack()
 
@@ -258,7 +260,7 @@ class Session:
         """A layout, which guards what it has found and added until the session ends."""
         from ocitool.layout import LayoutStore
 
-        store = LayoutStore(path, create=create)
+        store = LayoutStore(path, create=create, verify=self.verify)
         self._stack.callback(store.close)
         return store
 

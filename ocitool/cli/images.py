@@ -15,11 +15,17 @@ if TYPE_CHECKING:
     from ocitool.reference import Reference
 
 
+_verify_option = click.option(
+    "--verify", is_flag=True, help="Read what is there already again, instead of comparing sizes."
+)
+
+
 @click.command()
 @click.argument("reference", metavar="REF")
 @click.argument("location", required=False)
 @platform_option
 @click.option("--all", "everything", is_flag=True, help="Take every platform, and keep the index.")
+@_verify_option
 @jobs_option
 @with_session
 def pull(
@@ -29,6 +35,7 @@ def pull(
     *,
     platform: str | None,
     everything: bool,
+    verify: bool,
     jobs: int,
 ) -> None:
     """Pull an image from a registry; print its digest.
@@ -44,6 +51,7 @@ def pull(
     )
     if target.kind is Kind.REGISTRY:
         raise click.UsageError(f"{location} is in a registry too; to copy from one to another: ocitool copy")
+    session.verify = verify
     desc = pulling.pull(
         session.client.repository(parsed),
         session.store(target),
@@ -118,6 +126,7 @@ def _require_digest(target: Reference, digest: str) -> None:
 @click.option("--compression", type=click.Choice(["gzip", "zstd", "none"]), help="Compress layers this way.")
 @click.option("--preserve-digests", is_flag=True, help="Fail where the digest would change.")
 @click.option("--referrers", is_flag=True, help="Copy what refers to the image as well.")
+@_verify_option
 @jobs_option
 @with_two_sessions
 def copy(  # noqa: PLR0913 - one parameter for each option
@@ -133,6 +142,7 @@ def copy(  # noqa: PLR0913 - one parameter for each option
     compression: str | None,
     preserve_digests: bool,
     referrers: bool,
+    verify: bool,
     jobs: int,
 ) -> None:
     """Copy an image, all platforms of it, between any two locations; print its digest.
@@ -164,6 +174,7 @@ def copy(  # noqa: PLR0913 - one parameter for each option
             hint="--sparse leaves platforms out and keeps the index; or drop --preserve-digests",
         )
     name = target.name or (origin.reference.tag if origin.reference else origin.ref) or str(root.digest)
+    target_session.verify = verify
     desc = copy_graph(
         src, target_session.store(target), root, to=name, platforms=selection, referrers=referrers,
         jobs=jobs, on_event=session.watching(target),

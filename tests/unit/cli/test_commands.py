@@ -430,3 +430,18 @@ def test_a_conversion_does_not_keep_digests_and_is_refused_where_they_must_stay(
     assert not (tmp_path / "copy").exists()
     # What is in the wanted form already stays as it is.
     assert cli("copy", "--preserve-digests", "--format", "oci", *where).result == digests()["layers:1.0"]
+
+
+def test_f_23_content_of_the_right_size_and_the_wrong_bytes_is_replaced_by_a_copy_that_verifies(
+    cli: Cli, images: str, tmp_path: Path
+) -> None:
+    where = (f"{images}:layers:1.0", f"oci:{tmp_path}/copy:1")
+    cli("copy", *where)
+    layer = json.loads(cli("manifest", where[1]).out)["layers"][0]["digest"].removeprefix("sha256:")
+    blob = tmp_path / "copy" / "blobs" / "sha256" / layer
+    damaged = bytes(blob.stat().st_size)
+    blob.unlink()
+    blob.write_bytes(damaged)
+    assert "copied" not in cli("copy", *where).err
+    assert f"sha256:{layer[:12]}" in cli("copy", "--verify", *where).err
+    assert hashlib.sha256(blob.read_bytes()).hexdigest() == layer
