@@ -229,7 +229,7 @@ class Transport:
         while live.status == 401 and newer < _NEWER_AUTHORIZATIONS:
             try:
                 challenge = self._challenge(endpoint, live)
-                again = endpoint.auth.answer(challenge, authorization, call.repository, call.scopes)
+                again = self._answered(endpoint, call, challenge, authorization)
             except BaseException:
                 live.response.close()
                 raise
@@ -244,6 +244,15 @@ class Transport:
             authorization = again
             live = self._send(endpoint, call, target, authorization)
         return live
+
+    def _answered(self, endpoint: Endpoint, call: Call, challenge: httpx.Response, authorization: str) -> str:
+        """The authorization that answers a challenge."""
+        try:
+            return endpoint.auth.answer(challenge, authorization, call.repository, call.scopes)
+        except Unreachable as error:
+            # The token service has been asked as often as anyone would; the call is not to multiply that.
+            error.temporary = False
+            raise
 
     def _challenge(self, endpoint: Endpoint, live: Live) -> httpx.Response:
         """The response that says what a 401 wants; old registries say it only at the front door."""

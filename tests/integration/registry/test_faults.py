@@ -724,3 +724,17 @@ def test_a_reader_that_stops_early_leaves_nothing_behind(
                 read_bytes += len(reader.read(1 << 20))
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("ocitool-range")]
         assert repo._ranges.acquire(blocking=False)
+
+
+def test_f_05_a_token_service_that_never_answers_is_asked_as_often_as_any_server(fake: FakeRegistry) -> None:
+    """Not as often as that for each try of the request that needs the token."""
+    stocked(fake, 10)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        realm = f"http://127.0.0.1:{silent.getsockname()[1]}/token"
+        challenge = {"WWW-Authenticate": f'Bearer realm="{realm}",service="s"'}
+        fake.before.append(lambda _: Response(401, challenge, b"{}"))
+        events: list[Event] = []
+        pace = Pace(connect=1, answer=0.2, idle=1)
+        with client(retries=3, pace=pace, on_event=events.append) as made, pytest.raises(Unreachable):
+            repository(made, fake.name).resolve("v1")
+    assert len([event for event in events if isinstance(event, Retrying)]) == 2

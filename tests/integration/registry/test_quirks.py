@@ -12,9 +12,17 @@ import pytest
 from support.registry_fake import FakeRegistry, Request, Response, always, error, on
 from support.registry_images import client, image, layers_of, memory_image, put, repository, stocked
 
-from ocitool import mediatypes, strictjson
+from ocitool import limits, mediatypes, strictjson
 from ocitool.content import read_verified
-from ocitool.errors import IntegrityError, NotFound, OciError, RegistryError, Unauthorized, Unsupported
+from ocitool.errors import (
+    IntegrityError,
+    NotFound,
+    OciError,
+    RegistryError,
+    Unauthorized,
+    UnsafeContent,
+    Unsupported,
+)
 from ocitool.events import Event, Finished, Noted, Retrying
 from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor
@@ -615,6 +623,24 @@ def test_rr_34_a_manifest_that_is_too_large_for_the_registry_is_an_error(fake: F
     fake.before.append(always("PUT", "/manifests/", lambda _: error(413)))
     with pytest.raises(RegistryError, match="413"):
         push(fake)
+
+
+def test_rr_34_a_manifest_that_no_registry_need_take_is_refused_before_its_blobs_are_sent(
+    fake: FakeRegistry,
+) -> None:
+    store = MemoryStore()
+    config, layer = put(store, mediatypes.OCI_EMPTY, b"{}"), put(store, mediatypes.OCI_LAYER, b"layer")
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": mediatypes.OCI_MANIFEST,
+        "config": config.to_json(),
+        "layers": [layer.to_json()],
+        "annotations": {"long": "x" * limits.MANIFEST_BYTES},
+    }
+    store.tag(put(store, mediatypes.OCI_MANIFEST, strictjson.dumps(manifest)), "v1")
+    with client() as made, pytest.raises(UnsafeContent, match="at most"):
+        copy(store, repository(made, fake.name), "v1")
+    assert not [request for request in fake.log if request.method not in {"GET", "HEAD"}]
 
 
 def test_rr_35_a_registry_that_deletes_nothing_is_called_so(fake: FakeRegistry) -> None:
