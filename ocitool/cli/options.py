@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ocitool.registry import ClientConfig
     from ocitool.selection import Wanted
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 _FILE = click.Path(path_type=Path, dir_okay=False)

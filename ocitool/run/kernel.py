@@ -33,7 +33,6 @@ else:
 
 SIGCHLD = 17
 AT_FDCWD = -100
-AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
@@ -44,7 +43,6 @@ CLONE_INTO_CGROUP = 0x200000000
 NO_XDEV = 0x01
 NO_MAGICLINKS = 0x02
 NO_SYMLINKS = 0x04
-BENEATH = 0x08
 IN_ROOT = 0x10
 
 # mount_setattr(2) and fsmount(2)
@@ -80,7 +78,6 @@ PR_CAP_AMBIENT = 47
 CLOSE_RANGE_CLOEXEC = 4
 
 PROC_SUPER_MAGIC = 0x9FA0
-CGROUP2_SUPER_MAGIC = 0x63677270
 
 # Numbers that differ between x86_64 and the architectures with the generic table.
 _X86_64 = {
