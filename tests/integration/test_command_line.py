@@ -16,31 +16,12 @@ import pytest
 from support.command import Ocitool
 from support.fixtures import digests, layout
 from support.registry_faults import FaultProxy, Faults
-from support.registry_process import docker_registry, htpasswd
+from support.registry_process import PASSWORD, USER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 IMAGE = f"oci:{layout()}:hello:1.0"
-USER, PASSWORD = "user", "secret-password"
-
-
-@pytest.fixture
-def ocitool(tmp_path: Path) -> Ocitool:
-    return Ocitool(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def open_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with docker_registry(tmp_path_factory.mktemp("open")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    directory = tmp_path_factory.mktemp("guarded")
-    with docker_registry(directory, htpasswd(directory, USER, PASSWORD)) as address:
-        yield address
 
 
 def shell(ocitool: Ocitool, script: str, *, code: int = 0) -> subprocess.CompletedProcess[str]:

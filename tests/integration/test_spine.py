@@ -14,7 +14,7 @@ from support.command import Ocitool
 from support.fixtures import digests, layout
 from support.ordinary import NOBODY
 from support.peers import call, require, require_root
-from support.registry_process import docker_registry, htpasswd
+from support.registry_process import PASSWORD, USER
 from support.unpack_trees import differences, tree
 
 from ocitool.layout import LayoutStore
@@ -26,33 +26,13 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.registry, pytest.mark.peers]
 
-USER, PASSWORD = "user", "secret-password"
 HOST = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
 
 
-@pytest.fixture
-def ocitool(tmp_path: Path) -> Ocitool:
-    return Ocitool(tmp_path)
-
-
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with docker_registry(tmp_path_factory.mktemp("registry")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A registry that asks for a user and a password."""
-    directory = tmp_path_factory.mktemp("guarded")
-    with docker_registry(directory, htpasswd(directory, USER, PASSWORD)) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def debian(registry: str, debian_layout: Path) -> str:
+def debian(open_registry: str, debian_layout: Path) -> str:
     """A real image in a real registry, put there by another tool."""
-    reference = f"{registry}/debian:12"
+    reference = f"{open_registry}/debian:12"
     call("skopeo", "copy", "--dest-tls-verify=false", f"oci:{debian_layout}:12", f"docker://{reference}")
     return reference
 
@@ -93,10 +73,10 @@ def test_a_second_pull_moves_no_blob(ocitool: Ocitool, debian: str) -> None:
 
 
 def test_a_push_is_read_back_by_other_tools_with_the_same_digest(
-    ocitool: Ocitool, debian: str, registry: str, tmp_path: Path
+    ocitool: Ocitool, debian: str, open_registry: str, tmp_path: Path
 ) -> None:
     digest = ocitool("pull", debian, f"oci:{tmp_path}/layout").result
-    target = f"{registry}/again/debian:12"
+    target = f"{open_registry}/again/debian:12"
     assert ocitool("push", f"oci:{tmp_path}/layout:12", target).result == digest
     assert digest_of(f"docker://{target}") == digest
     call("skopeo", "copy", "--src-tls-verify=false", f"docker://{target}", f"oci:{tmp_path}/back:12")
@@ -104,11 +84,11 @@ def test_a_push_is_read_back_by_other_tools_with_the_same_digest(
 
 
 def test_a_pulled_image_is_pushed_from_the_local_store_by_its_name(
-    ocitool: Ocitool, debian: str, registry: str
+    ocitool: Ocitool, debian: str, open_registry: str
 ) -> None:
     digest = ocitool("pull", debian).result
-    assert ocitool("push", debian, f"{registry}/once/more:12").result == digest
-    assert digest_of(f"docker://{registry}/once/more:12") == digest
+    assert ocitool("push", debian, f"{open_registry}/once/more:12").result == digest
+    assert digest_of(f"docker://{open_registry}/once/more:12") == digest
 
 
 def test_a_password_is_needed_and_used_and_never_shown(
@@ -148,11 +128,11 @@ def test_a_platform_is_chosen_from_a_fat_index(ocitool: Ocitool, fixtures: str, 
 
 
 def test_a_fat_index_goes_to_a_real_registry_and_back(
-    ocitool: Ocitool, fixtures: str, registry: str, tmp_path: Path
+    ocitool: Ocitool, fixtures: str, open_registry: str, tmp_path: Path
 ) -> None:
-    digest = ocitool("copy", f"{fixtures}/hello:1.0", f"{registry}/hello:1.0").result
+    digest = ocitool("copy", f"{fixtures}/hello:1.0", f"{open_registry}/hello:1.0").result
     assert digest == digests()["hello:1.0"]
-    back = ocitool("copy", f"{registry}/hello:1.0", f"oci-archive:{tmp_path}/hello.tar:1.0").result
+    back = ocitool("copy", f"{open_registry}/hello:1.0", f"oci-archive:{tmp_path}/hello.tar:1.0").result
     assert back == digest
     raw = call("skopeo", "inspect", "--raw", f"oci-archive:{tmp_path}/hello.tar:1.0")
     assert len(json.loads(raw)["manifests"]) == 2

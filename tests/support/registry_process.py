@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+USER, PASSWORD = "user", "secret-password"
+
 
 @dataclass
 class Real:
@@ -64,7 +66,7 @@ def docker_registry(directory: Path, auth: dict[str, Any] | None = None, **tls: 
             process.wait(10)
 
 
-def htpasswd(directory: Path, user: str = "user", password: str = "secret-password") -> dict[str, Any]:
+def htpasswd(directory: Path, user: str = USER, password: str = PASSWORD) -> dict[str, Any]:
     """The `auth` section for a user with a password."""
     require("htpasswd")
     path = directory / "htpasswd"

@@ -33,11 +33,6 @@ LAYOUT = fixtures.layout()
 IMAGES = ("hello:1.0", "layers:1.0", "zstd:1.0")
 
 
-@pytest.fixture
-def ocitool(tmp_path: Path) -> Ocitool:
-    return Ocitool(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def near(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A registry with images that another tool put there."""
