@@ -1,4 +1,5 @@
-# Everything runs in .venv, which is made from requirements/dev.txt (pinned, with hashes).
+# Everything runs in .venv, which is made from requirements/dev.txt: pinned, with hashes, and complete, so that no newer
+# release of anything can get in (--no-deps).
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.ready
@@ -9,7 +10,7 @@ setup: $(SETUP)
 
 $(SETUP): requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(SETUP)
 
