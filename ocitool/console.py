@@ -103,7 +103,7 @@ class _Lines:
             case Finished(desc, how):
                 return f"{how} {_short(desc)} ({size(desc.size)})"
             case Retrying(what, why, delay):
-                return f"trying {_plain_digest(what)} again{f' in {delay:.0f} s' if delay else ''}: {why}"
+                return f"trying {_plain_digest(what)} again{f' in {delay:.1f} s' if delay else ''}: {why}"
             case Noted(message):
                 return message
             case _:

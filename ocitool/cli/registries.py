@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Check a user and password, and keep them.")
 @click.argument("registry")
+@click.option("-u", "user", metavar="TEXT", help="The same as --username.")
 @with_session
-def login(session: Session, registry: str) -> None:
+def login(session: Session, registry: str, user: str | None) -> None:
     """Check a user and password, and keep them where docker and podman look as well.
 
     What is not given as an option is asked for.
@@ -25,7 +26,7 @@ def login(session: Session, registry: str) -> None:
     from ocitool.registry import credentials
 
     config = session.config
-    username = config.username or asked("User", "--username")
+    username = user or config.username or asked("User", "--username")
     password = config.password or asked("Password", "--password-stdin", hide_input=True)
     session.client.check(registry, username, password)
     where = credentials.login(registry, username, password, authfile=config.authfile)

@@ -73,7 +73,7 @@ def test_each_side_of_a_copy_has_its_own_credentials(
     ocitool("copy", "--dest-username", USER, "--dest-password-stdin", there, here, stdin=PASSWORD, code=11)
     given = ("--src-username", USER, "--src-password-stdin")
     assert ocitool("copy", *given, there, here, stdin=PASSWORD).result == digests()["hello:1.0"]
-    ocitool("login", "--authfile", tmp_path / "auth.json", "--username", USER, "--password-stdin", guarded,
+    ocitool("login", "--authfile", tmp_path / "auth.json", "-u", USER, "--password-stdin", guarded,
             stdin=PASSWORD)  # fmt: skip
     ocitool("copy", "--src-authfile", tmp_path / "auth.json", there, f"oci:{tmp_path}/back:1")
     ocitool("copy", "--dest-authfile", tmp_path / "auth.json", there, f"oci:{tmp_path}/none:1", code=11)

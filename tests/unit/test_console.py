@@ -37,7 +37,7 @@ def test_plain_progress_is_one_line_for_each_thing_that_happened(capsys: pytest.
     assert out == ""
     assert err.splitlines() == [
         f"resuming sha256:{LAYER.digest.short} at 1.0 MiB",
-        f"trying sha256:{LAYER.digest.short} again in 2 s: the connection was lost",
+        f"trying sha256:{LAYER.digest.short} again in 2.0 s: the connection was lost",
         "the registry warns: this tag goes away",
         f"copied sha256:{LAYER.digest.short} (3.0 MiB)",
         "1 there already",
