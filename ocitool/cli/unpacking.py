@@ -50,6 +50,11 @@ pull_option = click.option(
 )
 @click.option("--config-only", is_flag=True, help="Write config.json alone; users have to be numbers.")
 @click.option("--rootfs-only", is_flag=True, help="Write rootfs/ alone.")
+@click.option(
+    "--layer-cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep each layer unpacked once in this directory, for an overlay on rootfs/.",
+)
 @click.option("--max-bytes", metavar="SIZE", help="The largest size of a layer, inflated, as 64g.")
 @click.option("--max-entries", type=click.IntRange(min=1), help="The largest number of files in a layer.")
 @with_session
@@ -73,6 +78,8 @@ def unpack(  # noqa: PLR0913 - one parameter for each option
 
     if changes["config_only"] and changes["rootfs_only"]:
         raise click.UsageError("--config-only and --rootfs-only exclude each other")
+    if changes["config_only"] and changes["layer_cache"]:
+        raise click.UsageError("--config-only and --layer-cache exclude each other")
     if max_bytes:
         changes["max_bytes"] = size(max_bytes)
     if max_entries:

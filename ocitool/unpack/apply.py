@@ -19,6 +19,7 @@ from ocitool.unpack import removal, whiteouts
 from ocitool.unpack.entries import Entry, Kind, shown
 from ocitool.unpack.owners import RECORD, Owners, is_refusal
 from ocitool.unpack.root import OPEN_DIRECTORY, Directory, Root
+from ocitool.unpack.volumes import Folder
 
 if TYPE_CHECKING:
     from ocitool.unpack.entries import Archive
@@ -132,6 +133,19 @@ class Applier:
                     os.close(fd)
         except OSError as error:
             raise OciError(f"{shown(path)} can't be unpacked: {error.strerror}") from error
+
+    def read(self, path: bytes, *, limit: int) -> bytes | None:
+        """See `volumes.Tree`."""
+        return self.root.read(path, limit=limit)
+
+    def folder(self, path: bytes) -> Folder | None:
+        """See `volumes.Tree`: as the directory is to be described at the end."""
+        directory = self.root.directory(path)
+        if directory is None:
+            return None
+        entry, empty = self._directories[directory.path], not os.listdir(directory.fd)  # noqa: PTH208
+        uid, gid = self._owners.inside(entry.uid, entry.gid)
+        return Folder(entry.mode, uid, gid, empty=empty)
 
     @property
     def describes_root(self) -> bool:

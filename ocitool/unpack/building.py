@@ -45,6 +45,12 @@ class Built:
         return Accounts.parse(self.passwd, self.group)
 
 
+def looked_at(tree: volumes.Tree, wanted: Sequence[str], tally: Tally) -> Built:
+    """Look at what configurations need of a root file system: its accounts, and where volumes are wanted."""
+    passwd, group = (tree.read(path, limit=_ACCOUNT_BYTES) for path in (b"etc/passwd", b"etc/group"))
+    return Built(tally, passwd or b"", group or b"", volumes.find(wanted, tree))
+
+
 NOTHING: Final = Built(Tally(), b"", b"", volumes.Wanted())
 
 
@@ -80,11 +86,9 @@ class Here:
 
     def finish(self, wanted: Sequence[str], /) -> Built:
         """See `Builder`."""
-        root = self._applier.root
-        passwd, group = (root.read(path, limit=_ACCOUNT_BYTES) for path in (b"etc/passwd", b"etc/group"))
-        found = volumes.find(wanted, root)
+        built = looked_at(self._applier, wanted, self._tally)
         self._applier.finish()
-        return Built(self._tally, passwd or b"", group or b"", found)
+        return built
 
     def close(self, *, keep: bool) -> None:  # noqa: ARG002 - whoever made the directory can remove it
         """See `Builder`."""

@@ -50,6 +50,9 @@ class UnpackOptions:
         hooks: the runtime configuration's hooks.
         sync: have everything on the disk before the bundle gets its name, so that not even a power cut
             leaves one that only looks complete.
+        layer_cache: keep each layer unpacked once in this directory, for all images that have it. The
+            bundle's `rootfs` stays empty, and `layers.json` beside it says what an overlay to be mounted
+            there is made of (see `ocitool.unpack.stacks`).
         max_bytes: the largest uncompressed size of one layer.
         max_entries: the largest number of entries of one layer.
     """
@@ -66,6 +69,7 @@ class UnpackOptions:
     annotations: Mapping[str, str] = field(default_factory=dict)
     hooks: Mapping[str, Any] = field(default_factory=dict)
     sync: bool = True
+    layer_cache: Path | None = None
     max_bytes: int = limits.DECOMPRESSED_BYTES
     max_entries: int = limits.TAR_ENTRIES
 
@@ -132,7 +136,14 @@ def unpack(
     with staged(bundle, sync=options.sync) as staging:
         built = NOTHING
         with ExitStack() as stack:
-            if not options.config_only:
+            if options.layer_cache and not options.config_only:
+                from ocitool.unpack.overlay import LayerCache
+
+                cache = LayerCache(
+                    options.layer_cache.absolute(), keep_owner=place.keep_owner, options=options
+                )
+                built = cache.stacked(source, manifest, config, staging, on_event)
+            elif not options.config_only:
                 layers.check(manifest.layers, config.diff_ids)
                 builder, place = stack.enter_context(_builder(staging, place, options, on_event))
                 _apply(source, manifest, config, builder, options, on_event)
@@ -219,7 +230,10 @@ def _place(options: UnpackOptions) -> _Place:
     rootless = not is_root if options.rootless is None else options.rootless
     if not rootless:
         return _Place(None, is_root if options.keep_owner is None else options.keep_owner)
-    delegated = None if is_root or options.keep_owner is False else IdMap.delegated()
+    alone = is_root or options.keep_owner is False or options.layer_cache is not None
+    delegated = None if alone else IdMap.delegated()
+    if options.keep_owner and options.layer_cache:
+        raise Unsupported("a layer cache for several mapped users is not supported")
     if options.keep_owner and not delegated:
         raise Unsupported(
             "owners can't be kept: nobody but you can be mapped into a user namespace",

@@ -10,125 +10,125 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, TypeAlias
 
 from ocitool.digest import Digest
-from ocitool.errors import InvalidContent, OciError, Unsupported
-from ocitool.unpack import image as images
+from ocitool.errors import InvalidContent, OciError
+from ocitool.events import Finished, Planned, Started, ignore
 from ocitool.unpack import layers, whiteouts
 from ocitool.unpack.apply import Applier, Policy
+from ocitool.unpack.building import Built, looked_at
 from ocitool.unpack.entries import Archive
 from ocitool.unpack.owners import Given, Single
 from ocitool.unpack.root import OPEN_DIRECTORY
+from ocitool.unpack.stacks import Stack
 from ocitool.unpack.staging import staged
 from ocitool.unpack.tally import Tally
+from ocitool.unpack.union import Union
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from ocitool.content import Source
-    from ocitool.model import Descriptor
+    from ocitool.events import OnEvent
+    from ocitool.model import Descriptor, ImageConfig, Manifest
     from ocitool.unpack.entries import Entry
     from ocitool.unpack.image import UnpackOptions
     from ocitool.unpack.owners import Owners
     from ocitool.unpack.root import Directory
 
+_Wanted: TypeAlias = "tuple[Descriptor, Digest]"
 _TREE = "diff"
 _ROOT = "root"  # beside the tree where the layer describes the root itself
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """An image's layers in a cache.
-
-    Attributes:
-        lowers: directories for an overlay mount's `lowerdir`, the highest first.
-        root: the one of them whose own mode, owner and time the mounted root has to get.
-        userxattr: whether the mount needs the option `userxattr`, as one without privilege does.
-    """
-
-    lowers: tuple[Path, ...]
-    root: Path
-    userxattr: bool
 
 
 class _NeedsLower(Exception):
     """A layer means something only on top of others."""
 
 
-def cache_layers(
-    source: Source,
-    image: Descriptor,
-    cache: Path,
-    *,
-    options: UnpackOptions = images.UnpackOptions(),  # noqa: B008 - frozen
-) -> Stack:
-    """Make sure that an image's layers are in a cache; several processes may do so at once.
+class LayerCache:
+    """A directory of layers, each unpacked once; several processes may add to it at once."""
 
-    Args:
-        source: where the image is.
-        image: an image manifest's descriptor.
-        cache: a directory, made if it is not there. Trees for root and for ordinary users differ, so
-            each needs a cache of their own.
-        options: as for `unpack`, whose `keep_owner`, `devices`, `sync` and limits count.
+    def __init__(self, directory: Path, *, keep_owner: bool, options: UnpackOptions) -> None:
+        """Use a directory, made if it is not there.
 
-    Raises:
-        OciError: as `unpack`.
-    """
-    manifest, config = images.documents(source, image)
-    layers.check(manifest.layers, config.diff_ids)
-    keep = os.geteuid() == 0 if options.keep_owner is None else options.keep_owner
-    if keep and os.geteuid() != 0:
-        raise Unsupported("a layer cache for several mapped users is not supported")
-    cache.mkdir(0o700, parents=True, exist_ok=True)
-    maker = _Maker(source, cache, options, keep_owner=keep)
-    wanted = list(zip(manifest.layers, config.diff_ids, strict=True))
-    stack: list[Path] = []
-    for number, (layer, diff_id) in enumerate(wanted):
-        if number:
+        Args:
+            directory: an absolute path.
+            keep_owner: whether files get the owners that the images name; needs root.
+            options: as for `unpack`, whose `devices`, `sync` and limits count.
+        """
+        # Trees with and without owners differ, and so do their marks.
+        self._place = directory / ("owned" if keep_owner else "single")
+        self._keep_owner = keep_owner
+        self._options = options
+        self._tally = Tally()
+        self._made = 0
+
+    def stacked(
+        self,
+        source: Source,
+        manifest: Manifest,
+        config: ImageConfig,
+        bundle: Path,
+        on_event: OnEvent = ignore,
+    ) -> Built:
+        """Make a bundle's empty `rootfs` and the document that says which layers belong there.
+
+        Raises:
+            OciError: as `unpack`.
+        """
+        stack = self.add(source, manifest, config, on_event)
+        (bundle / "rootfs").mkdir(0o700)
+        stack.save(bundle)
+        with closing(Union(stack.lowers, userxattr=stack.userxattr)) as union:
+            return looked_at(union, tuple(config.config.get("Volumes") or {}), self._tally)
+
+    def add(
+        self, source: Source, manifest: Manifest, config: ImageConfig, on_event: OnEvent = ignore
+    ) -> Stack:
+        """Make sure that an image's layers are there.
+
+        Raises:
+            OciError: as `unpack`.
+        """
+        layers.check(manifest.layers, config.diff_ids)
+        self._place.mkdir(0o700, parents=True, exist_ok=True)
+        on_event(Planned(manifest.layers))
+        wanted: list[_Wanted] = []
+        stack: list[Path] = []
+        for pair in zip(manifest.layers, config.diff_ids, strict=True):
+            wanted.append(pair)
+            before = self._made
+            on_event(Started(pair[0]))
+            stack = self._above(stack, source, wanted)
+            on_event(Finished(pair[0], "skipped" if self._made == before else "applied"))
+        described = [path for path in stack if (path.parent / _ROOT).exists()]
+        return Stack(tuple(stack), described[0] if described else stack[-1], userxattr=not self._keep_owner)
+
+    def _above(self, stack: list[Path], source: Source, wanted: Sequence[_Wanted]) -> list[Path]:
+        """The trees of some layers, where those of all but the last are known."""
+        if stack:
             try:
-                alone = maker.made(diff_id, [(layer, diff_id)], merged=False)
+                alone = self._tree(wanted[-1][1], source, wanted[-1:], merged=False)
             except _NeedsLower:
                 pass
             else:
                 # Twice the same layer: the higher one brings and hides all that the lower one does, and the
                 # kernel takes no directory twice.
-                stack = [alone, *(path for path in stack if path != alone)]
-                continue
+                return [alone, *(path for path in stack if path != alone)]
         # The lowest layer hides nothing, and needs no marks that say so.
-        chain = chain_id(config.diff_ids[: number + 1])
-        stack = [maker.made(chain, wanted[: number + 1], merged=True)]
-    described = [path for path in stack if (path.parent / _ROOT).exists()]
-    return Stack(tuple(stack), described[0] if described else stack[-1], userxattr=not keep)
+        chain = chain_id([diff_id for _, diff_id in wanted])
+        return [self._tree(chain, source, wanted, merged=True)]
 
-
-def chain_id(diff_ids: Sequence[Digest]) -> Digest:
-    """The name of a stack of layers (image-spec, config.md, "Layer ChainID")."""
-    chain = diff_ids[0]
-    for diff_id in diff_ids[1:]:
-        chain = Digest.of(f"{chain} {diff_id}".encode())
-    return chain
-
-
-class _Maker:
-    """Makes the trees of a cache, each once."""
-
-    def __init__(self, source: Source, cache: Path, options: UnpackOptions, *, keep_owner: bool) -> None:
-        self._source = source
-        self._cache = cache
-        self._options = options
-        self._keep_owner = keep_owner
-
-    def made(self, key: Digest, wanted: Sequence[tuple[Descriptor, Digest]], *, merged: bool) -> Path:
+    def _tree(self, key: Digest, source: Source, wanted: Sequence[_Wanted], *, merged: bool) -> Path:
         """The tree of one layer, or of several merged, made if it is not there.
 
         Raises:
             _NeedsLower: the layer can't stand alone.
         """
-        target = self._cache / f"{'chain' if merged else 'layer'}-{key.algorithm}-{key.hex}"
+        target = self._place / f"{'chain' if merged else 'layer'}-{key.algorithm}-{key.hex}"
         refused = target.with_name(f"{target.name}.needs-lower")
         with _locked(target.with_name(f"{target.name}.lock")):
             if not merged and refused.exists():
@@ -136,23 +136,23 @@ class _Maker:
             if not target.exists():
                 try:
                     with staged(target, sync=self._options.sync) as staging:
-                        self._build(staging, wanted, merged=merged)
+                        self._build(staging, source, wanted, merged=merged)
                 except _NeedsLower:
                     refused.touch()
                     raise
         return target / _TREE
 
-    def _build(self, staging: Path, wanted: Sequence[tuple[Descriptor, Digest]], *, merged: bool) -> None:
+    def _build(self, staging: Path, source: Source, wanted: Sequence[_Wanted], *, merged: bool) -> None:
+        self._made += 1
         tree = staging / _TREE
         tree.mkdir(0o700)
-        tally = Tally()
-        owners = Given() if self._keep_owner else Single(tally)
+        owners = Given() if self._keep_owner else Single(self._tally)
         devices = self._keep_owner if self._options.devices is None else self._options.devices
         kind = Applier if merged else _Alone
-        applier = kind(os.open(tree, OPEN_DIRECTORY), owners, tally, Policy(devices=devices))
+        applier = kind(os.open(tree, OPEN_DIRECTORY), owners, self._tally, Policy(devices=devices))
         try:
             blobs, diff_ids = zip(*wanted, strict=True)
-            with layers.opened(self._source, blobs, diff_ids, limit=self._options.max_bytes) as streams:
+            with layers.opened(source, blobs, diff_ids, limit=self._options.max_bytes) as streams:
                 for stream in streams:
                     try:
                         applier.apply(Archive(stream, max_entries=self._options.max_entries))
@@ -164,6 +164,14 @@ class _Maker:
                 (staging / _ROOT).touch()
         finally:
             applier.close()
+
+
+def chain_id(diff_ids: Sequence[Digest]) -> Digest:
+    """The name of a stack of layers (image-spec, config.md, "Layer ChainID")."""
+    chain = diff_ids[0]
+    for diff_id in diff_ids[1:]:
+        chain = Digest.of(f"{chain} {diff_id}".encode())
+    return chain
 
 
 class _Alone(Applier):

@@ -31,6 +31,10 @@ class Owners(Protocol):
         """What to keep in the attribute `RECORD`, or b"" where nothing is lost."""
         ...
 
+    def inside(self, uid: int, gid: int, /) -> tuple[int, int]:
+        """Whose the file will be to a container."""
+        ...
+
 
 class Given:
     """Every file gets the owner that its entry names: this process is root."""
@@ -45,6 +49,10 @@ class Given:
     def record(self, _uid: int, _gid: int, /) -> bytes:
         """See `Owners`."""
         return b""
+
+    def inside(self, uid: int, gid: int, /) -> tuple[int, int]:
+        """See `Owners`."""
+        return uid, gid
 
 
 class Single:
@@ -63,6 +71,10 @@ class Single:
             return b""
         self._tally.owners += 1
         return encode(uid, gid)
+
+    def inside(self, _uid: int, _gid: int, /) -> tuple[int, int]:
+        """See `Owners`: whoever runs this is root there."""
+        return 0, 0
 
 
 def encode(uid: int, gid: int) -> bytes:

@@ -125,7 +125,7 @@ class Root:
             try:
                 target = read_link(directory.fd, name)
                 if target is None:
-                    return _read_regular(directory.fd, name, limit)
+                    return read_regular(directory.fd, name, limit)
             finally:
                 os.close(directory.fd)
             path = target if target.startswith(b"/") else directory.join(target)
@@ -236,7 +236,8 @@ class Root:
         return Directory(fd, path)
 
 
-def _read_regular(directory: int, name: bytes, limit: int) -> bytes | None:
+def read_regular(directory: int, name: bytes, limit: int) -> bytes | None:
+    """The content of a regular file in an open directory; None where there is none, or a larger one."""
     try:
         # Without O_NONBLOCK a FIFO would keep us waiting for a writer.
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import closing
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,11 +15,13 @@ from support.unpack_images import image, memory_directory, unpacked
 from support.unpack_tars import archive, directory, file
 from support.unpack_trees import tree
 
-from ocitool.unpack import UnpackOptions
-from ocitool.unpack.overlay import cache_layers
+from ocitool.unpack.union import Union
+from ocitool.unpack.volumes import Folder
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ocitool.unpack.volumes import Tree
 
 PARTS = st.sampled_from([b"a", b"b", b"c"])
 PATHS = st.lists(PARTS, min_size=1, max_size=3).map(b"/".join)
@@ -85,6 +89,30 @@ def imply(there: dict[bytes, str], path: bytes) -> None:
             there[above] = "directory 755"
 
 
+EVERY_PATH = [b"/".join(parts) for depth in (1, 2, 3) for parts in product([b"a", b"b", b"c"], repeat=depth)]
+
+
+class Rootfs:
+    """What a directory shows."""
+
+    def __init__(self, where: Path) -> None:
+        self._where = where
+
+    def read(self, path: bytes, *, limit: int) -> bytes | None:
+        there = self._where / os.fsdecode(path)
+        return there.read_bytes()[:limit] if there.is_file() else None
+
+    def folder(self, path: bytes) -> Folder | None:
+        there = self._where / os.fsdecode(path)
+        if not there.is_dir():
+            return None
+        return Folder(there.stat().st_mode & 0o7777, 0, 0, empty=not any(there.iterdir()))
+
+
+def looked_at(tree: Tree, path: bytes) -> tuple[bytes | None, Folder | None]:
+    return tree.read(path, limit=100), tree.folder(path)
+
+
 def seen(rootfs: Path) -> dict[bytes, str]:
     found = {}
     for name, node in tree(rootfs).items():
@@ -109,14 +137,14 @@ def test_lu_08_layers_make_what_the_specification_says_whatever_their_order(
 @pytest.mark.root
 @given(st.lists(layer(), min_size=2, max_size=4))
 @settings(max_examples=60)
-def test_cached_layers_make_the_same_tree_when_the_kernel_stacks_them(
+def test_cached_layers_make_the_same_tree_when_the_kernel_stacks_them_and_when_we_look_through_them(
     layers: list[list[tuple[str, bytes]]],
 ) -> None:
     if os.geteuid() != 0:
         pytest.skip("mounting an overlay needs root")
     with memory_directory() as where:
         found = image(*(tar_of(acts, number) for number, acts in enumerate(layers)))
-        stack = cache_layers(found.store, found.manifest, where / "cache", options=UnpackOptions(sync=False))
+        stack = found.cached(where / "cache")
         for name in ("upper", "work", "merged"):
             (where / name).mkdir()
         lowers = ":".join(map(str, stack.lowers))
@@ -126,5 +154,8 @@ def test_cached_layers_make_the_same_tree_when_the_kernel_stacks_them(
         )
         try:
             assert seen(where / "merged") == model(layers)
+            with closing(Union(stack.lowers, userxattr=False)) as union:
+                for path in EVERY_PATH:
+                    assert looked_at(union, path) == looked_at(Rootfs(where / "merged"), path)
         finally:
             subprocess.run(["umount", str(where / "merged")], check=True)

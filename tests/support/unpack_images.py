@@ -16,9 +16,13 @@ from ocitool.digest import Digest
 from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor
 from ocitool.unpack import UnpackOptions, UnpackReport, unpack
+from ocitool.unpack.image import documents
+from ocitool.unpack.overlay import LayerCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from ocitool.unpack.stacks import Stack
 
 
 class Image(NamedTuple):
@@ -30,6 +34,11 @@ class Image(NamedTuple):
     def unpack(self, bundle: Path, **options: Any) -> UnpackReport:
         """Unpack it, without waiting for a disk."""
         return unpack(self.store, self.manifest, bundle, options=UnpackOptions(**{"sync": False, **options}))
+
+    def cached(self, directory: Path, *, keep_owner: bool = True) -> Stack:
+        """Have its layers in a cache."""
+        cache = LayerCache(directory, keep_owner=keep_owner, options=UnpackOptions(sync=False))
+        return cache.add(self.store, *documents(self.store, self.manifest))
 
 
 def image(

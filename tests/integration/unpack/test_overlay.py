@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,16 +15,16 @@ from support.unpack_images import Image, gzipped, image, memory_directory
 from support.unpack_tars import archive, directory, file, hardlink, pax, symlink
 from support.unpack_trees import Node, differences, tree
 
-from ocitool.errors import IntegrityError
-from ocitool.unpack import UnpackOptions
-from ocitool.unpack.overlay import Stack, cache_layers, chain_id
+from ocitool.errors import IntegrityError, InvalidContent, NotFound
+from ocitool.unpack.overlay import chain_id
+from ocitool.unpack.stacks import Stack
+from ocitool.unpack.union import Union
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.root
-FAST = UnpackOptions(sync=False)
 
 BASE = archive(
     directory(b"./", mode=0o711, mtime=7),
@@ -91,8 +92,7 @@ def shape(nodes: dict[str, Node]) -> dict[str, Node]:
 
 
 def compare(where: Path, found: Image, *, lowers: int | None = None, keep_owner: bool = True) -> None:
-    options = UnpackOptions(sync=False, keep_owner=keep_owner)
-    stack = cache_layers(found.store, found.manifest, where / "cache", options=options)
+    stack = found.cached(where / "cache", keep_owner=keep_owner)
     assert lowers is None or len(stack.lowers) == lowers
     found.unpack(where / "bundle", keep_owner=keep_owner)
     with mounted(where, stack) as merged:
@@ -113,9 +113,7 @@ def test_images_that_share_layers_share_their_trees(where: Path) -> None:
         image(BASE, UPPERS["opaque"]),
         image(BASE, UPPERS["opaque"], UPPERS["root"], compress=gzipped),
     )
-    stacks = [
-        cache_layers(found.store, found.manifest, where / "cache", options=FAST) for found in (one, other)
-    ]
+    stacks = [found.cached(where / "cache") for found in (one, other)]
     assert stacks[0].lowers == stacks[1].lowers[1:]
 
 
@@ -134,22 +132,78 @@ def test_the_same_layer_several_times_counts_once(where: Path) -> None:
 def test_several_at_once_make_each_layer_once(where: Path) -> None:
     found = image(BASE, *(archive(directory(b"n/"), file(b"n/%d" % n, bytes(9000))) for n in range(4)))
     with ThreadPoolExecutor(4) as pool:
-        tasks = [
-            pool.submit(cache_layers, found.store, found.manifest, where / "cache", options=FAST)
-            for _ in range(8)
-        ]
+        tasks = [pool.submit(found.cached, where / "cache") for _ in range(8)]
     assert len({task.result() for task in tasks}) == 1
-    assert not list((where / "cache").glob(".*"))
+    assert not list((where / "cache" / "owned").glob(".*"))
 
 
 def test_a_layer_that_is_not_what_was_promised_is_not_kept(where: Path) -> None:
     found = image(BASE, diff_ids=["sha256:" + "0" * 64])
     with pytest.raises(IntegrityError):
-        cache_layers(found.store, found.manifest, where / "cache", options=FAST)
-    assert [path.suffix for path in (where / "cache").iterdir()] == [".lock"]
+        found.cached(where / "cache")
+    assert [path.suffix for path in (where / "cache" / "owned").iterdir()] == [".lock"]
 
 
 def test_a_chain_is_named_as_the_specification_says() -> None:
     found = [image(BASE).manifest.digest, image(UPPERS["root"]).manifest.digest]
     assert chain_id(found[:1]) == found[0]
     assert chain_id(found) == type(found[0]).of(f"{found[0]} {found[1]}".encode())
+
+
+USERS = archive(
+    directory(b"etc/"),
+    directory(b"lib/"),
+    file(b"etc/passwd", b"old:x:1:1::/old:\n"),
+    file(b"lib/passwd", b"app:x:12:34::/home/app:/bin/sh\n"),
+    file(b"etc/group", b"app:x:34:\n"),
+    directory(b"data/"),
+    file(b"data/x"),
+    directory(b"kept/", mode=0o700),
+    file(b"kept/x"),
+)
+MOVED = archive(
+    directory(b"etc/"),
+    symlink(b"etc/passwd", b"/../lib/./passwd"),
+    directory(b"data/", mode=0o1777, uid=12, gid=34),
+    file(b"data/.wh.x"),
+)
+
+
+def test_a_bundle_on_cached_layers_is_configured_like_one_with_its_own_files(where: Path) -> None:
+    config = {"User": "app", "Volumes": {"/data": {}, "/kept": {}}}
+    found = image(USERS, MOVED, config=config)
+    whole = found.unpack(where / "whole")
+    report = found.unpack(where / "stacked", layer_cache=where / "cache")
+    again = found.unpack(where / "again", layer_cache=where / "cache")
+    made = [json.loads((where / name / "config.json").read_bytes()) for name in ("whole", "stacked", "again")]
+    assert made[0]["process"]["user"] == {"uid": 12, "gid": 34}
+    assert made[1] == made[2] == made[0]
+    assert report.volumes == whole.volumes == ("/kept",)
+    assert (report.entries, again.entries) == (whole.entries, 0)
+    assert list((where / "stacked" / "rootfs").iterdir()) == []
+    stack = Stack.load(where / "stacked")
+    assert stack
+    with mounted(where, stack) as merged:
+        assert differences(shape(tree(merged)), shape(tree(where / "whole" / "rootfs"))) == []
+
+
+def test_layers_that_are_gone_are_named(where: Path) -> None:
+    image(BASE).unpack(where / "bundle", layer_cache=where / "cache")
+    shutil.rmtree(where / "cache")
+    with pytest.raises(NotFound, match="chain-sha256"):
+        Stack.load(where / "bundle")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"lowers": [], "root": "/"}', '{"lowers": ["/"]}', "{"])
+def test_a_document_that_names_no_layers_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "layers.json").write_text(text)
+    with pytest.raises(InvalidContent, match=r"layers\.json"):
+        Stack.load(tmp_path)
+
+
+def test_links_that_lead_nowhere_end(where: Path) -> None:
+    loop = archive(directory(b"etc/"), symlink(b"etc/passwd", b"group"), symlink(b"etc/group", b"passwd"))
+    with closing(Union(image(loop).cached(where / "cache").lowers, userxattr=False)) as union:
+        assert union.read(b"etc/passwd", limit=100) is None
+        assert union.read(b"etc/passwd/x", limit=100) is None
+        assert union.read(b"../../etc/absent", limit=100) is None

@@ -235,14 +235,17 @@ def test_users_are_looked_up_in_the_image_and_volumes_get_mounts(tmp_path: Path)
     tar = archive(
         file(b"etc/passwd", b"app:x:70:71::/home/app:/bin/sh\n"),
         file(b"etc/group", b"extra:x:99:app\n"),
-        directory(b"data/", mode=0o750),
+        directory(b"data/", mode=0o1770, uid=70, gid=71),
         file(b"full/x"),
     )
     config = {"User": "app", "Volumes": {"/data": {}, "/full": {}, "/new/x": {}}}
     report = image(tar, config=config).unpack(tmp_path / "b")
     made = json.loads((tmp_path / "b" / "config.json").read_bytes())
     assert made["process"]["user"] == {"uid": 70, "gid": 71, "additionalGids": [99]}
-    assert [mount["destination"] for mount in made["mounts"]][-2:] == ["/data", "/new/x"]
+    assert {mount["destination"]: mount["options"][2:] for mount in made["mounts"][-2:]} == {
+        "/data": ["mode=1770", "uid=70", "gid=71"] if os.geteuid() == 0 else ["mode=1770"],
+        "/new/x": ["mode=0755"],
+    }
     assert report.volumes == ("/full",)
 
 
