@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .kernel import Kernel
 
 _O_PATH = 0o10000000
+_EINVAL = 22
 _HINT = "unpack the image into a bundle instead"
 
 
@@ -73,11 +74,9 @@ class Overlay:
         """
         try:
             if len(self.lower) == 1 and self.readonly:
-                tree = kernel.open_tree(AT_FDCWD, self.lower[0], recursive=False)
+                self._attach(kernel, kernel.open_tree(AT_FDCWD, self.lower[0], recursive=False))
             else:
-                upper, work = self._writable(kernel)
-                tree = self._overlay(kernel, upper, work)
-            self._attach(kernel, tree)
+                self._overlay(kernel, *self._writable(kernel))
         except OSError as exc:
             said = "; ".join(getattr(exc, "__notes__", []))
             raise RunError(
@@ -101,17 +100,39 @@ class Overlay:
         posix.mkdir(work, 0o700)
         return upper, work
 
-    def _overlay(self, kernel: Kernel, upper: str, work: str) -> int:
-        common = ["userxattr"] if self.userxattr else []
+    def _overlay(self, kernel: Kernel, upper: str, work: str) -> None:
+        flags = ["userxattr"] if self.userxattr else []
+        places = {"upperdir": upper, "workdir": work} if upper else {}
         if upper:
-            common += [f"upperdir={upper}", f"workdir={work}", "volatile"]
+            flags.append("volatile")
+        options = [f"{key}={path}" for key, path in places.items()]
         try:
-            return kernel.new_mount(
-                "overlay", "overlay", [*[f"lowerdir+={path}" for path in self.lower], *common], 0
+            tree = kernel.new_mount(
+                "overlay", "overlay", [*[f"lowerdir+={path}" for path in self.lower], *options, *flags], 0
             )
         except OSError as exc:
-            if exc.errno != 22:
+            if exc.errno != _EINVAL:
                 raise
-        # Before Linux 6.5 the layers are one option, with its own separators.
-        escaped = [path.replace("\\", "\\\\").replace(":", "\\:") for path in self.lower]
-        return kernel.new_mount("overlay", "overlay", [f"lowerdir={':'.join(escaped)}", *common], 0)
+            self._by_descriptors(kernel, places, flags)
+        else:
+            self._attach(kernel, tree)
+
+    def _by_descriptors(self, kernel: Kernel, places: dict[str, str], flags: list[str]) -> None:
+        """Mount as before Linux 6.5, where all layers are one option.
+
+        One option of the new interface has at most 255 characters, and all of mount(2)'s a page, so that
+        paths would soon be too long; descriptors have short names, and nothing in them to be escaped.
+        """
+        opened = {path: posix.open(path, _O_PATH | posix.O_DIRECTORY | CLOEXEC)
+                  for path in [self.target, *self.lower, *places.values()]}  # fmt: skip
+        short = {path: f"/proc/self/fd/{fd}" for path, fd in opened.items()}
+        options = [f"lowerdir={':'.join([short[path] for path in self.lower])}"]
+        options += [f"{key}={short[path]}" for key, path in places.items()]
+        try:
+            kernel.call(
+                "mount", b"overlay", short[self.target].encode(), b"overlay", 0,
+                ",".join([*options, *flags]).encode(),
+            )  # fmt: skip
+        finally:
+            for fd in opened.values():
+                posix.close(fd)

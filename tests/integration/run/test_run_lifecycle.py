@@ -524,6 +524,24 @@ def test_layers_are_put_together_in_the_containers_own_mount_namespace(
     assert list(bundle.rootfs.iterdir()) == []
 
 
+def test_many_layers_at_paths_that_are_too_long_for_an_option_are_put_together(
+    bundle: Bundle, containers: Containers, workplace: Path
+) -> None:
+    deep = workplace / ("d" * 200) / ("e" * 200)
+    layers = [deep / f"{number},:\\" for number in range(100)]
+    for number, layer in enumerate(layers):
+        layer.mkdir(parents=True)
+        (layer / f"f{number}").touch()
+    base = bundle.rootfs.rename(deep / "base")
+    for path in (bundle.rootfs, deep / "upper", deep / "work"):
+        path.mkdir()
+    bundle.shell("set -- /f*; echo changed > /new; exit $#")
+    lower = [*map(str, layers), str(base)]
+    overlay = Overlay(str(bundle.rootfs), lower, upper=str(deep / "upper"), work=str(deep / "work"))
+    assert run_bundle(str(bundle.path), root=str(containers.root), overlay=overlay) == 100
+    assert (deep / "upper" / "new").read_text() == "changed\n"
+
+
 def test_features_version_and_spec(containers: Containers, workplace: Path) -> None:
     features: dict[str, Any] = json.loads(containers.call("features").stdout)
     assert features["ociVersionMax"] == "1.3.0"
