@@ -39,10 +39,12 @@ def prepared(source: Source, image: Descriptor, directory: Path) -> Iterator[Pat
     Raises:
         OciError: as `ocitool.unpack.unpack`.
     """
-    from ocitool.unpack import unpack
+    from ocitool.unpack import staging, unpack
 
     bundle = directory / f"{image.digest.algorithm}-{image.digest.hex}"
     while (fd := _held(bundle)) is None:
+        if directory.is_dir():
+            staging.collect(directory)
         # Who makes it at the same time makes the same, and the first one to end gives it its name.
         with suppress(Conflict):
             unpack(source, image, bundle)
@@ -69,12 +71,16 @@ def _held(bundle: Path) -> int | None:
 def remove_unused(directory: Path, is_used: Callable[[Digest], bool], *, really: bool) -> list[Digest]:
     """Remove the bundles of images that are not used any more, or only list them.
 
-    What a container runs on stays.
+    What a container runs on stays. What an unpacking that was killed has left goes, too.
     """
+    from ocitool.unpack import staging
     from ocitool.unpack.removal import discard
 
+    if not directory.is_dir():
+        return []
+    staging.collect(directory, really=really)
     removed = []
-    for bundle in sorted(directory.iterdir()) if directory.is_dir() else ():
+    for bundle in sorted(directory.iterdir()):
         try:
             digest = Digest.parse(bundle.name.replace("-", ":", 1))
         except InvalidDigest:

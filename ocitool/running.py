@@ -3,24 +3,77 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ocitool import strictjson
+from ocitool import containers, strictjson
 from ocitool.content import read_config, read_manifest
-from ocitool.errors import Conflict, InvalidContent, InvalidReference, OciError, Unsupported
+from ocitool.errors import InvalidContent, InvalidReference, OciError, Unsupported
 from ocitool.model import Manifest
 from ocitool.prepared import overlay, prepared, process_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from ocitool.content import Source
     from ocitool.model import Descriptor, ImageConfig
+    from ocitool.run import Overlay
     from ocitool.run.options import RunOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """Where and by what a container is started.
+
+    Attributes:
+        place: where the directories of containers are made.
+        name: the container's ID; random where empty.
+        runtime: another runtime to hand the bundle to, by its name or path; empty for our own.
+        on_warning: is told what the host could not give.
+    """
+
+    place: Path
+    name: str = ""
+    runtime: str = ""
+    on_warning: Callable[[str], None] | None = None
+
+    def directory(self) -> Path:
+        """The directory of the new container; its last part is the ID.
+
+        Raises:
+            InvalidReference: the name is no ID.
+        """
+        from ocitool.run.state import check_id
+
+        container_id = self.name or f"ocitool-{secrets.token_hex(6)}"
+        try:
+            # It has to be one before it becomes part of a path.
+            check_id(container_id)
+        except InvalidContent as error:
+            raise InvalidReference(str(error), hint=error.hint) from error
+        return self.place / container_id
+
+    def start(self, bundle: Path, container_id: str, layers: Overlay | None = None) -> int:
+        """Run a bundle; see `ocitool.run.run_bundle`."""
+        from ocitool.run import run_bundle
+
+        return run_bundle(
+            str(bundle),
+            container_id=container_id,
+            overlay=layers,
+            runtime=self.runtime,
+            on_warning=self.on_warning,
+        )
+
+    def mounts_layers(self) -> bool:
+        """Whether an image's layers can be mounted, so that nothing has to be unpacked for the container.
+
+        Another runtime mounts none itself, and only root can do it beforehand.
+        """
+        return not self.runtime or os.geteuid() == 0
 
 
 def is_bundle(path: Path) -> bool:
@@ -28,43 +81,39 @@ def is_bundle(path: Path) -> bool:
     return (path / "config.json").is_file() and not (path / "oci-layout").exists()
 
 
-def run_image(  # noqa: PLR0913 - where, what, how, and who is told
+def run_image(
     source: Source,
     image: Descriptor,
-    containers: Path,
-    place: Path,
+    unpacked: Path,
     options: RunOptions,
+    launch: Launch,
     *,
     user: str = "",
-    name: str = "",
     keep: bool = False,
-    on_warning: Callable[[str], None] | None = None,
 ) -> int:
     """Run an image's program in a new container, in the foreground.
 
     Args:
         source: where the image is.
         image: its manifest.
-        containers: where the container's directory is made.
-        place: where images are kept unpacked for the next time (see `ocitool.prepared`).
+        unpacked: where images are kept unpacked for the next time (see `ocitool.prepared`).
         options: what to change of the image's configuration.
+        launch: where and by what it is started.
         user: whom to run as, by name or number, in place of the image's user.
-        name: the container's ID; random where empty.
         keep: leave the container's directory, a bundle, when the program has ended.
-        on_warning: is told what the host could not give.
 
     Returns:
         The program's own exit status, or 128 and the number of the signal that ended it.
 
     Raises:
-        RunError: the container could not be started; see `run_bundle`.
+        RunError: the container could not be started; see `ocitool.run.run_bundle`.
         OciError: the image could not be unpacked.
     """
-    from ocitool.run import run_bundle
     from ocitool.run.overlay import refused
     from ocitool.unpack import UnpackOptions, unpack
 
-    bundle, container_id = _container(containers, name)
+    container = launch.directory()
+    containers.collect(launch.place)
     config = _image_config(source, image)
     if config is not None:
         options = replace(
@@ -72,56 +121,39 @@ def run_image(  # noqa: PLR0913 - where, what, how, and who is told
             image_entrypoint=tuple(config.config.get("Entrypoint", ())),
             image_cmd=tuple(config.config.get("Cmd", ())),
         )
-    if config is not None and not keep:
-        with prepared(source, image, place) as whole:
+    if config is not None and not keep and launch.mounts_layers():
+        with prepared(source, image, unpacked) as whole:
             try:
-                return _run_on(whole, bundle, config, replace(options, user=None), user, on_warning)
+                return _run_on(whole, container, config, replace(options, user=None), user, launch)
             except OciError as error:
                 if not refused(error):
                     raise
-                if on_warning:
-                    on_warning(f"{error}; the image is unpacked for this container alone")
+                if launch.on_warning:
+                    launch.on_warning(f"{error}; the image is unpacked for this container alone")
     # Nothing of this has to outlive a power cut.
-    unpack(source, image, bundle, options=UnpackOptions(user=user, sync=False))
-    with _removed(bundle, keep=keep):
+    unpacking = UnpackOptions(user=user, sync=False)
+    if keep:
+        unpack(source, image, container, options=unpacking)
+        _write(_read(container), container, options)
+        return launch.start(container, container.name)
+    with containers.made(container):
+        bundle = container / "bundle"
+        unpack(source, image, bundle, options=unpacking)
         _write(_read(bundle), bundle, options)
-        return run_bundle(str(bundle), container_id=container_id, on_warning=on_warning)
+        return launch.start(bundle, container.name)
 
 
 def _run_on(
-    whole: Path,
-    container: Path,
-    config: ImageConfig,
-    options: RunOptions,
-    user: str,
-    on_warning: Callable[[str], None] | None,
+    whole: Path, container: Path, config: ImageConfig, options: RunOptions, user: str, launch: Launch
 ) -> int:
     """Run an image that is unpacked already, and leave it as it is."""
-    from ocitool.run import run_bundle
-
-    with _made(container):
+    with containers.made(container):
         layers = overlay(whole, container)
         document = _read(whole)
         if user:
             document["process"] = process_of(whole, config, user)
         _write(document, container, options)
-        return run_bundle(str(container), container_id=container.name, overlay=layers, on_warning=on_warning)
-
-
-def _container(containers: Path, name: str) -> tuple[Path, str]:
-    """The directory of a new container and its ID, which has to be one before it becomes part of a path.
-
-    Raises:
-        InvalidReference: the name is no ID.
-    """
-    from ocitool.run.state import check_id
-
-    container_id = name or f"ocitool-{secrets.token_hex(6)}"
-    try:
-        check_id(container_id)
-    except InvalidContent as error:
-        raise InvalidReference(str(error), hint=error.hint) from error
-    return containers / container_id, container_id
+        return launch.start(container, container.name, layers)
 
 
 def _image_config(source: Source, image: Descriptor) -> ImageConfig | None:
@@ -129,27 +161,19 @@ def _image_config(source: Source, image: Descriptor) -> ImageConfig | None:
     return read_config(source, manifest) if isinstance(manifest, Manifest) else None
 
 
-def run_directory(
-    bundle: Path,
-    containers: Path,
-    options: RunOptions,
-    *,
-    name: str = "",
-    on_warning: Callable[[str], None] | None = None,
-) -> int:
+def run_directory(bundle: Path, options: RunOptions, launch: Launch) -> int:
     """Run a bundle that something else made, with changes, and leave it as it was.
 
     Raises:
-        RunError, OciError: see `run_bundle`.
+        RunError, OciError: see `ocitool.run.run_bundle`.
     """
-    from ocitool.run import run_bundle
-
-    changed, container_id = _container(containers, name)
-    with _made(changed):
+    changed = launch.directory()
+    containers.collect(launch.place)
+    with containers.made(changed):
         config = _read(bundle)
         _make_absolute(config, bundle.absolute())
         _write(config, changed, options)
-        return run_bundle(str(changed), container_id=container_id, on_warning=on_warning)
+        return launch.start(changed, changed.name)
 
 
 def _read(bundle: Path) -> dict[str, Any]:
@@ -190,32 +214,3 @@ def _make_absolute(config: dict[str, Any], bundle: Path) -> None:
         # bundle."
         if {"bind", "rbind"} & set(mount.get("options") or []) and isinstance(mount.get("source"), str):
             mount["source"] = str(bundle / mount["source"])
-
-
-@contextmanager
-def _made(directory: Path) -> Iterator[None]:
-    """A container's directory, which ends with it."""
-    try:
-        directory.mkdir(mode=0o700, parents=True)
-    except FileExistsError as error:
-        raise Conflict(f"{directory} exists", hint="choose another name, or remove it first") from error
-    except OSError as error:
-        raise OciError(f"{directory} can't be made: {error.strerror}") from error
-    with _removed(directory, keep=False):
-        yield
-
-
-@contextmanager
-def _removed(directory: Path, *, keep: bool) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if not keep:
-            from ocitool.unpack.removal import discard
-
-            discard(directory)
-
-
-def containers_of(store: Path) -> Path:
-    """Where the containers of a local store are made: beside it, for they may share a file system."""
-    return store.absolute().parent / "containers"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from support.peers import call, require
+from support.run_bundles import make_rootfs
 
 # Shared machines are slow by fits and starts, so no example has a deadline; CI repeats the same examples.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -57,3 +58,18 @@ def debian_layout(debian_tar: Path) -> Path:
     if not (path / "index.json").exists():
         call("skopeo", "copy", f"tarball:{debian_tar}", f"oci:{path}:12")
     return path
+
+
+@pytest.fixture(scope="session")
+def busybox_image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image of busybox alone, made by another tool: quick to unpack, and with a shell."""
+    require("skopeo", "busybox")
+    base = tmp_path_factory.mktemp("busybox")
+    make_rootfs(base / "rootfs")
+    (base / "rootfs/etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nalice:x:1234:1234::/:/bin/sh\n")
+    (base / "rootfs/etc/group").write_text("root:x:0:\nalice:x:1234:\n")
+    call("tar", "--numeric-owner", "-C", base / "rootfs", "-cf", base / "rootfs.tar", ".")
+    call("skopeo", "copy", f"tarball:{base}/rootfs.tar", f"oci:{base}/image:1")
+    for path in [base.parent.parent, base.parent, base]:
+        path.chmod(0o755)
+    return f"oci:{base}/image:1"

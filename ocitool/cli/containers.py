@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 @click.option(
     "--security-opt", multiple=True, metavar="OPTION", help="As docker's, such as seccomp=unconfined."
 )
+@click.option(
+    "--runtime", default="", metavar="NAME|PATH", help="Hand the bundle to this runtime, as crun. [our own]"
+)
 @click.option("-t", "--tty", is_flag=True, help="Give the program a terminal.")
 @click.option("-i", "--interactive", is_flag=True, help="Pass stdin on, as is always done.")
 @click.option("--rm", "remove", is_flag=True, help="Remove the container afterwards, as is the default.")
@@ -61,6 +64,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     workdir: str | None,
     user: str,
     name: str,
+    runtime: str,
     volumes: tuple[str, ...],
     tty: bool,
     interactive: bool,
@@ -73,14 +77,13 @@ def run(  # noqa: PLR0913 - one parameter for each option
     LOCATION may also be the path of a bundle: a directory with rootfs/ and config.json. The exit code is
     the program's own; 125 to 127 say that it could not be started.
     """
-    from ocitool import console, running
+    from ocitool import console, containers, running
     from ocitool.prepared import place
     from ocitool.run.options import RunOptions
 
     if remove and keep:
         raise click.UsageError("--rm and --keep exclude each other")
     del interactive  # what docker's users type out of habit
-    containers = running.containers_of(session.store_path)
     options = RunOptions(
         args=command[command[:1] == ("--",) :] or None,
         host_env=dict(os.environ),
@@ -90,22 +93,13 @@ def run(  # noqa: PLR0913 - one parameter for each option
         console_size=_terminal_size() if tty else None,
         **changes,
     )
-    if location.startswith(("/", "./", "../")) and running.is_bundle(Path(location)):
-        return running.run_directory(
-            Path(location), containers, replace(options, user=user or None), name=name, on_warning=console.say
-        )
-    source, image = image_of(session, location, platform, pull)
-    return running.run_image(
-        source,
-        image,
-        containers,
-        place(session.store_path),
-        options,
-        user=user,
-        name=name,
-        keep=keep,
-        on_warning=console.say,
+    launch = running.Launch(
+        place=containers.place(session.store_path), name=name, runtime=runtime, on_warning=console.say
     )
+    if location.startswith(("/", "./", "../")) and running.is_bundle(Path(location)):
+        return running.run_directory(Path(location), replace(options, user=user or None), launch)
+    source, image = image_of(session, location, platform, pull)
+    return running.run_image(source, image, place(session.store_path), options, launch, user=user, keep=keep)
 
 
 def _absolute_source(volume: str) -> str:

@@ -115,7 +115,7 @@ def _described(repair: Repair) -> dict[str, str]:
 @format_option
 def gc(path: Path | None, *, really: bool, output: str) -> None:
     """Delete content that no name reaches, and what interrupted processes left."""
-    from ocitool import console, prepared
+    from ocitool import console, containers, prepared
     from ocitool.layout.gc import collect, plan
     from ocitool.locations import local_store
 
@@ -128,6 +128,7 @@ def gc(path: Path | None, *, really: bool, output: str) -> None:
         lambda digest: digest not in gone and opened.blobs.size(digest) is not None,
         really=really,
     )
+    dead = containers.collect(containers.place(path or local_store()), really=really)
     if output == "json":
         console.result_json(
             {
@@ -135,6 +136,7 @@ def gc(path: Path | None, *, really: bool, output: str) -> None:
                 "blobs": [str(blob.digest) for blob in garbage.blobs],
                 "leftovers": [name for name, _ in garbage.leftovers],
                 "unpacked": [str(digest) for digest in unpacked],
+                "containers": dead,
                 "size": garbage.size,
             }
         )
@@ -145,6 +147,8 @@ def gc(path: Path | None, *, really: bool, output: str) -> None:
         console.result(f"{name}  {console.size(count)}")
     for digest in unpacked:
         console.result(f"{digest}  unpacked")
+    for name in dead:
+        console.result(f"{name}  container")
     told = "deleted" if really else "would be deleted; add --delete to do it"
     console.say(f"{console.size(garbage.size)} {told}")
 

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
 
-def run_bundle(
+def run_bundle(  # noqa: PLR0913 - one keyword for each choice
     bundle: str,
     *,
     container_id: str | None = None,
     root: str | None = None,
     overlay: Overlay | None = None,
+    runtime: str = "",
     keep: bool = False,
     pid_file: str | None = None,
     on_warning: Callable[[str], None] | None = None,
@@ -45,6 +46,7 @@ def run_bundle(
         container_id: a name for the container; by default one that is not in use.
         root: where containers are remembered; by default /run/ocitool or the user's own directory.
         overlay: layers to mount as the root file system, in the container's mount namespace.
+        runtime: another runtime to hand the bundle to, by its name on the PATH or by its path.
         keep: whether the container stays, stopped, after its program has ended.
         pid_file: where to write the number of the container's first process.
         on_warning: told of what was left out; by default nobody is.
@@ -64,8 +66,20 @@ def run_bundle(
         words += ["--pid-file", pid_file]
     if overlay is not None:
         words += ["--overlay", jsonfast.dumps(overlay.document())]
+    if runtime:
+        words += ["--runtime", _found(runtime)]
     words.append(container_id or f"run-{os.getpid()}-{os.urandom(4).hex()}")
     return _in_clean_interpreter([*(["--root", root] if root else []), *words], on_warning)
+
+
+def _found(runtime: str) -> str:
+    """The absolute path of an installed runtime."""
+    import shutil
+
+    path = shutil.which(runtime, path=os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin")
+    if path is None:
+        raise RunError(f"the runtime {runtime} is not installed", hint="name one on the PATH, or its path")
+    return os.path.abspath(path)
 
 
 def interpreter() -> list[str]:

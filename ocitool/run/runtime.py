@@ -281,6 +281,12 @@ class Runtime:
 
     def _destroy(self, state: State) -> None:
         """End what lives, remove cgroup and state, and run the poststop hooks."""
+        if "runtime" in state.fields:
+            from . import foreign
+
+            foreign.delete(state)
+            state.remove()
+            return
         if state.alive():
             self._signal_quietly(state)
         cgroup = self.cgroup(state)

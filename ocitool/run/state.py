@@ -259,13 +259,21 @@ class State:
     def remove(self) -> None:
         """Forget the container; its id is free again."""
         try:
-            for name in posix.listdir(self.directory):
-                posix.unlink(f"{self.directory}/{name}")
-            posix.rmdir(self.directory)
+            _remove(self.directory)
         except FileNotFoundError:
             return
         except OSError as exc:
             raise RunError(f"state directory {self.directory}: {exc.strerror}") from exc
+
+
+def _remove(directory: str) -> None:
+    for name in posix.listdir(directory):
+        path = f"{directory}/{name}"
+        if posix.stat(path, follow_symlinks=False).st_mode & 0o170000 == 0o040000:
+            _remove(path)  # what another runtime remembered
+        else:
+            posix.unlink(path)
+    posix.rmdir(directory)
 
 
 def every(root: str) -> list[State]:

@@ -124,6 +124,27 @@ def connect(path: str) -> Any:
     return sock
 
 
+def listen(path: str) -> Any:
+    """A socket to which another runtime sends the terminal that it makes."""
+    import _socket
+
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        sock.bind(path)
+        sock.listen(1)
+    except OSError as exc:
+        raise RunError(f"console socket {path}: {exc.strerror or exc}") from exc
+    return sock
+
+
+def accept(sock: Any) -> Any:
+    """The connection through which the terminal comes."""
+    import _socket
+
+    fd, _ = sock._accept()  # noqa: SLF001 - the module that wraps it costs 6 ms
+    return _socket.socket(fileno=fd)
+
+
 def pair() -> tuple[Any, Any]:
     """Two connected sockets, for a terminal that this process itself copies to and from."""
     import _socket

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import Conflict, OciError
 from ocitool.unpack.removal import discard
@@ -15,6 +16,8 @@ from ocitool.unpack.root import OPEN_DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_SUFFIX: Final = ".partial"
 
 
 @contextmanager
@@ -31,7 +34,7 @@ def staged(target: Path, *, sync: bool) -> Iterator[Path]:
     _check_free(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        staging, held = _private(target)
     except OSError as error:
         raise OciError(f"no directory can be made beside {target}: {error.strerror}") from error
     try:
@@ -47,8 +50,43 @@ def staged(target: Path, *, sync: bool) -> Iterator[Path]:
     except BaseException:
         discard(staging)
         raise
+    finally:
+        os.close(held)
     if sync:
         _sync_directory(target.parent)
+
+
+def collect(directory: Path, *, really: bool = True) -> list[str]:
+    """Remove the private directories whose makers were killed, or only list them."""
+    found = []
+    for staging in filter(is_private, sorted(directory.iterdir())):
+        with suppress(OSError):
+            fd = os.open(staging, OPEN_DIRECTORY)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if really:
+                    discard(staging)
+                found.append(staging.name)
+            finally:
+                os.close(fd)
+    return found
+
+
+def is_private(path: Path) -> bool:
+    """Whether a path is, by its name, a directory in which something is being made."""
+    return path.name.startswith(".") and path.name.endswith(_SUFFIX)
+
+
+def _private(target: Path) -> tuple[Path, int]:
+    """A new directory beside `target`, and a descriptor whose lock says that somebody works in it."""
+    while True:
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_SUFFIX, dir=target.parent))
+        with suppress(FileNotFoundError):
+            fd = os.open(staging, OPEN_DIRECTORY)
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            if os.fstat(fd).st_nlink:
+                return staging, fd
+            os.close(fd)  # collected before it was held
 
 
 def _check_free(target: Path) -> None:

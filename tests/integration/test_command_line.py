@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from support.command import Ocitool
 from support.fixtures import digests, layout
 from support.registry_faults import FaultProxy, Faults
 from support.registry_process import PASSWORD, USER
+
+from ocitool.run.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,7 +143,7 @@ def test_a_name_that_is_no_id_is_refused_before_it_is_part_of_a_path(ocitool: Oc
 
 
 def test_a_name_in_use_is_told(ocitool: Ocitool) -> None:
-    (ocitool.home / "containers" / "mine").mkdir(parents=True)
+    (ocitool.home / "containers" / "mine" / "rootfs").mkdir(parents=True)
     assert "another name" in ocitool("run", "--name", "mine", IMAGE, code=17).err
     assert containers(ocitool) == ["mine"]
 
@@ -236,3 +240,37 @@ def test_a_program_with_a_terminal_has_one_of_the_callers_size(ocitool: Ocitool,
     said = os.read(ours, 4096).decode()
     os.close(ours)
     assert (done.returncode, said.split()) == (0, ["33", "99"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to look at the runtime's record of the container")
+@pytest.mark.parametrize("delay", [0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 1.0])
+def test_what_a_run_leaves_that_was_killed_is_collected_by_the_next_one(
+    ocitool: Ocitool, busybox_image: str, delay: float
+) -> None:
+    """Killed with the runtime that it has started; the program goes on alone if it has come that far."""
+    ocitool("run", IMAGE)
+    command = [sys.executable, "-m", "ocitool", "run", "--name", "test-killed", busybox_image]
+    run = subprocess.Popen(
+        [*command, "sleep", "60"], env=ocitool.environment, cwd=ocitool.home, process_group=0
+    )
+    time.sleep(delay)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    ocitool("run", IMAGE)
+    record = Path("/run/ocitool/test-killed")
+    if containers(ocitool):
+        wait_for(lambda: containers(ocitool) == [] or alive(record))
+        os.kill(json.loads((record / "state.json").read_text())["pid"], signal.SIGKILL)
+        wait_for(lambda: not alive(record))
+        assert "test-killed" in ocitool("store", "gc").out
+        ocitool("run", IMAGE)
+    assert containers(ocitool) == []
+    assert not record.exists()
+    ocitool("store", "gc", "--delete")
+    prepared = ocitool.home / f"prepared-{os.geteuid()}"
+    assert [path.name for path in prepared.iterdir() if path.name.startswith(".")] == []
+
+
+def alive(record: Path) -> bool:
+    """Whether the runtime's record is of a container whose program runs."""
+    return State(str(record), json.loads((record / "state.json").read_text())).alive()
