@@ -55,12 +55,6 @@ NAMES = [
     "CAP_BPF",
     "CAP_CHECKPOINT_RESTORE",
 ]
-# What an engine gives to a container that asks for nothing.
-DEFAULT = (
-    "CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-)  # fmt: skip
 _NUMBERS = {name: number for number, name in enumerate(NAMES)}
 _AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 2, 4
 

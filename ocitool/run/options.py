@@ -40,7 +40,8 @@ class RunOptions:
         tmpfs: `DESTINATION[:OPTION,...]`.
         memory: bytes, with the units b, k, m and g. cpus: a number of CPUs, which may be a fraction.
         network: "none" (a new, empty one) or "host".
-        default_seccomp: give a container without a seccomp profile the default one.
+        default_seccomp: give a container without a seccomp profile the default one. The default one changes
+            with the capabilities that are added or dropped.
         single_user: the caller's own uid and gid, to be root of a new user namespace.
         security_opt: `no-new-privileges[=true|false]`, `seccomp=unconfined`, `label=disable`,
             `apparmor=PROFILE`, `mask=PATH`, `unmask=ALL|PATH`.
@@ -98,8 +99,7 @@ def apply(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
     _set_capabilities(process, options)
     _set_limits(linux, options)
     _set_network(result, options)
-    if options.default_seccomp and not options.privileged and "seccomp" not in linux:
-        linux["seccomp"] = defaults.seccomp_profile()
+    _set_seccomp(linux, options, _bounding(config), _bounding(result))
     for item in options.security_opt:
         _set_security(process, linux, item)
     if options.single_user is not None:
@@ -145,6 +145,22 @@ def _set_environment(process: dict[str, Any], options: RunOptions) -> None:
     if options.terminal:
         env.setdefault("TERM", "xterm")
     process["env"] = [f"{name}={value}" for name, value in env.items()]
+
+
+def _bounding(config: dict[str, Any]) -> tuple[str, ...]:
+    sets = (config.get("process") or {}).get("capabilities") or {}
+    return tuple(sets.get("bounding") or ())
+
+
+def _set_seccomp(
+    linux: dict[str, Any], options: RunOptions, before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    """The default profile goes with the capabilities; one that somebody else wrote stays as it is."""
+    is_default = linux.get("seccomp") == defaults.seccomp_profile(before)
+    if options.privileged and is_default:
+        del linux["seccomp"]
+    elif not options.privileged and (is_default or (options.default_seccomp and "seccomp" not in linux)):
+        linux["seccomp"] = defaults.seccomp_profile(after)
 
 
 def _set_user(process: dict[str, Any], options: RunOptions) -> None:

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ocitool.unpack import defaults
+from ocitool import defaults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from ocitool.unpack.idmap import IdMap
     from ocitool.unpack.users import User
 
+OCI_VERSION: Final = "1.1.0"
+"""The lowest one that has everything used here, because some runtimes refuse a later one."""
+
+_COMMAND: Final = ("sh",)
+_NAMESPACES: Final = ("pid", "network", "ipc", "uts", "mount")
 _ANNOTATION: Final = "org.opencontainers.image."
 
 
@@ -31,7 +36,8 @@ class Edits:
         annotations: annotations to set.
         hooks: the runtime configuration's `hooks`, as they are to stand there.
         template: a runtime configuration whose values win over the image's and the defaults': objects are
-            merged key by key, everything else is replaced.
+            merged key by key, everything else is replaced. `linux.seccomp` counts as a whole, and null means
+            that there is none.
     """
 
     hostname: str = ""
@@ -59,18 +65,16 @@ def runtime_config(
         edits: what is wanted otherwise.
     """
     config = {
-        "ociVersion": defaults.OCI_VERSION,
+        "ociVersion": OCI_VERSION,
         "process": _process(image.config, user),
         "root": {"path": "rootfs"},
         "hostname": defaults.HOSTNAME,
-        "mounts": [
-            *defaults.mounts(rootless=ids is not None, one_group=ids is not None and ids.single),
-            *map(dict, volumes),
-        ],
+        "mounts": [*_mounts(ids), *map(dict, volumes)],
         "annotations": _annotations(image),
         "linux": _linux(ids),
     }
-    return _edited(_merged(config, edits.template), edits)
+    machine = image.platform.architecture
+    return _confined(_edited(_merged(config, edits.template), edits), machine, edits.template)
 
 
 def dumps(config: Mapping[str, Any]) -> bytes:
@@ -88,7 +92,7 @@ def _process(config: Mapping[str, Any], user: User) -> dict[str, Any]:
     return {
         "terminal": False,
         "user": ids,
-        "args": args or list(defaults.COMMAND),
+        "args": args or list(_COMMAND),
         "env": _environment(config.get("Env") or (), user),
         # runtime-spec, config.md, cwd: "This value MUST be an absolute path."
         "cwd": "/" + (config.get("WorkingDir") or "").lstrip("/"),
@@ -134,9 +138,20 @@ def _annotations(image: ImageConfig) -> dict[str, str]:
     return {**annotations, **(config.get("Labels") or {})}
 
 
+def _mounts(ids: IdMap | None) -> list[dict[str, Any]]:
+    if ids is None:
+        return defaults.mounts()
+    # An ordinary user may not mount control groups.
+    made = [mount for mount in defaults.mounts() if mount["type"] != "cgroup"]
+    for mount in made if ids.single else ():
+        # Where a single group is mapped, group 5, the terminals', does not exist.
+        mount["options"] = [option for option in mount["options"] if option != "gid=5"]
+    return made
+
+
 def _linux(ids: IdMap | None) -> dict[str, Any]:
     linux: dict[str, Any] = {
-        "namespaces": defaults.namespaces(rootless=ids is not None),
+        "namespaces": [{"type": kind} for kind in (*_NAMESPACES, *(["user"] if ids else []))],
         "maskedPaths": list(defaults.MASKED_PATHS),
         "readonlyPaths": list(defaults.READONLY_PATHS),
     }
@@ -146,6 +161,18 @@ def _linux(ids: IdMap | None) -> dict[str, Any]:
         # A runtime allows the devices that every container has by itself.
         linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
     return linux
+
+
+def _confined(config: dict[str, Any], machine: str, template: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the seccomp profile that goes with the capabilities, unless the template has one of its own."""
+    linux = config["linux"]
+    given = template.get("linux") or {}
+    if "seccomp" not in given:
+        sets = config["process"].get("capabilities") or {}
+        linux["seccomp"] = defaults.seccomp(machine, sets.get("bounding") or ())
+    elif given["seccomp"] is None:
+        linux.pop("seccomp", None)
+    return config
 
 
 def _merged(base: Any, over: Any) -> Any:

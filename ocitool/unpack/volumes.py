@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ocitool.unpack import defaults
+from ocitool import defaults
 from ocitool.unpack.entries import clean
 
 if TYPE_CHECKING:

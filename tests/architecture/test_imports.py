@@ -16,6 +16,7 @@ CORE = [
     *(
         "errors",
         "limits",
+        "defaults",
         "digest",
         "platforms",
         "mediatypes",
@@ -39,11 +40,12 @@ def test_importing_the_runtime_loads_nothing_of_ours_but_errors() -> None:
     assert foreign(loaded) == set()
 
 
-def test_all_of_the_runtime_sees_only_errors_and_the_standard_library() -> None:
+def test_all_of_the_runtime_sees_only_errors_defaults_and_the_standard_library() -> None:
     modules = [name for name in modules_below("ocitool.run") if not name.rpartition(".")[2].startswith("_")]
     loaded = loaded_by("\n".join(f"import {name}" for name in modules))
     assert {name for name in ours(loaded) if not name.startswith("ocitool.run")} <= {
         "ocitool",
+        "ocitool.defaults",
         "ocitool.errors",
     }
     assert foreign(loaded) == set()

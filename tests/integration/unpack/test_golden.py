@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,18 +95,42 @@ step 'b=/busybox; $b rm /l /p; $b mkdir /l; $b touch /l/now /p; $b chmod 4755 /p
     assert differences(ours, theirs) == []
 
 
-@pytest.mark.parametrize("runtime", ["runc", "crun"])
-def test_a_runtime_takes_the_bundle_unchanged(where: Path, debian_layout: Path, runtime: str) -> None:
-    require(runtime, "unshare")
+CONFINED = """
+id -u
+grep -o '^Seccomp:.*[12]' /proc/self/status
+unshare --user true 2>/dev/null || echo no user namespace
+perl -e 'socket(S, 1, 1, 0) or die; socket(S, 38, 5, 0) and die; print "no AF_ALG\n"'
+perl -e 'ioctl(STDIN, 0x5412, my $key = "x") and die; print "no TIOCSTI: $!\n"'
+exit 7
+"""
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun", "ocitool-runtime"])
+def test_a_runtime_takes_the_bundle_unchanged_and_confines_it(
+    where: Path, debian_layout: Path, runtime: str
+) -> None:
+    require("unshare")
+    if runtime != "ocitool-runtime":
+        require(runtime)
     template = where / "template.json"
-    template.write_text(
-        json.dumps({"process": {"args": ["sh", "-c", "id -u; cat /etc/debian_version; exit 7"]}})
-    )
+    template.write_text(json.dumps({"process": {"args": ["sh", "-c", CONFINED]}}))
     unpacked(debian_layout, where / "bundle", config_template=template)
     # This crun refuses a host that has both kinds of control groups; it need not see the second.
     hide = "umount /sys/fs/cgroup/unified 2>/dev/null; " if runtime == "crun" else ""
-    run = f"{hide}exec {runtime} run --bundle {where}/bundle ocitool-golden-{os.getpid()}-{runtime}"
+    program = shutil.which(runtime, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    run = f"{hide}exec {program} run --bundle {where}/bundle ocitool-golden-{os.getpid()}-{runtime}"
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", run], capture_output=True, text=True, check=False
+        ["unshare", "--mount", "sh", "-c", run],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
-    assert (done.returncode, done.stdout.splitlines()[0]) == (7, "0"), done.stderr
+    assert done.stdout.splitlines() == [
+        "0",
+        "Seccomp:\t2",
+        "no user namespace",
+        "no AF_ALG",
+        "no TIOCSTI: Operation not permitted",
+    ], done.stderr
+    assert done.returncode == 7

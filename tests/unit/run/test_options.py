@@ -167,7 +167,18 @@ def test_rn_15_a_container_gets_the_default_filter_unless_it_is_privileged() -> 
     del bare["linux"]["seccomp"]
     assert apply(bare, RunOptions())["linux"]["seccomp"] == defaults.seccomp_profile()
     assert "seccomp" not in apply(bare, RunOptions(privileged=True))["linux"]
+    assert "seccomp" not in _apply(privileged=True)["linux"]
     assert "seccomp" not in apply(bare, RunOptions(security_opt=("seccomp=unconfined",)))["linux"]
+
+
+def test_the_default_filter_goes_with_the_capabilities_and_another_one_stays() -> None:
+    rule = _apply(cap_add=("SYS_ADMIN",))["linux"]["seccomp"]["syscalls"][0]
+    assert {"mount", "unshare"} <= set(rule["names"])
+    assert "chroot" not in _apply(cap_drop=("ALL",))["linux"]["seccomp"]["syscalls"][0]["names"]
+    config = defaults.config()
+    config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
+    for options in (RunOptions(cap_add=("SYS_ADMIN",)), RunOptions(privileged=True)):
+        assert apply(config, options)["linux"]["seccomp"] == {"defaultAction": "SCMP_ACT_ALLOW"}
 
 
 def test_an_ordinary_user_is_root_inside() -> None:

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from ocitool import strictjson
+from ocitool import defaults, strictjson
 from ocitool.model import ImageConfig
-from ocitool.unpack import defaults
 from ocitool.unpack.bundle import Edits, dumps, runtime_config
 from ocitool.unpack.idmap import IdMap, Range
 from ocitool.unpack.users import User
@@ -110,7 +109,7 @@ def test_annotations_come_from_every_field_and_labels_win() -> None:
 
 def test_the_defaults_are_those_of_container_engines() -> None:
     made = runtime_config(image(), User())
-    assert made["ociVersion"] == "1.0.2"
+    assert made["ociVersion"] == "1.1.0"
     assert {space["type"] for space in made["linux"]["namespaces"]} == {
         "pid",
         "network",
@@ -125,6 +124,19 @@ def test_the_defaults_are_those_of_container_engines() -> None:
     assert "gid=5" in mounts["/dev/pts"]["options"]
     assert {"/proc/kcore", "/proc/keys", "/sys/firmware"} <= set(made["linux"]["maskedPaths"])
     assert "/proc/sys" in made["linux"]["readonlyPaths"]
+    assert made["linux"]["seccomp"] == defaults.seccomp("amd64", defaults.CAPABILITIES)
+
+
+def test_the_seccomp_profile_is_for_the_images_processor_and_the_containers_capabilities() -> None:
+    template = {"process": {"capabilities": {"bounding": ["CAP_SYS_TIME"]}}}
+    made = runtime_config(image(architecture="arm64"), User(), edits=Edits(template=template))
+    assert made["linux"]["seccomp"] == defaults.seccomp("arm64", ["CAP_SYS_TIME"])
+
+
+@pytest.mark.parametrize("own", [{"defaultAction": "SCMP_ACT_ALLOW"}, None])
+def test_a_template_brings_a_seccomp_profile_of_its_own_or_none(own: dict[str, Any] | None) -> None:
+    template = {"linux": {"seccomp": own}}
+    assert runtime_config(image(), User(), edits=Edits(template=template))["linux"].get("seccomp") == own
 
 
 def test_a_rootless_bundle_has_its_own_users() -> None:
