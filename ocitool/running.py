@@ -12,7 +12,7 @@ from ocitool import containers, strictjson
 from ocitool.content import read_config, read_manifest
 from ocitool.errors import InvalidContent, InvalidReference, OciError, Unsupported
 from ocitool.model import Manifest
-from ocitool.prepared import overlay, prepared, process_of
+from ocitool.prepared import Prepared, is_stacked, overlay, prepared, process_of, stack_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,9 +122,9 @@ def run_image(
             image_cmd=tuple(config.config.get("Cmd", ())),
         )
     if config is not None and not keep and launch.mounts_layers():
-        with prepared(source, image, unpacked) as whole:
+        with prepared(source, image, unpacked) as ready:
             try:
-                return _run_on(whole, container, config, replace(options, user=None), user, launch)
+                return _run_on(ready, container, config, replace(options, user=None), user, launch)
             except OciError as error:
                 if not refused(error):
                     raise
@@ -144,14 +144,14 @@ def run_image(
 
 
 def _run_on(
-    whole: Path, container: Path, config: ImageConfig, options: RunOptions, user: str, launch: Launch
+    ready: Prepared, container: Path, config: ImageConfig, options: RunOptions, user: str, launch: Launch
 ) -> int:
     """Run an image that is unpacked already, and leave it as it is."""
     with containers.made(container):
-        layers = overlay(whole, container)
-        document = _read(whole)
+        layers = overlay(ready.stack, container)
+        document = _read(ready.bundle)
         if user:
-            document["process"] = process_of(whole, config, user)
+            document["process"] = process_of(ready.bundle, config, user)
         _write(document, container, options)
         return launch.start(container, container.name, layers)
 
@@ -172,8 +172,12 @@ def run_directory(bundle: Path, options: RunOptions, launch: Launch) -> int:
     with containers.made(changed):
         config = _read(bundle)
         _make_absolute(config, bundle.absolute())
+        layers = None
+        if is_stacked(bundle):
+            layers = overlay(stack_of(bundle), changed)
+            config["root"]["path"] = layers.target
         _write(config, changed, options)
-        return launch.start(changed, changed.name)
+        return launch.start(changed, changed.name, layers)
 
 
 def _read(bundle: Path) -> dict[str, Any]:

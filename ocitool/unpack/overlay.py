@@ -1,8 +1,9 @@
 """Layers kept one by one, as an overlay mount stacks them (the kernel's filesystems/overlayfs).
 
 Each layer is unpacked once, under its diff ID, and shared by all images that have it. A layer that can't
-stand alone, because it has files below directories or links to files that only lower layers have, is kept
-together with what is below it, under their chain ID: always right, and rarely needed.
+stand alone, because it has files below directories or links to files that only lower layers have, or because
+the file system keeps no marks, is kept together with what is below it, under their chain ID: always right,
+and rarely needed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from ocitool.unpack import layers, whiteouts
 from ocitool.unpack.apply import Applier, Policy
 from ocitool.unpack.building import Built, looked_at
 from ocitool.unpack.entries import Archive
-from ocitool.unpack.owners import Given, Single
+from ocitool.unpack.owners import Given, Single, is_refusal
+from ocitool.unpack.removal import discard
 from ocitool.unpack.root import OPEN_DIRECTORY
 from ocitool.unpack.stacks import Stack
 from ocitool.unpack.staging import staged
@@ -28,7 +30,7 @@ from ocitool.unpack.tally import Tally
 from ocitool.unpack.union import Union
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from ocitool.content import Source
@@ -174,6 +176,27 @@ def chain_id(diff_ids: Sequence[Digest]) -> Digest:
     return chain
 
 
+def remove_unused(cache: Path, bundles: Iterable[Path], *, really: bool) -> list[Digest]:
+    """Remove the layers that none of these bundles has, or only list them; nobody may be adding some.
+
+    Returns:
+        The layers' diff IDs, or the chain IDs of those that are kept merged.
+    """
+    used = {path for bundle in bundles if (stack := Stack.load(bundle)) for path in stack.lowers}
+    removed = []
+    for tree in sorted(cache.glob("*/*")):
+        if (tree / _TREE) in used:
+            continue
+        if tree.is_dir():
+            _, _, name = tree.name.partition("-")
+            removed.append(Digest.parse(name.replace("-", ":", 1)))
+            if really:
+                discard(tree)
+        elif really:
+            tree.unlink()  # a lock that nobody holds, or what is found out again
+    return removed
+
+
 class _Alone(Applier):
     """Applies one layer to an empty root, with its whiteouts as the kernel wants them.
 
@@ -214,6 +237,8 @@ class _Alone(Applier):
             os.mknod(whiteout.name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=directory.fd)
         except FileExistsError:
             return  # what the layer brings hides it anyway
+        except PermissionError as error:
+            raise _NeedsLower from error  # older kernels let only root make the mark
 
     def _implied(self, path: bytes) -> None:
         raise _NeedsLower(path)
@@ -226,7 +251,14 @@ class _Alone(Applier):
 
     def _describe(self, fd: int, entry: Entry, path: bytes) -> None:
         if path in self._opaque:
-            os.setxattr(fd, b"trusted.overlay.opaque" if self._privileged else b"user.overlay.opaque", b"y")
+            try:
+                os.setxattr(
+                    fd, b"trusted.overlay.opaque" if self._privileged else b"user.overlay.opaque", b"y"
+                )
+            except OSError as error:
+                if not is_refusal(error):
+                    raise
+                raise _NeedsLower from error  # a file system that keeps no such attributes
         super()._describe(fd, entry, path)
 
 

@@ -25,6 +25,7 @@ from ocitool.unpack.idmap import IdMap, Range
 from ocitool.unpack.image import UnpackOptions, unpack
 from ocitool.unpack.removal import discard
 from ocitool.unpack.root import OPEN_DIRECTORY
+from ocitool.unpack.stacks import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,6 +94,8 @@ def repack(
     if not isinstance(manifest, Manifest):
         raise Unsupported(f"{image.digest} is an index, not an image", hint="choose one of its platforms")
     config = read_config(store, manifest)
+    if Stack.load(bundle):
+        raise Unsupported(f"{bundle} has its root file system in a layer cache, where nothing changes")
     ids = _ids(bundle)
     created = options.created or datetime.now(UTC)
     latest = None if options.created is None else int(created.timestamp()) * 1_000_000_000

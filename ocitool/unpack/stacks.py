@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ocitool import jsontypes, strictjson
 from ocitool.errors import InvalidContent, NotFound
+from ocitool.unpack.root import OPEN_DIRECTORY, Root
+from ocitool.unpack.union import Union
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +48,6 @@ class Stack:
 
         Raises:
             InvalidContent: the document is none.
-            NotFound: a layer is not in its cache any more.
         """
         what = f"{bundle / FILE}"
         try:
@@ -52,21 +55,32 @@ class Stack:
         except FileNotFoundError:
             return None
         document = strictjson.load_object(raw, what)
-        stack = cls(
-            tuple(Path(path) for path in jsontypes.strings(document, "lowers", what)),
-            Path(jsontypes.string(document, "root", what)),
-            document.get("userxattr") is True,
-        )
-        if not stack.lowers:
+        lowers = tuple(Path(path) for path in jsontypes.strings(document, "lowers", what))
+        if not lowers:
             raise InvalidContent(f"{what} names no layer")
-        for path in stack.lowers:
+        root = Path(jsontypes.string(document, "root", what))
+        return cls(lowers, root, document.get("userxattr") is True)
+
+    def check(self) -> None:
+        """Make sure that the layers are there.
+
+        Raises:
+            NotFound: one is not in its cache any more.
+        """
+        for path in self.lowers:
             if not path.is_dir():
-                raise NotFound(f"the layer {path} of {bundle} is gone", hint="unpack the image again")
-        return stack
+                raise NotFound(f"the unpacked layer {path} is gone", hint="unpack the image again")
 
 
-def in_use(bundles: Path) -> Iterator[Path]:
-    """Every layer that a bundle in a directory of bundles names."""
-    for document in bundles.glob(f"*/{FILE}"):
-        stack = Stack.load(document.parent)
-        yield from stack.lowers if stack else ()
+@contextmanager
+def opened(bundle: Path) -> Iterator[Root | Union]:
+    """The root file system of a bundle, to be looked at, wherever it is."""
+    stack = Stack.load(bundle)
+    tree: Root | Union
+    if stack:
+        stack.check()
+        tree = Union(stack.lowers, userxattr=stack.userxattr)
+    else:
+        tree = Root(os.open(bundle / "rootfs", OPEN_DIRECTORY))
+    with closing(tree):
+        yield tree

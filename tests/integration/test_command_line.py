@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -105,10 +106,33 @@ def containers(ocitool: Ocitool) -> list[str]:
 
 def test_an_image_is_unpacked_for_the_first_run_alone(ocitool: Ocitool) -> None:
     ocitool("run", IMAGE)
-    (bundle,) = (ocitool.home / f"prepared-{os.geteuid()}").iterdir()
-    made = (bundle / "rootfs").stat()
+    place = ocitool.home / f"prepared-{os.geteuid()}"
+    made = {path: path.stat().st_ino for path in place.glob("*/*/*/diff")}
+    assert len(made) == 2
     assert "Hello" in ocitool("run", IMAGE).out
-    assert os.path.samestat((bundle / "rootfs").stat(), made)
+    assert {path: path.stat().st_ino for path in place.glob("*/*/*/diff")} == made
+    assert containers(ocitool) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount an overlay by hand")
+def test_a_bundle_on_cached_layers_runs_and_can_be_mounted_for_other_runtimes(ocitool: Ocitool) -> None:
+    ocitool("unpack", "--layer-cache", "cache", IMAGE, "one")
+    again = ocitool("unpack", "--layer-cache", "cache", IMAGE, "two")
+    assert again.err == "2 there already\n"
+    assert "Hello" in ocitool("run", "./one").out
+    assert list((ocitool.home / "one" / "rootfs").iterdir()) == []
+    stack = json.loads((ocitool.home / "two" / "layers.json").read_bytes())
+    options = f"lowerdir={':'.join(stack['lowers'])}"
+    rootfs = ocitool.home / "two" / "rootfs"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, rootfs], check=True)
+    try:
+        assert (rootfs / "hello").exists()
+    finally:
+        subprocess.run(["umount", rootfs], check=True)
+    told = ocitool("repack", IMAGE, "one", "new", code=16).err
+    assert "layer cache" in told
+    shutil.rmtree(ocitool.home / "cache")
+    assert "is gone" in ocitool("run", "./one", code=10).err
     assert containers(ocitool) == []
 
 
@@ -129,10 +153,10 @@ def test_gc_takes_what_was_unpacked_with_its_image(ocitool: Ocitool) -> None:
     ocitool("run", "--pull", "never", "example.test/layers:1.0")
     place = ocitool.home / f"prepared-{os.geteuid()}"
     ocitool("store", "gc", "--delete")
-    assert len(list(place.iterdir())) == 1
+    assert len(list(place.iterdir())) == 2
     ocitool("delete", "store:example.test/layers:1.0")
     assert f"{digests()['layers:1.0']}  unpacked\n" in ocitool("store", "gc", "--delete").out
-    assert list(place.iterdir()) == []
+    assert [path.name for path in place.rglob("*")] == ["layers", "owned"]
 
 
 @pytest.mark.parametrize("name", ["bad/name", "../name", "..", "a b"])

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from support import unpack_images
 from support.fixtures import digests, layout
+from support.unpack_tars import archive, directory, file
 
 from ocitool import prepared
 from ocitool.content import read_config, read_manifest
-from ocitool.errors import InvalidContent
+from ocitool.digest import Digest
+from ocitool.errors import InvalidContent, NotFound
 from ocitool.layout import LayoutStore
 from ocitool.model import Manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from ocitool.digest import Digest
     from ocitool.model import Descriptor
 
 
@@ -32,25 +38,56 @@ def image(store: LayoutStore) -> Descriptor:
     return store.resolve("layers:1.0")
 
 
+@contextmanager
+def shared(directory: Path) -> Iterator[None]:
+    fd = os.open(directory, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def trees(directory: Path) -> set[Path]:
+    return {path for path in (directory / "layers").glob("*/*") if path.is_dir()}
+
+
 def test_an_image_is_unpacked_once(store: LayoutStore, image: Descriptor, tmp_path: Path) -> None:
     with prepared.prepared(store, image, tmp_path) as first:
-        made = first.stat()
+        made = first.bundle.stat()
     with prepared.prepared(store, image, tmp_path) as second:
-        assert os.path.samestat(second.stat(), made)
-    assert [path.name for path in tmp_path.iterdir()] == [digests()["layers:1.0"].replace(":", "-")]
+        assert os.path.samestat(second.bundle.stat(), made)
+    assert names(tmp_path) == ["layers", digests()["layers:1.0"].replace(":", "-")]
 
 
 def test_whoever_asks_at_the_same_time_gets_the_same(
     store: LayoutStore, image: Descriptor, tmp_path: Path
 ) -> None:
     def ask(_: int) -> int:
-        with prepared.prepared(store, image, tmp_path) as bundle:
-            assert (bundle / "config.json").is_file()
-            return bundle.stat().st_ino
+        with prepared.prepared(store, image, tmp_path) as ready:
+            assert (ready.bundle / "config.json").is_file()
+            return ready.bundle.stat().st_ino
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(ask, range(4)))) == 1
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(names(tmp_path)) == 2
+
+
+def test_images_share_the_layers_that_both_have(tmp_path: Path) -> None:
+    base, other = archive(directory(b"d/"), file(b"d/x")), archive(directory(b"d/"), file(b"d/y"))
+    one, two = unpack_images.image(base), unpack_images.image(base, other)
+    with prepared.prepared(one.store, one.manifest, tmp_path) as first:
+        before = trees(tmp_path)
+        with prepared.prepared(two.store, two.manifest, tmp_path) as second:
+            assert second.stack.lowers[1:] == first.stack.lowers
+    assert len(trees(tmp_path) - before) == 1
+    removed = prepared.remove_unused(tmp_path, lambda digest: digest == one.manifest.digest, really=True)
+    assert removed == [two.manifest.digest, Digest.of(other)]
+    assert trees(tmp_path) == before
 
 
 def test_what_nobody_needs_is_removed_and_what_runs_stays(
@@ -60,15 +97,39 @@ def test_what_nobody_needs_is_removed_and_what_runs_stays(
         return False
 
     (tmp_path / "something else").mkdir()
-    with prepared.prepared(store, image, tmp_path) as bundle:
+    with prepared.prepared(store, image, tmp_path) as ready:
+        prepared.remove_unused(tmp_path, unused, really=True)
+        layers = trees(tmp_path)
+        assert layers == {path.parent for path in ready.stack.lowers}
         assert prepared.remove_unused(tmp_path, unused, really=True) == []
-        assert bundle.exists()
     assert prepared.remove_unused(tmp_path, lambda digest: digest == image.digest, really=True) == []
-    assert prepared.remove_unused(tmp_path, unused, really=False) == [image.digest]
-    assert bundle.exists()
-    assert prepared.remove_unused(tmp_path, unused, really=True) == [image.digest]
-    assert [path.name for path in tmp_path.iterdir()] == ["something else"]
+    listed = prepared.remove_unused(tmp_path, unused, really=False)
+    assert listed[0] == image.digest
+    assert len(listed) == 1 + len(layers)
+    assert ready.bundle.exists()
+    assert trees(tmp_path) == layers
+    assert prepared.remove_unused(tmp_path, unused, really=True) == listed
+    assert names(tmp_path) == ["layers", "something else"]
+    assert [path for path in (tmp_path / "layers").rglob("*") if not path.is_dir()] == []
     assert prepared.remove_unused(tmp_path / "none", unused, really=True) == []
+
+
+def test_layers_stay_while_somebody_adds_some(store: LayoutStore, image: Descriptor, tmp_path: Path) -> None:
+    with prepared.prepared(store, image, tmp_path) as ready:
+        layers = trees(tmp_path)
+    shutil.rmtree(ready.bundle)
+    with shared(tmp_path / "layers"):
+        assert prepared.remove_unused(tmp_path, lambda _: False, really=True) == []
+    assert trees(tmp_path) == layers
+
+
+def test_an_image_whose_layers_are_gone_says_so(
+    store: LayoutStore, image: Descriptor, tmp_path: Path
+) -> None:
+    with prepared.prepared(store, image, tmp_path):
+        shutil.rmtree(tmp_path / "layers")
+    with pytest.raises(NotFound, match="is gone"), prepared.prepared(store, image, tmp_path):
+        pass
 
 
 def test_the_root_of_the_container_is_as_the_image_has_it(
@@ -76,10 +137,10 @@ def test_the_root_of_the_container_is_as_the_image_has_it(
 ) -> None:
     container = tmp_path / "container"
     container.mkdir()
-    with prepared.prepared(store, image, tmp_path / "images") as bundle:
-        mount = prepared.overlay(bundle, container)
-        root, upper = (bundle / "rootfs").stat(), (container / "upper").stat()
-    assert mount.lower == [str(bundle / "rootfs")]
+    with prepared.prepared(store, image, tmp_path / "images") as ready:
+        mount = prepared.overlay(ready.stack, container)
+        root, upper = ready.stack.root.stat(), (container / "upper").stat()
+    assert mount.lower == [str(path) for path in ready.stack.lowers]
     assert (upper.st_mode, upper.st_uid, upper.st_mtime_ns) == (root.st_mode, root.st_uid, root.st_mtime_ns)
 
 
@@ -89,9 +150,9 @@ def test_another_user_is_looked_up_in_the_image(
     manifest = read_manifest(store, image)
     assert isinstance(manifest, Manifest)
     config = read_config(store, manifest)
-    with prepared.prepared(store, image, tmp_path) as bundle:
-        process = prepared.process_of(bundle, config, "12:34")
+    with prepared.prepared(store, image, tmp_path) as ready:
+        process = prepared.process_of(ready.bundle, config, "12:34")
         assert (process["user"]["uid"], process["user"]["gid"]) == (12, 34)
         assert process["capabilities"]["effective"] == []
         with pytest.raises(InvalidContent, match="nobody-there"):
-            prepared.process_of(bundle, config, "nobody-there")
+            prepared.process_of(ready.bundle, config, "nobody-there")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -190,8 +191,10 @@ def test_a_bundle_on_cached_layers_is_configured_like_one_with_its_own_files(whe
 def test_layers_that_are_gone_are_named(where: Path) -> None:
     image(BASE).unpack(where / "bundle", layer_cache=where / "cache")
     shutil.rmtree(where / "cache")
+    stack = Stack.load(where / "bundle")
+    assert stack
     with pytest.raises(NotFound, match="chain-sha256"):
-        Stack.load(where / "bundle")
+        stack.check()
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"lowers": [], "root": "/"}', '{"lowers": ["/"]}', "{"])
@@ -207,3 +210,11 @@ def test_links_that_lead_nowhere_end(where: Path) -> None:
         assert union.read(b"etc/passwd", limit=100) is None
         assert union.read(b"etc/passwd/x", limit=100) is None
         assert union.read(b"../../etc/absent", limit=100) is None
+
+
+def test_where_marks_can_not_be_kept_layers_are_merged(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr("ocitool.unpack.overlay.os.setxattr", refuse)
+    compare(where, image(BASE, UPPERS["opaque"]), lowers=1)
