@@ -208,7 +208,8 @@ class _Alone(Applier):
         super().__init__(fd, owners, tally, policy)
         self._meant: list[whiteouts.Whiteout] = []
         self._opaque: set[bytes] = set()
-        self._privileged = isinstance(owners, Given)
+        namespace = b"trusted" if isinstance(owners, Given) else b"user"
+        self._mark_of_opaque = namespace + b".overlay.opaque"
 
     def finish(self) -> None:
         """See `Applier`; first of all, because they change directories, come the whiteouts."""
