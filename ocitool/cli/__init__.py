@@ -1,7 +1,7 @@
 """The command line: parse, one library call, render.
 
-Each command's module imports click and nothing that costs time; what a command needs it imports in its
-body, so that `ocitool --help` loads no command's libraries.
+A command's module is loaded when the command is used. It imports click and nothing that costs time; what a
+command needs it imports in its body, so that `ocitool --help` loads no command's libraries.
 """
 
 from __future__ import annotations
@@ -9,27 +9,47 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any, NoReturn
+from importlib import import_module
+from typing import Any, Final, NoReturn
 
 import click
 
 from ocitool import __version__
-from ocitool.cli import (
-    bundling,
-    checking,
-    containers,
-    differing,
-    images,
-    inspection,
-    mirroring,
-    registries,
-    serving,
-    stores,
-    unpacking,
+
+COMMANDS: Final = {
+    "bundling": ("bundle",),
+    "checking": ("check",),
+    "containers": ("run",),
+    "differing": ("diff",),
+    "images": ("pull", "push", "copy"),
+    "inspection": ("inspect", "manifest", "config", "digest", "tags", "referrers"),
+    "mirroring": ("mirror",),
+    "registries": ("login", "logout", "tag", "delete"),
+    "serving": ("serve",),
+    "stores": ("store",),
+    "unpacking": ("unpack", "repack"),
+}
+"""The commands that each module of this package has in its own `COMMANDS`."""
+
+
+class _Commands(click.Group):
+    """Loads the module of the command that is used, and no other one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(name for names in COMMANDS.values() for name in names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        for module, names in COMMANDS.items():
+            if cmd_name in names:
+                commands = import_module(f"{__name__}.{module}").COMMANDS
+                return next(command for command in commands if command.name == cmd_name)
+        return None
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OCITOOL"},
 )
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OCITOOL"})
 @click.version_option(__version__, prog_name="ocitool", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show where in the program an error arose.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but results, warnings and errors.")
@@ -49,23 +69,6 @@ def cli(ctx: click.Context, *, debug: bool, quiet: bool, progress: str) -> None:
     starts with /, ./ or ../.
     """
     ctx.obj = {"debug": debug, "progress": "none" if quiet else progress}
-
-
-for module in (
-    images,
-    unpacking,
-    containers,
-    inspection,
-    differing,
-    registries,
-    stores,
-    serving,
-    mirroring,
-    bundling,
-    checking,
-):
-    for command in module.COMMANDS:
-        cli.add_command(command)
 
 
 class _Terminated(BaseException):

@@ -6,13 +6,18 @@ import hashlib
 import io
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
 from support.fixtures import digests, layout
 
+import ocitool.cli
 from ocitool import __version__
+from ocitool.cli import COMMANDS
 from ocitool.cli import cli as group
 from ocitool.layout import LayoutStore
 
@@ -26,10 +31,22 @@ def test_the_version_is_one_line(cli: Cli) -> None:
 
 def test_every_command_has_a_line_of_help(cli: Cli) -> None:
     listed = cli("--help").out
-    for name, command in group.commands.items():
-        assert command.help, name
+    for name in (name for names in COMMANDS.values() for name in names):
+        assert _command(name).help, name
         assert f"\n  {name} " in listed
     assert "..." not in listed.partition("Commands:")[2]
+
+
+def _command(name: str) -> click.Command:
+    found = group.get_command(click.Context(group), name)
+    assert found is not None, name
+    return found
+
+
+@pytest.mark.parametrize("module", [name for _, name, _ in iter_modules(ocitool.cli.__path__)])
+def test_the_command_line_knows_every_command_of_every_module(module: str) -> None:
+    commands = getattr(import_module(f"ocitool.cli.{module}"), "COMMANDS", ())
+    assert tuple(command.name for command in commands) == COMMANDS.get(module, ())
 
 
 @pytest.mark.parametrize(
@@ -304,7 +321,7 @@ def test_a_store_that_nobody_has_used_yet_is_empty(cli: Cli) -> None:
 def test_each_option_about_registries_has_a_form_for_either_side_of_a_copy(
     cli: Cli, images: str, tmp_path: Path
 ) -> None:
-    named = {parameter.name for parameter in group.commands["copy"].params}
+    named = {parameter.name for parameter in _command("copy").params}
     for one in ("username", "authfile", "tls_verify", "ca_file", "cert_dir", "no_creds", "plain_http"):
         assert {one, f"src_{one}", f"dest_{one}"} <= named
     assert "--src-ca-file" not in cli("copy", "--help").out
