@@ -41,7 +41,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
         for module, names in COMMANDS.items():
             if cmd_name in names:
-                commands = import_module(f"{__name__}.{module}").COMMANDS
+                commands: tuple[click.Command, ...] = import_module(f"{__name__}.{module}").COMMANDS
                 return next(command for command in commands if command.name == cmd_name)
         return None
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from ocitool.registry.connections import Reply
     from ocitool.registry.credentials import Credentials
     from ocitool.registry.headers import Challenge
 
@@ -99,7 +100,7 @@ class Authenticator:
                 return credentials.basic
             return self._bearer(challenge, repository, merged(scopes))
 
-    def answer(self, response: httpx.Response, refused: str, repository: str, scopes: tuple[str, ...]) -> str:
+    def answer(self, response: Reply, refused: str, repository: str, scopes: tuple[str, ...]) -> str:
         """What to send instead, after a 401.
 
         Args:

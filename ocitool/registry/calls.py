@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import RegistryError, Unreachable
-from ocitool.registry.connections import body_of
 from ocitool.registry.text import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     import httpx
+
+    from ocitool.registry.connections import Reply
 
 _SHORT: Final = 16 << 10
 
@@ -66,24 +67,24 @@ class Live:
         repeated: whether an earlier request was lost, so that this one may have found its effect.
     """
 
-    response: httpx.Response
+    reply: Reply
     at_home: bool
     repeated: bool = False
 
     @property
     def status(self) -> int:
         """The HTTP status."""
-        return self.response.status_code
+        return self.reply.status
 
     @property
     def headers(self) -> httpx.Headers:
         """The header fields."""
-        return self.response.headers
+        return self.reply.headers
 
     @property
     def url(self) -> httpx.URL:
         """Where the response came from."""
-        return self.response.request.url
+        return self.reply.url
 
     def body(self) -> Iterator[bytes]:
         """The body as it comes.
@@ -91,7 +92,7 @@ class Live:
         Raises (while iterating):
             Unreachable: the connection was lost.
         """
-        return body_of(self.response)
+        return self.reply.body()
 
     def discard(self) -> None:
         """Close the response; a short body is read first, so that its connection can be used again."""
@@ -99,7 +100,7 @@ class Live:
         with suppress(Unreachable):
             if length.isdecimal() and int(length) <= _SHORT:
                 deque(self.body(), maxlen=0)
-        self.response.close()
+        self.reply.close()
 
     def read(self, limit: int) -> bytes:
         """The whole body.

@@ -1,8 +1,9 @@
 """Connections: one request out, one response back, over sockets that we watch.
 
-The only module that knows of httpx's exceptions. httpx's transport is used
-without its client: there is no cookie jar (Harbor takes any cookie for a browser's), no netrc, no redirect
-that was not decided here, and no header that was not asked for.
+The only module that knows of httpcore's exceptions. httpcore, which is httpx's transport, is used without
+httpx's client: there is no cookie jar (Harbor takes any cookie for a browser's), no netrc, no redirect that
+was not decided here, and no header that was not asked for. Its connections are used without its pool, which
+looks at every connection it has for every request: with many of them that takes longer than the request.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from ocitool.errors import OciError, RegistryError, Unreachable
 from ocitool.registry import tls
 from ocitool.registry.addresses import Reach, check_literal
 from ocitool.registry.proxies import proxy_for
-from ocitool.registry.sockets import Backend, Pace, Stream, Streams
+from ocitool.registry.sockets import Backend, Pace, PlainAnswer, Stream, Streams
 from ocitool.registry.text import printable, redacted
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ocitool.registry.origins import Origin
 
@@ -39,6 +40,46 @@ class Route:
     reach: Reach
 
 
+class Reply:
+    """A response whose body has not been read. Whoever has it closes it.
+
+    Attributes:
+        method: that of the request.
+        url: where it was sent.
+        status: of HTTP.
+        headers: the header fields.
+    """
+
+    def __init__(
+        self, method: str, url: httpx.URL, response: httpcore.Response, done: Callable[[], None]
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.status = response.status
+        self.headers = httpx.Headers(response.headers)
+        self._response = response
+        self._done = done
+        self._closed = False
+
+    def body(self) -> Iterator[bytes]:
+        """The body as it comes; an end before its time is an error.
+
+        Raises (while iterating):
+            Unreachable: the connection was lost.
+        """
+        try:
+            yield from self._response.iter_stream()
+        except _FAILURES as error:
+            raise translated(error, self.method, self.url) from error
+
+    def close(self) -> None:
+        """Give the connection back; what was not read of the body is lost, and the connection with it."""
+        if not self._closed:
+            self._closed = True
+            self._response.close()
+            self._done()
+
+
 class Connections:
     """Pools of connections, one for each route. Safe to use from several threads."""
 
@@ -46,16 +87,28 @@ class Connections:
         self._pace = pace
         self._environ = environ
         self._lock = threading.Lock()
-        self._transports: dict[Route, httpx.BaseTransport] = {}
+        self._pools: dict[Route, _Pool] = {}
         self._contexts: dict[tls.Trust, ssl.SSLContext] = {}
         self._streams = Streams()
         self._closed = False
 
-    def send(self, request: httpx.Request, route: Route, *, commits: bool = False) -> httpx.Response:
+    def send(
+        self,
+        method: str,
+        url: httpx.URL,
+        fields: Mapping[str, str],
+        body: Iterable[bytes] | bytes | None,
+        route: Route,
+        *,
+        commits: bool = False,
+    ) -> Reply:
         """Send a request; the response's body has not been read, and the caller closes it.
 
         Args:
-            request: what to send.
+            method: of HTTP.
+            url: where to.
+            fields: the header fields, but for Host, which is made from the URL.
+            body: what to send; how long it is, is said by the fields.
             route: how to get there.
             commits: the answer may take as long as `Pace.commit`.
 
@@ -63,100 +116,154 @@ class Connections:
             Unreachable: there is no response.
             RegistryError: what came back is not HTTP.
         """
-        transport = self._transport(route)
         answer = self._pace.commit if commits else self._pace.answer
         timeouts = {"connect": self._pace.connect, "read": answer, "write": self._pace.idle}
-        request.extensions = {**request.extensions, "timeout": timeouts}
+        request = httpcore.Request(
+            method,
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=[
+                (b"Host", url.netloc),
+                *((name.encode(), value.encode()) for name, value in fields.items()),
+            ],
+            content=body,
+            extensions={"timeout": timeouts},
+        )
+        pool = self._pool(route)
+        connection = pool.take(request)
         try:
-            response = transport.handle_request(request)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise translated(error, request) from error
-        response.request = request
+            response = connection.handle_request(request)
+        except BaseException as error:
+            pool.give_back(connection)
+            if isinstance(error, _FAILURES):
+                raise translated(error, method, url) from error
+            raise
         stream = response.extensions.get("network_stream")
         if isinstance(stream, Stream):
             stream.answered()
-        return response
+        return Reply(method, url, response, lambda: pool.give_back(connection))
+
+    def knock(self, route: Route) -> None:
+        """See whether TLS is spoken at a registry that may be spoken to without, before it is trusted.
+
+        To load whom to trust takes longer than to ask, so that it is done for those that do speak it.
+
+        Raises:
+            PlainAnswer: it is not.
+        """
+        if not route.trust.verify:
+            return  # then nobody is trusted or distrusted, and there is nothing to load
+        origin = route.origin
+        backend = Backend(route.reach, self._pace, self._streams)
+        try:
+            stream = backend.connect_tcp(origin.host, origin.port)
+            stream.start_tls(tls.any_context(), origin.host).close()
+        except PlainAnswer:
+            raise
+        except Unreachable:
+            return  # who asks in earnest will be told why
 
     def close(self) -> None:
         """Close every connection, also those that another thread waits for."""
         with self._lock:
             self._closed = True
-            transports, self._transports = list(self._transports.values()), {}
+            pools, self._pools = list(self._pools.values()), {}
         self._streams.interrupt()
-        for transport in transports:
-            transport.close()
+        for pool in pools:
+            pool.close()
 
-    def _transport(self, route: Route) -> httpx.BaseTransport:
+    def _pool(self, route: Route) -> _Pool:
         with self._lock:
             if self._closed:
                 raise Unreachable("the client has been closed")
-            transport = self._transports.get(route)
-            if transport is None:
-                transport = self._transports[route] = self._new_transport(route)
-            return transport
+            pool = self._pools.get(route)
+            if pool is None:
+                pool = self._pools[route] = _Pool(self._maker(route))
+            return pool
 
-    def _new_transport(self, route: Route) -> httpx.BaseTransport:
+    def _maker(self, route: Route) -> httpcore.ConnectionPool:
+        """What makes the connections of a route; the pool that it is as well stays empty."""
         context = None
         if route.origin.scheme == "https":
             context = self._contexts.get(route.trust)
             if context is None:
                 context = self._contexts[route.trust] = tls.context(route.trust, self._environ)
         proxy = proxy_for(route.origin, self._environ)
-        if proxy:
-            # The proxy resolves names itself, so only an address that is written out can be judged; the
-            # proxy's own address is the user's choice.
-            check_literal(route.origin.host, route.reach)
-            return _Transport(context, Backend(Reach.ANY, self._pace, self._streams), proxy)
-        return _Transport(context, Backend(route.reach, self._pace, self._streams), proxy)
-
-
-class _Transport(httpx.HTTPTransport):
-    """httpx's transport, over our own sockets."""
-
-    def __init__(self, context: ssl.SSLContext | None, backend: Backend, proxy: str) -> None:
-        super().__init__(verify=context or False, trust_env=False)
         if not proxy:
-            self._pool = httpcore.ConnectionPool(
+            return httpcore.ConnectionPool(
                 ssl_context=context,
-                network_backend=backend,
-                max_connections=None,
+                network_backend=Backend(route.reach, self._pace, self._streams),
                 keepalive_expiry=_KEEPALIVE,
             )
-            return
+        # The proxy resolves names itself, so only an address that is written out can be judged; the proxy's
+        # own address is the user's choice.
+        check_literal(route.origin.host, route.reach)
         url = httpx.URL(proxy)
-        self._pool = httpcore.HTTPProxy(
+        return httpcore.HTTPProxy(
             str(url.copy_with(userinfo=b"")),
             proxy_auth=(url.username, url.password) if url.userinfo else None,
             ssl_context=context,
-            network_backend=backend,
-            max_connections=None,
+            network_backend=Backend(Reach.ANY, self._pace, self._streams),
             keepalive_expiry=_KEEPALIVE,
         )
 
 
-def translated(error: Exception, request: httpx.Request) -> OciError:
-    """Every exception of httpx as one of ours."""
-    method, url = request.method, redacted(str(request.url))
+class _Pool:
+    """The idle connections of one route. Safe to use from several threads."""
+
+    def __init__(self, maker: httpcore.ConnectionPool) -> None:
+        self._maker = maker
+        self._lock = threading.Lock()
+        self._idle: list[httpcore.ConnectionInterface] = []
+        self._closed = False
+
+    def take(self, request: httpcore.Request) -> httpcore.ConnectionInterface:
+        """The idle connection that was used last, as the one that most likely still is open; or a new one."""
+        while True:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                return self._maker.create_connection(request.url.origin)
+            if not connection.has_expired():
+                return connection
+            connection.close()
+
+    def give_back(self, connection: httpcore.ConnectionInterface) -> None:
+        """Keep a connection for the next request, where it can serve one."""
+        with self._lock:
+            if connection.is_available() and not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close what is idle, and what will be."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+
+_FAILURES: Final = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+)
+
+
+def translated(error: Exception, method: str, url: httpx.URL) -> OciError:
+    """Every exception of httpcore as one of ours."""
+    where = redacted(str(url))
     text = printable(str(error))
-    lost = isinstance(error, httpx.TimeoutException | httpx.NetworkError)
+    lost = isinstance(error, httpcore.TimeoutException | httpcore.NetworkError)
     # These are h11's words for a connection that ended too early, which it does not tell apart by type.
-    ended = isinstance(error, httpx.RemoteProtocolError) and any(
+    ended = isinstance(error, httpcore.RemoteProtocolError) and any(
         words in text for words in ("disconnected", "peer closed connection", "Server closed")
     )
     if lost or ended:
-        return Unreachable(f"{method} {url}: {text}", method=method, url=url, temporary=True)
-    if isinstance(error, httpx.ProxyError):
-        return Unreachable(f"{method} {url}: the proxy refuses: {text}", method=method, url=url)
-    return RegistryError(f"{method} {url}: not HTTP as it should be: {text}", method=method, url=url)
-
-
-def body_of(response: httpx.Response) -> Iterator[bytes]:
-    """A response's body as it comes; an end before its time is an error.
-
-    Raises (while iterating):
-        Unreachable: the connection was lost.
-    """
-    try:
-        yield from response.iter_raw()
-    except httpx.HTTPError as error:
-        raise translated(error, response.request) from error
+        return Unreachable(f"{method} {where}: {text}", method=method, url=where, temporary=True)
+    if isinstance(error, httpcore.ProxyError):
+        return Unreachable(f"{method} {where}: the proxy refuses: {text}", method=method, url=where)
+    return RegistryError(f"{method} {where}: not HTTP as it should be: {text}", method=method, url=where)

@@ -13,8 +13,6 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-import httpx
-
 from ocitool.errors import RegistryError, Unreachable
 from ocitool.events import Noted, OnEvent, Retrying
 from ocitool.registry import headers
@@ -27,10 +25,12 @@ from ocitool.registry.text import printable, redacted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import httpx
+
     from ocitool.errors import OciError
     from ocitool.registry.auth import Ask
     from ocitool.registry.config import ClientConfig
-    from ocitool.registry.connections import Connections
+    from ocitool.registry.connections import Connections, Reply
     from ocitool.registry.endpoint import Endpoint
 
 _MAX_REDIRECTS: Final = 10
@@ -136,10 +136,10 @@ class Transport:
                 self.back_off(call.what, error, attempt)
                 continue
             if last or live.status in call.expect or not self._may_pass(call, live):
-                stack.callback(live.response.close)
-                return Live(live.response, live.at_home, repeated=lost)
+                stack.callback(live.reply.close)
+                return Live(live.reply, live.at_home, repeated=lost)
             failure = error_of(self._failed(call, live), call.what)
-            live.response.close()
+            live.reply.close()
             self.back_off(call.what, failure, attempt, headers.retry_after(live.headers, time.time()))
         raise AssertionError  # pragma: no cover - the last attempt returned or raised
 
@@ -187,13 +187,13 @@ class Transport:
             try:
                 target = self._redirected(endpoint, call, live)
             except BaseException:
-                live.response.close()
+                live.reply.close()
                 raise
             if target is None:
                 return live
             live.discard()
             live = self._authorized(endpoint, call, target)
-        live.response.close()
+        live.reply.close()
         raise RegistryError(f"{call.what}: {endpoint.name} redirects more than {_MAX_REDIRECTS} times")
 
     def _redirected(self, endpoint: Endpoint, call: Call, live: Live) -> httpx.URL | None:
@@ -231,7 +231,7 @@ class Transport:
                 challenge = self._challenge(endpoint, live)
                 again = self._answered(endpoint, call, challenge, authorization)
             except BaseException:
-                live.response.close()
+                live.reply.close()
                 raise
             if not again:
                 break
@@ -245,7 +245,7 @@ class Transport:
             live = self._send(endpoint, call, target, authorization)
         return live
 
-    def _answered(self, endpoint: Endpoint, call: Call, challenge: httpx.Response, authorization: str) -> str:
+    def _answered(self, endpoint: Endpoint, call: Call, challenge: Reply, authorization: str) -> str:
         """The authorization that answers a challenge."""
         try:
             return endpoint.auth.answer(challenge, authorization, call.repository, call.scopes)
@@ -254,14 +254,14 @@ class Transport:
             error.temporary = False
             raise
 
-    def _challenge(self, endpoint: Endpoint, live: Live) -> httpx.Response:
+    def _challenge(self, endpoint: Endpoint, live: Live) -> Reply:
         """The response that says what a 401 wants; old registries say it only at the front door."""
         if endpoint.auth.challenged or "www-authenticate" in live.headers:
-            return live.response
+            return live.reply
         call = Call(method="GET", target="/v2/", what=f"challenge of {endpoint.name}")
         door = self._send(endpoint, call, call.target, "")
         door.discard()
-        return door.response
+        return door.reply
 
     def _send(self, endpoint: Endpoint, call: Call, target: str | httpx.URL, authorization: str) -> Live:
         """Send a call by https, or by http where that is allowed and https is not spoken."""
@@ -270,6 +270,7 @@ class Transport:
         *earlier, last = endpoint.candidates
         for origin in earlier:
             with suppress(PlainAnswer):
+                self._connections.knock(endpoint.route(origin))
                 return self._exchange(endpoint, call, origin.url(target), authorization)
         return self._exchange(endpoint, call, last.url(target), authorization)
 
@@ -285,21 +286,21 @@ class Transport:
         }
         if authorization:
             fields["Authorization"] = authorization
-        if not call.repeatable:
-            fields["Content-Length"] = str(call.length)
+        if call.body is not None:
+            fields["Content-Length"] = str(len(call.body) if isinstance(call.body, bytes) else call.length)
         secret = "Authorization" in fields or (call.bare and call.body is not None)
         if secret and not endpoint.may_see_secrets(origin):
             raise RegistryError(
                 f"{call.what}: credentials are not sent to {origin} without TLS",
                 hint="--plain-http says that this network can be trusted",
             )
-        request = httpx.Request(call.method, url, headers=fields, content=call.body)
-        response = self._connections.send(request, endpoint.route(origin), commits=call.commits)
-        live = Live(response, at_home=origin in endpoint.candidates and not call.bare)
+        route = endpoint.route(origin)
+        reply = self._connections.send(call.method, url, fields, call.body, route, commits=call.commits)
+        live = Live(reply, at_home=origin in endpoint.candidates and not call.bare)
         try:
             self._regard(endpoint, origin, live)
         except BaseException:
-            response.close()
+            reply.close()
             raise
         return live
 

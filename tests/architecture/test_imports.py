@@ -63,6 +63,12 @@ def test_the_command_line_loads_heavy_libraries_only_where_they_are_used(module:
     assert not foreign(loaded_by(f"import {module}")) & HEAVY
 
 
+def test_the_registry_client_loads_no_command_line_of_others() -> None:
+    assert not foreign(loaded_by("import ocitool.registry")) & {"rich", "pygments", "click"}
+    # Whoever wants it finds it as if we were not there.
+    assert "httpx._main" in loaded_by("import ocitool.registry, httpx._main")
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["pull", "--help"], ["run", "--help"]])
 def test_asking_for_help_loads_no_heavy_library(arguments: list[str]) -> None:
     code = f"""

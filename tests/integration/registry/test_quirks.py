@@ -718,6 +718,13 @@ def test_connections_are_used_again(fake: FakeRegistry, token_server: TokenServe
     assert token_server.server.connections == 1
 
 
+def test_http_on_this_machine_needs_nobodys_certificates(fake: FakeRegistry) -> None:
+    desc = stocked(fake, 10)
+    environ = {"HOME": "/nonexistent", "SSL_CERT_FILE": "/nonexistent"}
+    with client(environ=environ) as made:
+        assert repository(made, fake.name).resolve("v1") == desc
+
+
 def test_one_token_is_fetched_for_many_threads(fake: FakeRegistry, token_server: TokenServer) -> None:
     stocked(fake, *[1000] * 8)
     token_server.protects(fake)
