@@ -23,10 +23,11 @@ _REFERRERS_PER_PAGE: Final = 1000
 
 async def list_tags(service: Service, request: Request, target: Target) -> Response:
     """The tags of a repository."""
-    source = await service.source(target.name)
     # "If the list is not empty, the tags MUST be in lexical order (i.e. case-insensitive alphanumeric
     # order)."
-    tags = await service.run(lambda: _sorted(source.tags() if isinstance(source, Lister) else ()))
+    tags = await service.read(
+        target.name, lambda source: _sorted(source.tags() if isinstance(source, Lister) else ())
+    )
     page, headers = _page(tags, request)
     return json_response({"name": target.name, "tags": page}, headers=headers)
 

@@ -129,7 +129,7 @@ class Request:
             key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]
         }
         # Of a parameter that stands twice the first one counts.
-        pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=100)
+        pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         self.query = dict(reversed(pairs))
         self.client: str = scope["client"][0] if scope.get("client") else ""
         self.user = ""

@@ -22,9 +22,10 @@ _RANGE: Final = re.compile(r"bytes=(?:([0-9]{1,19})-([0-9]{0,19})|-([0-9]{1,19})
 
 async def get_manifest(service: Service, request: Request, target: Target) -> Response:
     """A manifest by tag or digest."""
-    source = await service.source(target.name)
     limit = service.options.manifest_bytes
-    desc, raw = await service.run(lambda: read_by_reference(source, target.reference, limit))
+    desc, raw = await service.read(
+        target.name, lambda source: read_by_reference(source, target.reference, limit)
+    )
     # "If the manifest has a `mediaType` field, clients SHOULD reject unless the `mediaType` field's value
     # matches the type specified by the `Content-Type` header."
     headers = {"content-type": desc.media_type, **_identity(desc)}
@@ -35,8 +36,7 @@ async def get_manifest(service: Service, request: Request, target: Target) -> Re
 
 async def head_manifest(service: Service, request: Request, target: Target) -> Response:
     """What a manifest is, without reading it where that is possible: of an upstream it would be a pull."""
-    source = await service.source(target.name)
-    desc = await service.run(lambda: source.resolve(target.reference))
+    source, desc = await service.resolve(target.name, target.reference)
     if not desc.is_manifest:
         return await get_manifest(service, request, target)
     headers = {"content-type": desc.media_type, **_identity(desc)}
@@ -69,9 +69,7 @@ def read_by_reference(source: Source, reference: str, limit: int) -> tuple[Descr
 
 async def get_blob(service: Service, request: Request, target: Target) -> Response:
     """A blob, or a part of one."""
-    source = await service.source(target.name)
-    digest = Digest.parse(target.reference)
-    desc = await service.run(lambda: source.resolve(str(digest)))
+    source, desc = await service.resolve(target.name, str(Digest.parse(target.reference)))
     headers = {"content-type": OCTETS, "accept-ranges": "bytes", **_identity(desc)}
     if _unchanged(request, desc):
         return Response(304, headers)

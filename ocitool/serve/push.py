@@ -67,21 +67,19 @@ def _mount(service: Service, store: Store, digest: Digest, origin: str) -> bool:
 async def append_chunk(service: Service, request: Request, target: Target) -> Response:
     """Add a chunk to an upload."""
     await service.store(target.name)
-    upload = service.uploads.get(target.name, target.reference)
-    async with upload.lock:
+    async with service.uploads.held(target.name, target.reference) as upload:
         _check_place(request, upload)
         await _receive(service, request, upload)
-    return _accepted(upload)
+        return _accepted(upload)
 
 
 async def finish_upload(service: Service, request: Request, target: Target) -> Response:
     """Add the last chunk, if there is one, and make a blob of the upload."""
     await service.store(target.name)
-    upload = service.uploads.get(target.name, target.reference)
     # "The closing `PUT` request MUST include the `<digest>` of the whole blob (not the final chunk) as a
     # query parameter."
     digest = Digest.parse(request.query.get("digest", ""))
-    async with upload.lock:
+    async with service.uploads.held(target.name, target.reference) as upload:
         _check_place(request, upload)
         await _receive(service, request, upload)
         try:
@@ -102,8 +100,7 @@ async def upload_status(service: Service, request: Request, target: Target) -> R
 async def cancel_upload(service: Service, request: Request, target: Target) -> Response:
     """Forget an upload."""
     del request
-    upload = service.uploads.get(target.name, target.reference)
-    async with upload.lock:
+    async with service.uploads.held(target.name, target.reference) as upload:
         service.uploads.forget(upload)
     return Response(204)
 

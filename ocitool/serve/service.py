@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from ocitool.model import Descriptor
     from ocitool.serve.passwords import Passwords
     from ocitool.serve.repositories import Repositories
 
@@ -114,18 +115,31 @@ class Service:
         """Do work that blocks, in a thread."""
         return await self.start(work)
 
-    async def source(self, name: str) -> Source:
-        """A repository to read from.
+    async def read(self, name: str, work: Callable[[Source], T]) -> T:
+        """Do work that reads a repository, in a thread.
 
         Raises:
             Refused: there is none of that name.
         """
-        found = await self.run(lambda: self.repositories.open(name))
-        if found is None:
-            # distribution-spec, "Pushing Manifests": "An attempt to pull a nonexistent repository MUST
-            # return response code `404 Not Found`."
-            raise Refused(404, "NAME_UNKNOWN", f"there is no repository {name}")
-        return found
+
+        def opened() -> T:
+            source = self.repositories.open(name)
+            if source is None:
+                # distribution-spec, "Pushing Manifests": "An attempt to pull a nonexistent repository MUST
+                # return response code `404 Not Found`."
+                raise Refused(404, "NAME_UNKNOWN", f"there is no repository {name}")
+            return work(source)
+
+        return await self.run(opened)
+
+    async def resolve(self, name: str, reference: str) -> tuple[Source, Descriptor]:
+        """A repository to read from, and what a reference stands for in it.
+
+        Raises:
+            Refused: there is no such repository.
+            OciError: whatever the repository raises.
+        """
+        return await self.read(name, lambda source: (source, source.resolve(reference)))
 
     async def store(self, name: str, *, create: bool = False) -> Store:
         """A repository to change.

@@ -6,12 +6,14 @@ import asyncio
 import tempfile
 import time
 import uuid
+from contextlib import asynccontextmanager
 from typing import IO, TYPE_CHECKING
 
 from ocitool.errors import OciError
 from ocitool.serve.messages import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from ocitool.content import Incoming, Store
@@ -63,6 +65,7 @@ class Upload:
         self.content = content
         self.lock = asyncio.Lock()
         self.touched = time.monotonic()
+        self.expiry: asyncio.TimerHandle | None = None
 
     def append(self, data: bytes) -> None:
         """Keep more bytes.
@@ -103,7 +106,6 @@ class Uploads:
         Raises:
             Refused: there are too many.
         """
-        self._expire()
         if len(self._uploads) >= self._limit:
             raise Refused(429, "TOOMANYREQUESTS", f"{self._limit} uploads are under way already")
 
@@ -111,6 +113,7 @@ class Uploads:
         """Begin an upload to a repository."""
         upload = Upload(name, content)
         self._uploads[upload.id] = upload
+        self._watch(upload, self._seconds)
         return upload
 
     def get(self, name: str, upload_id: str) -> Upload:
@@ -124,9 +127,21 @@ class Uploads:
             raise Refused(404, "BLOB_UPLOAD_UNKNOWN", f"there is no upload {upload_id:.40} to {name}")
         return upload
 
+    @asynccontextmanager
+    async def held(self, name: str, upload_id: str) -> AsyncIterator[Upload]:
+        """An upload that has begun, for one request; others to the same upload wait for it.
+
+        Raises:
+            Refused: there is none of that name in that repository, or a request before this one ended it.
+        """
+        async with self.get(name, upload_id).lock:
+            yield self.get(name, upload_id)
+
     def forget(self, upload: Upload) -> None:
         """End an upload."""
         self._uploads.pop(upload.id, None)
+        if upload.expiry:
+            upload.expiry.cancel()
         upload.content.close()
 
     def close(self) -> None:
@@ -137,8 +152,13 @@ class Uploads:
     def __len__(self) -> int:
         return len(self._uploads)
 
-    def _expire(self) -> None:
-        oldest = time.monotonic() - self._seconds
-        for upload in list(self._uploads.values()):
-            if upload.touched < oldest and not upload.lock.locked():
-                self.forget(upload)
+    def _watch(self, upload: Upload, seconds: float) -> None:
+        upload.expiry = asyncio.get_running_loop().call_later(seconds, self._expire, upload)
+
+    def _expire(self, upload: Upload) -> None:
+        """Forget an upload that has rested too long, or look again when it may have."""
+        left = upload.touched + self._seconds - time.monotonic()
+        if left > 0 or upload.lock.locked():
+            self._watch(upload, max(left, 1))
+        else:
+            self.forget(upload)
