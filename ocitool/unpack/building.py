@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ocitool import limits
-from ocitool.unpack import volumes
+from ocitool.unpack import twins, volumes
 from ocitool.unpack.apply import Applier, Policy
-from ocitool.unpack.entries import Archive
 from ocitool.unpack.owners import Given, Single
 from ocitool.unpack.root import OPEN_DIRECTORY
 from ocitool.unpack.tally import Tally
@@ -78,11 +77,12 @@ class Here:
         self._tally = Tally()
         owners = Given() if keep_owner else Single(self._tally)
         fd = os.open(rootfs, OPEN_DIRECTORY)
+        self._names = twins.watch(fd)
         self._applier = Applier(fd, owners, self._tally, Policy(devices=devices))
 
     def apply(self, stream: Reader, /, *, max_entries: int) -> None:
         """See `Builder`."""
-        self._applier.apply(Archive(stream, max_entries=max_entries))
+        self._applier.apply(twins.archive(stream, self._names, max_entries=max_entries))
 
     def finish(self, wanted: Sequence[str], /) -> Built:
         """See `Builder`."""
@@ -93,3 +93,5 @@ class Here:
     def close(self, *, keep: bool) -> None:  # noqa: ARG002 - whoever made the directory can remove it
         """See `Builder`."""
         self._applier.close()
+        if self._names:
+            self._names.close()

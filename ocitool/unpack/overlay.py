@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from ocitool.digest import Digest
 from ocitool.errors import InvalidContent, OciError
 from ocitool.events import Finished, Planned, Started, ignore
-from ocitool.unpack import layers, whiteouts
+from ocitool.unpack import layers, twins, whiteouts
 from ocitool.unpack.apply import Applier, Policy
 from ocitool.unpack.building import Built, looked_at
-from ocitool.unpack.entries import Archive
 from ocitool.unpack.owners import Given, Single, is_refusal
 from ocitool.unpack.removal import discard
 from ocitool.unpack.root import OPEN_DIRECTORY
@@ -151,13 +150,15 @@ class LayerCache:
         owners = Given() if self._keep_owner else Single(self._tally)
         devices = self._keep_owner if self._options.devices is None else self._options.devices
         kind = Applier if merged else _Alone
-        applier = kind(os.open(tree, OPEN_DIRECTORY), owners, self._tally, Policy(devices=devices))
+        fd = os.open(tree, OPEN_DIRECTORY)
+        names = twins.watch(fd)
+        applier = kind(fd, owners, self._tally, Policy(devices=devices))
         try:
             blobs, diff_ids = zip(*wanted, strict=True)
             with layers.opened(source, blobs, diff_ids, limit=self._options.max_bytes) as streams:
                 for stream in streams:
                     try:
-                        applier.apply(Archive(stream, max_entries=self._options.max_entries))
+                        applier.apply(twins.archive(stream, names, max_entries=self._options.max_entries))
                     except InvalidContent:
                         layers.drain(stream)
                         raise
@@ -166,6 +167,8 @@ class LayerCache:
                 (staging / _ROOT).touch()
         finally:
             applier.close()
+            if names:
+                names.close()
 
 
 def chain_id(diff_ids: Sequence[Digest]) -> Digest:

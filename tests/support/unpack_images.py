@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocitool import mediatypes, strictjson
 from ocitool.digest import Digest
+from ocitool.layout import LayoutStore
 from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor
+from ocitool.transfer import copy_graph
 from ocitool.unpack import UnpackOptions, UnpackReport, unpack
 from ocitool.unpack.image import documents
 from ocitool.unpack.overlay import LayerCache
@@ -39,6 +41,11 @@ class Image(NamedTuple):
         """Have its layers in a cache."""
         cache = LayerCache(directory, keep_owner=keep_owner, options=UnpackOptions(sync=False))
         return cache.add(self.store, *documents(self.store, self.manifest))
+
+    def to_layout(self, path: Path) -> str:
+        """Write it into a layout; the location that the command line takes."""
+        copy_graph(self.store, LayoutStore(path), self.manifest, to="image")
+        return f"oci:{path}:image"
 
 
 def image(
