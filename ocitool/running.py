@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ocitool import containers, strictjson
+from ocitool import containers, hostfiles, strictjson
 from ocitool.content import read_config, read_manifest
 from ocitool.errors import InvalidContent, InvalidReference, OciError, Unsupported
 from ocitool.model import Manifest
@@ -32,12 +32,16 @@ class Launch:
         place: where the directories of containers are made.
         name: the container's ID; random where empty.
         runtime: another runtime to hand the bundle to, by its name or path; empty for our own.
+        hostname: the container's host name, if another one than by default.
+        network: what the container is connected by; "none" for a network of its own without a way out.
         on_warning: is told what the host could not give.
     """
 
     place: Path
     name: str = ""
     runtime: str = ""
+    hostname: str = ""
+    network: str = "none"
     on_warning: Callable[[str], None] | None = None
 
     def directory(self) -> Path:
@@ -65,6 +69,7 @@ class Launch:
             container_id=container_id,
             overlay=layers,
             runtime=self.runtime,
+            network="" if self.network in ("none", "host") else self.network,
             on_warning=self.on_warning,
         )
 
@@ -134,12 +139,12 @@ def run_image(
     unpacking = UnpackOptions(user=user, sync=False)
     if keep:
         unpack(source, image, container, options=unpacking)
-        _write(_read(container), container, options)
+        _write(_with_host_files(_read(container), container, launch), container, options)
         return launch.start(container, container.name)
     with containers.made(container):
         bundle = container / "bundle"
         unpack(source, image, bundle, options=unpacking)
-        _write(_read(bundle), bundle, options)
+        _write(_with_host_files(_read(bundle), container, launch), bundle, options)
         return launch.start(bundle, container.name)
 
 
@@ -152,7 +157,7 @@ def _run_on(
         document = _read(ready.bundle)
         if user:
             document["process"] = process_of(ready.bundle, config, user)
-        _write(document, container, options)
+        _write(_with_host_files(document, container, launch), container, options)
         return launch.start(container, container.name, layers)
 
 
@@ -182,6 +187,12 @@ def run_directory(bundle: Path, options: RunOptions, launch: Launch) -> int:
 
 def _read(bundle: Path) -> dict[str, Any]:
     return strictjson.load_object((bundle / "config.json").read_bytes(), f"{bundle}/config.json")
+
+
+def _with_host_files(config: dict[str, Any], container: Path, launch: Launch) -> dict[str, Any]:
+    """A configuration whose container finds hostname, hosts and resolv.conf in its `/etc`."""
+    added = hostfiles.mounts(container, launch.hostname or config["hostname"], launch.network)
+    return {**config, "mounts": [*config["mounts"], *added]}
 
 
 def _write(config: dict[str, Any], directory: Path, options: RunOptions) -> None:

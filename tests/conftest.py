@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,15 +64,15 @@ def debian_layout(debian_tar: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def busybox_image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An image of busybox alone, made by another tool: quick to unpack, and with a shell."""
+def busybox_image() -> Iterator[str]:
+    """An image of busybox alone, made by another tool: quick to unpack, with a shell, and readable to all."""
     require("skopeo", "busybox")
-    base = tmp_path_factory.mktemp("busybox")
+    base = Path(tempfile.mkdtemp(prefix="ocitool-busybox-"))
     make_rootfs(base / "rootfs")
     (base / "rootfs/etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nalice:x:1234:1234::/:/bin/sh\n")
     (base / "rootfs/etc/group").write_text("root:x:0:\nalice:x:1234:\n")
     call("tar", "--numeric-owner", "-C", base / "rootfs", "-cf", base / "rootfs.tar", ".")
     call("skopeo", "copy", f"tarball:{base}/rootfs.tar", f"oci:{base}/image:1")
-    for path in [base.parent.parent, base.parent, base]:
-        path.chmod(0o755)
-    return f"oci:{base}/image:1"
+    base.chmod(0o755)
+    yield f"oci:{base}/image:1"
+    shutil.rmtree(base)

@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 @click.option("-m", "--memory", metavar="SIZE", help="Limit memory, as 512m.")
 @click.option("--cpus", metavar="NUMBER", help="Limit processor time, as 1.5.")
 @click.option("--pids-limit", type=int, metavar="NUMBER", help="Limit processes.")
-@click.option("--network", type=click.Choice(["none", "host"]), help="The container's network. [none]")
+@click.option(
+    "--network",
+    metavar="KIND",
+    help="The network: none, host, slirp4netns[:OPTION] or pasta[:OPTION]. [none]",
+)
 @click.option(
     "--security-opt", multiple=True, metavar="OPTION", help="As docker's, such as seccomp=unconfined."
 )
@@ -94,7 +98,12 @@ def run(  # noqa: PLR0913 - one parameter for each option
         **changes,
     )
     launch = running.Launch(
-        place=containers.place(session.store_path), name=name, runtime=runtime, on_warning=console.say
+        place=containers.place(session.store_path),
+        name=name,
+        runtime=runtime,
+        hostname=options.hostname or "",
+        network=options.network or "none",
+        on_warning=console.say,
     )
     if location.startswith(("/", "./", "../")) and running.is_bundle(Path(location)):
         return running.run_directory(Path(location), replace(options, user=user or None), launch)

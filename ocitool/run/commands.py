@@ -37,7 +37,7 @@ _STARTING = ("bundle b", "console-socket", "pid-file", "preserve-fds")
 _VALUES = {
     "": ("root", "log", "log-format", "rootless", "cgroup-manager", "message-fd"),
     "create": _STARTING,
-    "run": (*_STARTING, "overlay", "runtime"),
+    "run": (*_STARTING, "overlay", "runtime", "network"),
     "exec": (
         "process p", "console-socket", "pid-file", "preserve-fds", "cwd", "env e", "user u",
         "additional-gids g", "apparmor", "process-label", "cap c",
@@ -312,6 +312,9 @@ def _run(runtime: Runtime, arguments: Arguments) -> int:
 
         layers = Overlay.load(jsonfast.loads(arguments.values["overlay"].encode(), "--overlay"))
         settings.prepare_root = layers.mount
+    settings.network = arguments.values.get("network", "")
+    if settings.network and settings.detach:
+        raise UsageError("run: --network needs somebody who waits for the container: leave out --detach")
     if "runtime" in arguments.values:
         from . import foreign
 

@@ -34,6 +34,7 @@ class Settings:
         detach: whether not to wait for the program.
         keep: whether the container stays after its program ended.
         subreaper: whether this process adopts what the container leaves behind.
+        network: what connects the container's own network namespace (see `networks`), or "".
         prepare_root: called in the container's mount namespace to mount its root file system, or None.
     """
 
@@ -48,6 +49,7 @@ class Settings:
         self.detach = False
         self.keep = False
         self.subreaper = True
+        self.network = ""
         self.prepare_root: Callable[[Kernel], None] | None = None
 
 
@@ -200,6 +202,11 @@ class Attempt:
         self.state.save()
         if spaces.new & namespaces.USER:
             namespaces.write_maps(pid, linux.get("uidMappings") or [], linux.get("gidMappings") or [])
+        if self.settings.network and spaces.new & namespaces.NETWORK:
+            from . import networks
+
+            # Now, because nobody may look into the child any more once it goes on.
+            networks.attach(self.state, self.settings.network)
         starting.adjust_oom_score(job, pid)
         configured = self.config.get("hooks") or {}
         if configured.get("prestart") or configured.get("createRuntime"):
@@ -225,6 +232,10 @@ class Attempt:
         child = getattr(self, "child", None)
         if child is not None:
             starting.stop(child.pid)
+        if "network" in self.state.fields:
+            from . import networks
+
+            networks.detach(self.state)
         self.cgroup.kill()
         self.cgroup.delete()
         poststop(self.state, self.runtime.warn)

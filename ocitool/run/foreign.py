@@ -12,7 +12,7 @@ import time
 
 from ocitool.errors import NotFound, OciError, RunError
 
-from . import jsonfast, rootfs, spec, terminal
+from . import jsonfast, networks, rootfs, spec, terminal
 from .kernel import PR_SET_CHILD_SUBREAPER
 from .namespaces import MOUNT
 from .state import State, process_start, read_file
@@ -56,7 +56,7 @@ def run(runtime: Runtime, container_id: str, program: str, settings: Settings) -
         wait = Wait(kernel)
         if settings.prepare_root:
             _mount_root(kernel, settings)
-        _start(state, config, settings.bundle, wait)
+        _start(state, config, settings, wait)
         return wait.until_end(state.pid)
     finally:
         _forget(state)
@@ -89,9 +89,9 @@ def _mount_root(kernel: Kernel, settings: Settings) -> None:
         settings.prepare_root(kernel)
 
 
-def _start(state: State, config: dict[str, Any], bundle: str, wait: Wait) -> None:
-    """Have the container created and started, and take its terminal."""
-    words = ["create", "--bundle", bundle, "--pid-file", f"{state.directory}/pid"]
+def _start(state: State, config: dict[str, Any], settings: Settings, wait: Wait) -> None:
+    """Have the container created, connected and started, and take its terminal."""
+    words = ["create", "--bundle", settings.bundle, "--pid-file", f"{state.directory}/pid"]
     listener = None
     if (config.get("process") or {}).get("terminal"):
         listener = terminal.listen(f"{state.directory}/console")
@@ -102,6 +102,8 @@ def _start(state: State, config: dict[str, Any], bundle: str, wait: Wait) -> Non
     state.fields["start"] = (process_start(pid) or ("", 0))[1]
     state.fields["ready"] = True
     state.save()
+    if settings.network:
+        networks.attach(state, settings.network)
     if listener is not None:
         wait.console = terminal.accept(listener)
     _call(state, ["start", state.id])
@@ -110,6 +112,7 @@ def _start(state: State, config: dict[str, Any], bundle: str, wait: Wait) -> Non
 
 def _forget(state: State) -> None:
     """Have the other runtime take away what it made; a container that it does not know is no error."""
+    networks.detach(state)
     try:
         _call(state, ["delete", "--force", state.id])
     except RunError:

@@ -32,6 +32,7 @@ def run_bundle(  # noqa: PLR0913 - one keyword for each choice
     root: str | None = None,
     overlay: Overlay | None = None,
     runtime: str = "",
+    network: str = "",
     keep: bool = False,
     pid_file: str | None = None,
     on_warning: Callable[[str], None] | None = None,
@@ -47,6 +48,7 @@ def run_bundle(  # noqa: PLR0913 - one keyword for each choice
         root: where containers are remembered; by default /run/ocitool or the user's own directory.
         overlay: layers to mount as the root file system, in the container's mount namespace.
         runtime: another runtime to hand the bundle to, by its name on the PATH or by its path.
+        network: what connects the container's own network namespace: "slirp4netns" or "pasta".
         keep: whether the container stays, stopped, after its program has ended.
         pid_file: where to write the number of the container's first process.
         on_warning: told of what was left out; by default nobody is.
@@ -68,6 +70,8 @@ def run_bundle(  # noqa: PLR0913 - one keyword for each choice
         words += ["--overlay", jsonfast.dumps(overlay.document())]
     if runtime:
         words += ["--runtime", _found(runtime)]
+    if network:
+        words += ["--network", network]
     words.append(container_id or f"run-{os.getpid()}-{os.urandom(4).hex()}")
     return _in_clean_interpreter([*(["--root", root] if root else []), *words], on_warning)
 

@@ -39,7 +39,7 @@ class RunOptions:
         volumes: `SOURCE:DESTINATION[:MODE,...]`, the source absolute.
         tmpfs: `DESTINATION[:OPTION,...]`.
         memory: bytes, with the units b, k, m and g. cpus: a number of CPUs, which may be a fraction.
-        network: "none" (a new, empty one) or "host".
+        network: "none" (a new, empty one), "host", or what connects a new one: see `networks`.
         default_seccomp: give a container without a seccomp profile the default one. The default one changes
             with the capabilities that are added or dropped.
         single_user: the caller's own uid and gid, to be root of a new user namespace.
@@ -282,11 +282,12 @@ def _set_limits(linux: dict[str, Any], options: RunOptions) -> None:
 def _set_network(config: dict[str, Any], options: RunOptions) -> None:
     if options.network is None:
         return
-    if options.network not in ("none", "host"):
-        raise Unsupported(f"network {options.network!r} is not supported", hint="use none or host")
+    from .networks import check
+
+    kind, _ = check(options.network)
     linux = config["linux"]
     kept = [entry for entry in linux.get("namespaces") or [] if entry["type"] != "network"]
-    if options.network == "none":
+    if kind != "host":
         kept.append({"type": "network"})
     linux["namespaces"] = kept
 

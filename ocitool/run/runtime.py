@@ -122,6 +122,8 @@ class Runtime:
         if wait is None:
             return 0
         code = wait.until_end(attempt.child.pid)
+        if settings.network:
+            self._disconnect(attempt.state)
         if not settings.keep:
             self.delete(container_id, force=True)
         return code
@@ -289,12 +291,21 @@ class Runtime:
             return
         if state.alive():
             self._signal_quietly(state)
+        self._disconnect(state)
         cgroup = self.cgroup(state)
         cgroup.kill()
         self._await_end(state)
         cgroup.delete()
         poststop(state, self.warn)
         state.remove()
+
+    @staticmethod
+    def _disconnect(state: State) -> None:
+        """End what connects the container to the network, if anything does."""
+        if "network" in state.fields:
+            from . import networks
+
+            networks.detach(state)
 
     def _signal_quietly(self, state: State) -> None:
         try:

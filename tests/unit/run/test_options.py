@@ -137,7 +137,8 @@ def test_sizes(text: str, number: int) -> None:
 def test_networks() -> None:
     assert {"type": "network"} not in _apply(network="host")["linux"]["namespaces"]
     assert _apply(network="none")["linux"]["namespaces"].count({"type": "network"}) == 1
-    with pytest.raises(Unsupported):
+    assert _apply(network="slirp4netns")["linux"]["namespaces"].count({"type": "network"}) == 1
+    with pytest.raises(InvalidReference, match="is no network"):
         _apply(network="bridge")
 
 

@@ -1,0 +1,66 @@
+"""What a container gets of its host's `/etc`: hostname, hosts and resolv.conf, as engines give them.
+
+They are files in the container's directory, mounted over the image's own. So the program may change them,
+and neither the image nor the host notices.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+_LOCALHOST: Final = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_OWN_ADDRESS: Final = {"slirp4netns": "10.0.2.100"}
+
+
+def mounts(directory: Path, hostname: str, network: str) -> list[dict[str, Any]]:
+    """Write the files of a container, and say how to mount them (runtime-spec, config.md, "Mounts").
+
+    Args:
+        directory: the container's own.
+        hostname: its host name.
+        network: what it is connected by, as `--network` names it; "none" where it is not.
+    """
+    kind = network.partition(":")[0]
+    files = {"hostname": f"{hostname}\n", "hosts": _hosts(hostname, kind)}
+    # Without a network there is nobody to ask, and the image's own file is as good as any.
+    if kind != "none":
+        files["resolv.conf"] = _resolvers(kind)
+    made = []
+    for name, text in files.items():
+        path = directory / name
+        path.write_text(text)
+        path.chmod(0o644)
+        made.append(
+            {
+                "destination": f"/etc/{name}",
+                "type": "bind",
+                "source": str(path),
+                "options": ["bind", "rprivate", "nosuid", "nodev", "noexec"],
+            }
+        )
+    return made
+
+
+def _hosts(hostname: str, kind: str) -> str:
+    if kind == "host":
+        return _of_the_host("hosts") or _LOCALHOST
+    return f"{_LOCALHOST}{_OWN_ADDRESS.get(kind, '127.0.1.1')}\t{hostname}\n"
+
+
+def _resolvers(kind: str) -> str:
+    """resolv.conf(5) of the host, with the helper's own name server where there is a helper."""
+    from ocitool.run.networks import NAMESERVERS
+
+    found = _of_the_host("resolv.conf")
+    if kind not in NAMESERVERS:
+        return found
+    kept = [line for line in found.splitlines() if not line.startswith("nameserver")]
+    return "\n".join([*kept, f"nameserver {NAMESERVERS[kind]}", ""])
+
+
+def _of_the_host(name: str) -> str:
+    try:
+        return Path("/etc", name).read_text(errors="surrogateescape")
+    except OSError:
+        return ""
