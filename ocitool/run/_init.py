@@ -13,7 +13,7 @@ import sys
 
 from ocitool.errors import RunError
 
-from . import hooks, mounts, process, records, rootfs, terminal
+from . import mounts, process, records, rootfs
 from .kernel import CLOEXEC, CLONE_PARENT, PR_SET_DUMPABLE, PR_SET_PDEATHSIG
 from .namespaces import CGROUP, NETWORK, TIME, join
 
@@ -23,6 +23,7 @@ posix_exit = posix._exit  # noqa: SLF001 - public in spite of its name
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from .cgroups import Cgroup
@@ -46,7 +47,8 @@ class Job:
         time_offsets: text for timens_offsets, or "" (then there is no new time namespace).
         entrances: descriptors by which the version 1 cgroups are entered.
         go: the parent's pipe to us: one byte when the id maps are written and the hooks have run.
-        terminal: whether a pseudo-terminal is wanted; `console` is the socket it is sent to.
+        console: the socket that a pseudo-terminal is sent to, or None.
+        give_terminal: what makes one; set by whoever sets `console`, for the child loads nothing.
         container: the container to set up, or None for a further process in a running one.
     """
 
@@ -62,6 +64,7 @@ class Job:
         self.new_cgroup_namespace = False
         self.userns = False
         self.console: Any = None
+        self.give_terminal: Callable[..., None] | None = None
         self.container: Container | None = None
 
 
@@ -76,7 +79,8 @@ class Container:
         trees: mounts that the parent has opened, by position.
         pivot: whether to use pivot_root.
         waits: descriptors of the `go` and `err` pipes, or () to go on at once.
-        overlay: what to mount as the root first, or None.
+        mounts_rootfs: called to mount the root file system first, or None.
+        run_hooks: what runs hooks; set where there are any for the child.
     """
 
     def __init__(self, config: dict[str, Any], bundle: str, rootfs_path: str) -> None:
@@ -88,8 +92,14 @@ class Container:
         self.trees: dict[int, int] = {}
         self.pivot = True
         self.waits: tuple[int, int] | tuple[()] = ()
-        self.mounts_rootfs: Any = None
+        self.mounts_rootfs: Callable[[Kernel], None] | None = None
+        self.run_hooks: Callable[[list[Any], dict[str, Any], str], None] | None = None
         self.userns = False
+
+    def hooks(self, kind: str, state: dict[str, Any]) -> None:
+        """Run the hooks of one kind."""
+        if self.run_hooks is not None:
+            self.run_hooks((self.config.get("hooks") or {}).get(kind) or [], state, kind)
 
 
 def become(job: Job) -> NoReturn:
@@ -159,8 +169,8 @@ def _become(job: Job) -> None:
         _set_up(job, job.container)
     else:
         posix.setsid()
-        if job.console is not None:
-            terminal.give_at(kernel, job.console, job.process)
+        if job.give_terminal is not None:
+            job.give_terminal(kernel, job.console, job.process)
         process.prepare(kernel, job.process, job.entry.linux)
     process.finish(kernel, job.process, job.entry)
 
@@ -181,7 +191,7 @@ def _set_up(job: Job, container: Container) -> None:
     posix.umask(0)
     _set_names(kernel, config)
     root = _fill_root(job, container, linux)
-    hooks.run((config.get("hooks") or {}).get("createContainer") or [], container.state, "createContainer")
+    container.hooks("createContainer", container.state)
     _write_sysctls(job, linux.get("sysctl") or {})
     if container.pivot:
         rootfs.change_root(kernel, root)
@@ -197,11 +207,7 @@ def _set_up(job: Job, container: Container) -> None:
         process.find_program_early(job.process)
         process.prepare(kernel, job.process, linux)
     _wait_for_start(job, container)
-    hooks.run(
-        (config.get("hooks") or {}).get("startContainer") or [],
-        {**container.state, "status": "created"},
-        "startContainer",
-    )
+    container.hooks("startContainer", {**container.state, "status": "created"})
 
 
 def _set_names(kernel: Kernel, config: dict[str, Any]) -> None:
@@ -229,8 +235,8 @@ def _fill_root(job: Job, container: Container, linux: dict[str, Any]) -> int:
     mounts.mount_all(around, entries)
     if not mounts.binds_dev(entries):
         rootfs.make_devices(kernel, root, linux.get("devices") or [], bind=container.userns)
-    if job.console is not None:
-        terminal.give(kernel, root, job.console, job.process)
+    if job.give_terminal is not None:
+        job.give_terminal(kernel, root, job.console, job.process)
     rootfs.freeze(kernel, root, linux.get("readonlyPaths") or [])
     rootfs.hide(kernel, root, linux.get("maskedPaths") or [], null)
     posix.close(null)

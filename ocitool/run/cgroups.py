@@ -1,8 +1,7 @@
-"""The container's cgroup: where it is, how it is entered, and how it is taken away.
+"""The container's cgroup: how it is entered, what runs in it, and how it is taken away.
 
 A host has version 1 (one hierarchy for each controller), version 2 (a single one), or both, the
-"hybrid" layout. A `Cgroup` is the container's directory in each hierarchy there is; the settings of
-`linux.resources` are worked out by `cgroup_v1` and `cgroup_v2`, which are pure.
+"hybrid" layout. A `Cgroup` is the container's directory in each hierarchy there is; `newcgroup` makes it.
 """
 
 from __future__ import annotations
@@ -10,77 +9,19 @@ from __future__ import annotations
 import posix
 import time
 
-from ocitool.errors import Conflict, InvalidContent, RunError, Unsupported
+from ocitool.errors import RunError, Unsupported
 
-from . import cgroup_v1, cgroup_v2, paths
-from .kernel import AT_FDCWD, CLOEXEC
+from .kernel import CLOEXEC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .kernel import Kernel
-    from .mountoptions import Options
-    from .mounts import Surroundings
-
 _EBUSY, _ENODEV = 16, 19
 
 
-class Hierarchy:
-    """One mounted cgroup hierarchy.
-
-    Attributes:
-        controllers: its controllers ("name=systemd" for a named one), or [] for version 2.
-        mount_point: where it is mounted.
-        own: the path of this process in it.
-    """
-
-    def __init__(self, controllers: list[str], mount_point: str, own: str) -> None:
-        self.controllers = controllers
-        self.mount_point = mount_point
-        self.own = own
-
-    @property
-    def unified(self) -> bool:
-        """Whether it is of version 2."""
-        return not self.controllers
-
-
-def hierarchies(mountinfo: str, own: str) -> list[Hierarchy]:
-    """Every hierarchy, from the texts of /proc/self/mountinfo and /proc/self/cgroup.
-
-    Where one is mounted several times, the first mount counts.
-    """
-    mine = {}
-    for line in own.splitlines():
-        _, names, path = line.split(":", 2)
-        mine[frozenset(names.split(",")) if names else frozenset()] = path
-    found: dict[frozenset[str], Hierarchy] = {}
-    for line in mountinfo.splitlines():
-        fields = line.split(" ")
-        separator = fields.index("-")
-        fstype, options = fields[separator + 1], fields[-1].split(",")
-        if fstype not in ("cgroup", "cgroup2"):
-            continue
-        key = next((names for names in mine if names and names <= set(options)), frozenset[str]())
-        if (fstype == "cgroup" and not key) or (fstype == "cgroup2" and frozenset() not in mine):
-            continue
-        if fstype == "cgroup2":
-            key = frozenset()
-        path = mine[key]
-        root = fields[3].rstrip("/")
-        if root and (path + "/").startswith(root + "/"):
-            path = path[len(root) :]
-        if key not in found:
-            found[key] = Hierarchy(sorted(key), _unescape(fields[4]), path or "/")
-    return list(found.values())
-
-
-def _unescape(path: str) -> str:
-    return path.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\") if "\\" in path else path
-
-
-def _text(path: str) -> str:
+def text(path: str) -> str:
+    """The content of a file of the kernel's."""
     fd = posix.open(path, posix.O_RDONLY | CLOEXEC)
     try:
         pieces = []
@@ -89,25 +30,6 @@ def _text(path: str) -> str:
         return b"".join(pieces).decode(errors="surrogateescape")
     finally:
         posix.close(fd)
-
-
-def place(hierarchy: Hierarchy, cgroups_path: str | None, container_id: str) -> str:
-    """The directory of a container in a hierarchy (config-linux.md, "Cgroups Path").
-
-    "In the case of an absolute path, the runtime MUST take the path to be relative to the cgroups
-    mount point. In the case of a relative path, the runtime MAY interpret the path relative to a
-    runtime-determined location": ours is the cgroup of the runtime itself.
-
-    Raises:
-        InvalidContent: the path has ".." in it (RN-16).
-    """
-    path = cgroups_path or f"ocitool-{container_id}"
-    if ".." in path.split("/"):
-        raise InvalidContent(f"linux.cgroupsPath {path!r} has '..' in it")
-    if not path.startswith("/"):
-        path = f"{hierarchy.own}/{path}"
-    names = paths.parts(path)
-    return "/".join([hierarchy.mount_point.rstrip("/"), *names])
 
 
 class Cgroup:
@@ -147,101 +69,6 @@ class Cgroup:
         """The version 1 directory of a controller, or ""."""
         return next((path for names, path in self.directories.items() if controller in names.split(",")), "")
 
-    def plan(self) -> None:
-        """Note which directories are missing, so that whoever is killed while making them leaves a list."""
-        self.made = [
-            directory
-            for path in self.directories.values()
-            for directory in _ancestry(path)
-            if not posix.access(directory, 0)
-        ]
-
-    def create(self, *, optional: bool) -> None:
-        """Make the directories.
-
-        Args:
-            optional: leave out the hierarchies that this user may not write to.
-
-        Raises:
-            Conflict: one of them holds processes or is frozen.
-            RunError: one of them cannot be made.
-        """
-        for names, path in list(self.directories.items()):
-            try:
-                self._make(names, path)
-            except OSError as exc:
-                if (optional and isinstance(exc, PermissionError)) or exc.errno == 30:
-                    del self.directories[names]
-                    continue
-                raise RunError(f"cgroup {path}: {exc.strerror}") from exc
-        self.taken = True
-
-    def _make(self, names: str, path: str) -> None:
-        missing = [directory for directory in _ancestry(path) if not posix.access(directory, 0)]
-        if not missing:
-            self._refuse_used(names, path)
-        for directory in missing:
-            posix.mkdir(directory, 0o755)
-            if "cpuset" in names.split(","):
-                cgroup_v1.inherit_cpuset(directory)
-        if not names:
-            cgroup_v2.enable_controllers(path)
-
-    @staticmethod
-    def _refuse_used(names: str, path: str) -> None:
-        if _text(f"{path}/cgroup.procs").strip():
-            raise Conflict(f"cgroup {path} holds processes of something else")
-        frozen = f"{path}/freezer.state" if names == "freezer" else f"{path}/cgroup.freeze"
-        if posix.access(frozen, 0) and _text(frozen).strip() in ("FROZEN", "1"):
-            raise Conflict(f"cgroup {path} is frozen: a process that entered it would hang")
-
-    def apply(self, kernel: Kernel, resources: dict[str, Any], *, devices: bool = True) -> None:
-        """Set `linux.resources`.
-
-        Raises:
-            RunError: the kernel refuses a value, or lacks what it needs.
-        """
-        self._check_usage(resources.get("memory") or {})
-        if self.pure_v2:
-            settings = [("", name, value) for name, value in cgroup_v2.settings(resources)]
-            if devices:
-                cgroup_v2.attach_devices(kernel, self.unified, resources.get("devices") or [])
-        else:
-            settings = cgroup_v1.settings(resources, self._has_swap())
-            if resources.get("unified"):
-                raise Unsupported("linux.resources.unified needs a host with cgroup version 2")
-            if devices and self.directory_of("devices"):
-                settings += [
-                    ("devices", name, value)
-                    for name, value in cgroup_v1.device_settings(resources.get("devices") or [])
-                ]
-        for controller, name, value in settings:
-            self._set(controller, name, value)
-
-    def _check_usage(self, memory: dict[str, Any]) -> None:
-        """With `checkBeforeUpdate`, "MUST reject the limit if it is lower than the current usage".
-
-        Version 1 refuses such a limit by itself; version 2 would end processes to reach it.
-        """
-        limit = memory.get("limit") or -1
-        if memory.get("checkBeforeUpdate") and limit > 0 and self.pure_v2:
-            usage = int(_text(f"{self.unified}/memory.current"))
-            if limit < usage:
-                raise RunError(f"the memory limit {limit} is lower than the current usage {usage}")
-
-    def _has_swap(self) -> bool:
-        directory = self.directory_of("memory")
-        return bool(directory) and posix.access(f"{directory}/memory.memsw.limit_in_bytes", 0)
-
-    def _set(self, controller: str, name: str, value: str) -> None:
-        directory = self.directory_of(controller) if controller else self.unified
-        if not directory:
-            raise RunError(
-                f"linux.resources: {name} = {value} cannot be set, because this host (or this user) has no"
-                f" {controller} controller"
-            )
-        write_setting(f"{directory}/{name}", value)
-
     def entrances(self) -> list[int]:
         """Descriptors through which a process enters by writing "0"; the version 2 one is `directory_fd`.
 
@@ -271,7 +98,7 @@ class Cgroup:
         found = []
         for path in _tree(directory):
             try:
-                found += [int(line) for line in _text(f"{path}/cgroup.procs").split()]
+                found += [int(line) for line in text(f"{path}/cgroup.procs").split()]
             except OSError as exc:
                 if exc.errno not in (2, _ENODEV):
                     raise
@@ -303,8 +130,8 @@ class Cgroup:
         v1 = self.directory_of("freezer")
         try:
             if v1:
-                return _text(f"{v1}/freezer.state").strip() == "FROZEN"
-            return bool(self.unified) and "frozen 1" in _text(f"{self.unified}/cgroup.events")
+                return text(f"{v1}/freezer.state").strip() == "FROZEN"
+            return bool(self.unified) and "frozen 1" in text(f"{self.unified}/cgroup.events")
         except OSError:
             return False
 
@@ -314,15 +141,17 @@ class Cgroup:
             return
         if self.unified and posix.access(f"{self.unified}/cgroup.kill", 0):
             write_setting(f"{self.unified}/cgroup.kill", "1")
+        if not self.pids():
+            return  # and so there is nobody who could fork
         freezer = self.directory_of("freezer")
-        if freezer and self.pids():
+        if freezer:
             write_setting(f"{freezer}/freezer.state", "FROZEN")
         for pid in self.pids():
             try:
                 posix.kill(pid, 9)
             except ProcessLookupError:
                 continue
-        if freezer and posix.access(freezer, 0):
+        if freezer:
             write_setting(f"{freezer}/freezer.state", "THAWED")
 
     def delete(self) -> None:
@@ -333,62 +162,14 @@ class Cgroup:
         """
         for path in self.directories.values():
             if path in self.made:
-                for below in reversed(_tree(path)):
-                    _remove(below)
+                _remove_all(path)
         for path in reversed(self.made):
-            try:
-                posix.rmdir(path)
-            except OSError:
-                continue
-
-    def mount(self, around: Surroundings, destination: str, options: Options) -> None:
-        """Make the mount of type "cgroup": the container's own directories, and no others."""
-        kernel = around.kernel
-        target = paths.made_directory(kernel, around.root, destination)
-        if self.pure_v2:
-            tree = self._unified_tree(kernel, options)
-            kernel.move_mount(tree, target)
-            posix.close(tree)
-            posix.close(target)
-            return
-        cover = kernel.new_mount("tmpfs", "tmpfs", ["mode=755"], options.set_ & ~1)
-        kernel.move_mount(cover, target)
-        for names, path in self.directories.items():
-            self._bind(kernel, cover, names, path, options)
-        kernel.mount_setattr(cover, set_=options.set_)
-        posix.close(cover)
-        posix.close(target)
-
-    def _unified_tree(self, kernel: Kernel, options: Options) -> int:
-        try:
-            return kernel.new_mount("cgroup2", "cgroup2", options.file_system, options.set_)
-        except PermissionError:
-            tree = kernel.open_tree(AT_FDCWD, self.unified, recursive=False)
-            kernel.mount_setattr(tree, set_=options.set_)
-            return tree
-
-    @staticmethod
-    def _bind(kernel: Kernel, cover: int, names: str, path: str, options: Options) -> None:
-        name = names.removeprefix("name=") or "unified"
-        posix.mkdir(name, 0o755, dir_fd=cover)
-        below = kernel.openat2(cover, name, paths.O_PATH, 0)
-        tree = kernel.open_tree(AT_FDCWD, path, recursive=False)
-        kernel.mount_setattr(tree, set_=options.set_)
-        kernel.move_mount(tree, below)
-        posix.close(tree)
-        posix.close(below)
-        for single in name.split(",") if "," in name else []:
-            posix.symlink(name, single, dir_fd=cover)
+            if path not in self.directories.values():
+                _remove_unused(path)
 
 
 def _pause(seconds: float) -> None:
     time.sleep(seconds)
-
-
-def _ancestry(path: str) -> list[str]:
-    """A directory and those above it, the topmost first."""
-    names = path.split("/")
-    return ["/".join(names[:depth]) for depth in range(2, len(names) + 1)]
 
 
 def _tree(directory: str) -> list[str]:
@@ -405,6 +186,22 @@ def _tree(directory: str) -> list[str]:
     except OSError:
         return found
     return found
+
+
+def _remove_all(path: str) -> None:
+    """Remove a cgroup, and those that the container has made below it."""
+    try:
+        posix.rmdir(path)
+    except OSError:
+        for below in reversed(_tree(path)):
+            _remove(below)
+
+
+def _remove_unused(path: str) -> None:
+    try:
+        posix.rmdir(path)
+    except OSError:
+        return
 
 
 def _remove(path: str) -> None:
@@ -437,14 +234,3 @@ def write_setting(path: str, value: str) -> None:
             posix.close(fd)
     except OSError as exc:
         raise RunError(f"cgroup: {path} = {value}: {exc.strerror}") from exc
-
-
-def for_container(config: dict[str, Any], container_id: str) -> Cgroup:
-    """The cgroup that a container is to have; nothing is made yet."""
-    linux = config.get("linux") or {}
-    directories = {}
-    for hierarchy in hierarchies(_text("/proc/self/mountinfo"), _text("/proc/self/cgroup")):
-        directories[",".join(hierarchy.controllers)] = place(
-            hierarchy, linux.get("cgroupsPath"), container_id
-        )
-    return Cgroup(directories, [])

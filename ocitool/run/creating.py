@@ -5,11 +5,12 @@ from __future__ import annotations
 import posix
 import time
 
-from ocitool.errors import InvalidContent, OciError, RunError
+from ocitool.errors import InvalidContent, RunError
 
-from . import _init, cgroups, hooks, jsonfast, namespaces, process, seccomp_cache, spec, starting, terminal
+from . import _init, jsonfast, namespaces, newcgroup, process, seccomp_cache, spec, starting
+from .cgroups import Cgroup
 from .kernel import CLOSE_RANGE_CLOEXEC
-from .state import State, check_id, process_start, read_file, write_file
+from .state import State, check_id, process_start, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,9 +67,9 @@ class Attempt:
         self._check_terminal()
         self.rootfs = self._find_rootfs()
         self.cgroup = (
-            cgroups.for_container(self.config, check_id(container_id))
+            newcgroup.for_container(self.config, check_id(container_id))
             if runtime.use_cgroups
-            else cgroups.Cgroup({}, [])
+            else Cgroup({}, [])
         )
         self.state = State.new(
             runtime.root,
@@ -85,7 +86,7 @@ class Attempt:
         )
         try:
             self.state.lock(self.kernel)
-            write_file(f"{self.state.directory}/config.json", document)
+            self.state.keep_config(document, self.config)
         except BaseException:
             self.state.remove()
             raise
@@ -154,14 +155,14 @@ class Attempt:
     def _enter_cgroup(self, job: _init.Job, linux: dict[str, Any]) -> None:
         resources = linux.get("resources") or {}
         ordinary = posix.geteuid() != 0
-        self.cgroup.plan()
+        newcgroup.plan(self.cgroup)
         self.state.fields["cgroup"] = self.cgroup.saved()
         self.state.save()
-        self.cgroup.create(optional=ordinary)
+        newcgroup.create(self.cgroup, optional=ordinary)
         self.state.fields["cgroup"] = self.cgroup.saved()
         if ordinary:
             resources = {key: value for key, value in resources.items() if key != "devices"}
-        self.cgroup.apply(self.kernel, resources, devices=not ordinary)
+        newcgroup.apply(self.cgroup, self.kernel, resources, devices=not ordinary)
         job.entrances = self.cgroup.entrances()
 
     def _container(self, job: _init.Job, spaces: namespaces.Namespaces) -> _init.Container:
@@ -169,11 +170,26 @@ class Attempt:
         container.userns = spaces.has(namespaces.USER)
         container.cgroup = self.cgroup
         container.pivot = self.settings.pivot
-        container.trees = starting.open_trees(self.kernel, self.config, self.bundle, userns=container.userns)
+        container.trees = self._trees(userns=container.userns)
         container.mounts_rootfs = self.settings.prepare_root
         container.state = self.state.document("created")
+        configured = self.config.get("hooks") or {}
+        if configured.get("createContainer") or configured.get("startContainer"):
+            from . import hooks
+
+            container.run_hooks = hooks.run
         job.container = container
         return container
+
+    def _trees(self, *, userns: bool) -> dict[int, int]:
+        """The bind mounts that the child could not open itself."""
+        mounts = self.config.get("mounts") or []
+        mapped = [mount for mount in mounts if mount.get("uidMappings") or _asks_for_idmap(mount)]
+        if posix.geteuid() != 0 or not (userns or mapped):
+            return {}
+        from . import trees
+
+        return trees.open_trees(self.kernel, self.config, self.bundle, userns=userns)
 
     def _pipes(self) -> tuple[int, int]:
         """The two pipes of a container that waits for `start`, open at both ends so that nobody blocks."""
@@ -187,6 +203,9 @@ class Attempt:
     def _console(self, job: _init.Job, foreground: Any, *, waits: bool) -> Any:
         if not job.process.get("terminal"):
             return None
+        from . import terminal
+
+        job.give_terminal = terminal.give
         if self.settings.console_socket:
             job.console = terminal.connect(self.settings.console_socket)
             return None
@@ -210,6 +229,8 @@ class Attempt:
         starting.adjust_oom_score(job, pid)
         configured = self.config.get("hooks") or {}
         if configured.get("prestart") or configured.get("createRuntime"):
+            from . import hooks
+
             if self.child.reader.wait() != "joined":
                 raise RunError("the container's first process ended early")
             for kind in ("prestart", "createRuntime"):
@@ -222,24 +243,27 @@ class Attempt:
                 break
         else:
             raise RunError("the container's first process ended early")
-        self.state.fields["ready"] = True
-        self.state.save()
+        self.state.mark_ready()
         if self.settings.pid_file:
             starting.write_pid_file(self.settings.pid_file, self.child.pid)
 
     def undo(self) -> None:
         """Leave the host "as though the create operation was never attempted"."""
+        from .ending import disconnect, poststop
+
         child = getattr(self, "child", None)
         if child is not None:
             starting.stop(child.pid)
-        if "network" in self.state.fields:
-            from . import networks
-
-            networks.detach(self.state)
+        disconnect(self.state)
         self.cgroup.kill()
         self.cgroup.delete()
         poststop(self.state, self.runtime.warn)
         self.state.remove()
+
+
+def _asks_for_idmap(mount: dict[str, Any]) -> bool:
+    options = mount.get("options") or []
+    return "idmap" in options or "ridmap" in options
 
 
 def absolute(path: str) -> str:
@@ -253,13 +277,3 @@ def forget_descriptors(kernel: Kernel, preserve: int) -> None:
         kernel.close_range(3 + preserve, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
     except OSError as exc:
         raise RunError(f"close_range: {exc.strerror}", hint="Linux 5.11 or later is needed") from exc
-
-
-def poststop(state: State, warn: Callable[[str], None]) -> None:
-    """Run the poststop hooks of a container that is gone."""
-    try:
-        listed = (state.config.get("hooks") or {}).get("poststop")
-    except OciError:
-        return  # it never got as far as a configuration
-    if listed:
-        hooks.run_all(listed, state.document("stopped"), "poststop", warn)

@@ -6,7 +6,7 @@ import posix
 
 from ocitool.errors import Conflict, InvalidContent, RunError
 
-from . import _init, jsonfast, namespaces, process, seccomp_cache, spec, starting, terminal
+from . import _init, jsonfast, namespaces, process, seccomp_cache, spec, starting
 from .state import State, read_file
 from .waiting import Wait
 
@@ -110,6 +110,9 @@ def execute(runtime: Runtime, state: State, wanted: dict[str, Any], settings: Se
 def _console(job: _init.Job, settings: Settings) -> Any:
     if not job.process.get("terminal"):
         return None
+    from . import terminal
+
+    job.give_terminal = terminal.give_at
     if settings.console_socket:
         job.console = terminal.connect(settings.console_socket)
         return None

@@ -10,7 +10,7 @@ import posix
 
 from ocitool.errors import InvalidContent, RunError, UnsafeContent
 
-from . import paths
+from . import newcgroup, paths
 from .kernel import AT_FDCWD, ATTR_IDMAP, ATTR_RDONLY, MS_REC, PROC_SUPER_MAGIC, filesystem_type
 from .mountoptions import Options
 
@@ -86,7 +86,7 @@ def _mount(around: Surroundings, mount: dict[str, Any], options: Options, tree: 
     elif options.bind:
         _bind(around, mount, destination, options, tree)
     elif fstype == "cgroup" and around.cgroup is not None:
-        around.cgroup.mount(around, destination, options)
+        newcgroup.mount(around.cgroup, around, destination, options)
     else:
         _file_system(around, mount, destination, options, fstype)
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import posix
-import time
 
-from ocitool.errors import Conflict, InvalidContent, NotFound, OciError, RunError
+from ocitool.errors import Conflict, InvalidContent, NotFound, OciError
 
-from . import cgroups, hooks, records, spec
-from .creating import Attempt, Settings, poststop
+from .cgroups import Cgroup
 from .kernel import PR_SET_CHILD_SUBREAPER, Linux
 from .state import State, default_root, every
 
+# What only some commands need is loaded by them: every module costs a third of a millisecond.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .creating import Settings
     from .kernel import Kernel
 
 _SIGKILL = 9
@@ -57,6 +57,8 @@ class Runtime:
         Raises:
             Conflict: the id is in use. InvalidContent, Unsupported: the bundle. RunError: the rest.
         """
+        from .creating import Attempt
+
         attempt = Attempt(self, container_id, settings)
         try:
             attempt.begin(waits=True)
@@ -74,6 +76,8 @@ class Runtime:
             Conflict: the container is not created, "MUST have no effect on the container".
             RunError: the program or a hook failed; the container is gone.
         """
+        from . import records
+
         state = self._locked(container_id)
         status = state.status()
         if status != "created":
@@ -91,7 +95,7 @@ class Runtime:
         reader = records.Reader(err, config["process"]["args"][0], self.warn)
         try:
             reader.wait()
-            self._hooks(config, state, "poststart", "running")
+            self._poststart(config, state)
         except OciError:
             self._destroy(state)
             raise
@@ -105,6 +109,7 @@ class Runtime:
             The program's exit status, or 128 and the number of the signal that ended it.
         """
         from . import waiting
+        from .creating import Attempt
 
         if settings.subreaper and not settings.detach:
             self.kernel.prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -112,9 +117,11 @@ class Runtime:
         wait = waiting.Wait(self.kernel) if not settings.detach else None
         try:
             attempt.begin(waits=False, foreground=wait)
+            from . import ending  # loaded while the child does its part
+
             attempt.ready()
             attempt.child.reader.wait()
-            self._hooks(attempt.config, attempt.state, "poststart", "running")
+            self._poststart(attempt.config, attempt.state)
         except BaseException:
             attempt.undo()
             raise
@@ -122,10 +129,9 @@ class Runtime:
         if wait is None:
             return 0
         code = wait.until_end(attempt.child.pid)
-        if settings.network:
-            self._disconnect(attempt.state)
+        ending.disconnect(attempt.state)
         if not settings.keep:
-            self.delete(container_id, force=True)
+            self._delete_own(attempt.state)
         return code
 
     def execute(self, container_id: str, wanted: dict[str, Any], settings: Settings) -> int:
@@ -189,7 +195,9 @@ class Runtime:
             return
         if status not in ("created", "running", "paused"):
             raise Conflict(f"container {container_id} is not running")
-        self._signal_checked(state, signal)
+        from .ending import signal_checked
+
+        signal_checked(self.kernel, state, signal)
         if signal == _SIGKILL and not self._has_pid_namespace(state):
             self.cgroup(state).kill()
 
@@ -223,28 +231,35 @@ class Runtime:
 
     def update(self, container_id: str, resources: dict[str, Any]) -> None:
         """Change the limits of a container."""
+        from . import newcgroup, spec
+
         spec.conform(resources, spec.RESOURCES, "resources")
         state = self._locked(container_id)
         if self.status(state) == "stopped":
             raise Conflict(f"container {container_id} is stopped")
-        self.cgroup(state).apply(self.kernel, resources, devices="devices" in resources)
+        newcgroup.apply(self.cgroup(state), self.kernel, resources, devices="devices" in resources)
 
     # -- shared -----------------------------------------------------------------------------------
 
     def _locked(self, container_id: str) -> State:
-        state = State.load(self.root, container_id)
+        state = State.named(self.root, container_id)
         state.lock(self.kernel)
-        # What was read before the lock may have changed since.
-        fresh = State.load(self.root, container_id)
-        state.fields = fresh.fields
+        state.read()
         return state
 
+    def _delete_own(self, state: State) -> None:
+        """Take away the container that we have waited for, unless somebody else has done it."""
+        try:
+            found = self._locked(state.id)
+        except NotFound:
+            return
+        if found.same_as(state):
+            self._destroy(state)
+
     @staticmethod
-    def cgroup(state: State) -> cgroups.Cgroup:
+    def cgroup(state: State) -> Cgroup:
         """The cgroup of a container."""
-        return cgroups.Cgroup.load(
-            state.fields.get("cgroup") or {"directories": {}, "made": [], "taken": False}
-        )
+        return Cgroup.load(state.fields.get("cgroup") or {"directories": {}, "made": [], "taken": False})
 
     def status(self, state: State) -> str:
         """The state of a container by its name, "paused" included."""
@@ -254,21 +269,6 @@ class Runtime:
         linux = state.config.get("linux") or {}
         return any(entry["type"] == "pid" for entry in linux.get("namespaces") or [])
 
-    def _signal_checked(self, state: State, signal: int) -> None:
-        """Signal the first process by a descriptor, so that its number cannot have passed to another one."""
-        try:
-            fd = self.kernel.call("pidfd_open", state.pid, 0)
-        except ProcessLookupError as exc:
-            raise Conflict(f"container {state.id} is not running") from exc
-        try:
-            if not state.alive():
-                raise Conflict(f"container {state.id} is not running")
-            self.kernel.call("pidfd_send_signal", fd, signal, None, 0)
-        except OSError as exc:
-            raise RunError(f"signal {signal} to container {state.id}: {exc.strerror}") from exc
-        finally:
-            posix.close(fd)
-
     @staticmethod
     def _signal(pid: int, signal: int) -> None:
         try:
@@ -276,60 +276,14 @@ class Runtime:
         except ProcessLookupError:
             return
 
-    def _hooks(self, config: dict[str, Any], state: State, kind: str, status: str) -> None:
-        listed = (config.get("hooks") or {}).get(kind)
+    def _poststart(self, config: dict[str, Any], state: State) -> None:
+        listed = (config.get("hooks") or {}).get("poststart")
         if listed:
-            hooks.run(listed, state.document(status), kind)
+            from . import hooks
+
+            hooks.run(listed, state.document("running"), "poststart")
 
     def _destroy(self, state: State) -> None:
-        """End what lives, remove cgroup and state, and run the poststop hooks."""
-        if "runtime" in state.fields:
-            from . import foreign
+        from . import ending
 
-            foreign.delete(state)
-            state.remove()
-            return
-        if state.alive():
-            self._signal_quietly(state)
-        self._disconnect(state)
-        cgroup = self.cgroup(state)
-        cgroup.kill()
-        self._await_end(state)
-        cgroup.delete()
-        poststop(state, self.warn)
-        state.remove()
-
-    @staticmethod
-    def _disconnect(state: State) -> None:
-        """End what connects the container to the network, if anything does."""
-        if "network" in state.fields:
-            from . import networks
-
-            networks.detach(state)
-
-    def _signal_quietly(self, state: State) -> None:
-        try:
-            self._signal_checked(state, _SIGKILL)
-        except OciError:
-            return
-
-    @staticmethod
-    def _await_end(state: State) -> None:
-        """Wait until the first process is gone, and collect it if it is our own child."""
-        for _ in range(1000):
-            _collect(state.pid)
-            if not state.pid or not state.alive():
-                return
-            time.sleep(0.005)
-        raise RunError(f"process {state.pid} of container {state.id} does not end")
-
-
-def _collect(pid: int) -> None:
-    """Collect a process, if it is our own child and has ended."""
-    try:
-        posix.waitpid(pid or -1, posix.WNOHANG)
-    except ChildProcessError:
-        return
-
-
-__all__ = ["Runtime", "Settings"]
+        ending.destroy(self.kernel, state, self.cgroup(state), self.warn)

@@ -2,12 +2,15 @@
 
 A container is a directory `<root>/<id>`::
 
-    state.json    what `State` holds; replaced as a whole
-    config.json   the configuration as it was at `create`: later changes have no effect
-    lock          held by whoever changes something
-    go, err       pipes to the waiting first process; `go` is there until `start`
+    creating.json   what `State` holds before there is a process
+    state.json      the same from then on
+    config.json     the configuration as it was at `create`: later changes have no effect
+    lock            held by whoever changes something
+    ready           is there once the container is complete
+    go, err         pipes to the waiting first process; `go` is there until `start`
 
-The state itself is not stored but found: by whether the process lives, and whether `go` is there.
+The state itself is not stored but found: by whether the process lives, and which files are there.
+No file is written twice: some file systems write one that is replaced out to the disk at once.
 """
 
 from __future__ import annotations
@@ -142,6 +145,7 @@ class State:
         self.directory = directory
         self.fields = fields
         self._lock = -1
+        self._config: dict[str, Any] | None = None
 
     @classmethod
     def new(cls, root: str, container_id: str, fields: dict[str, Any]) -> State:
@@ -165,21 +169,38 @@ class State:
         return cls(directory, {"id": container_id, **fields})
 
     @classmethod
+    def named(cls, root: str, container_id: str) -> State:
+        """A container of which nothing but its id is known yet."""
+        return cls(f"{root}/{check_id(container_id)}", {"id": container_id})
+
+    @classmethod
     def load(cls, root: str, container_id: str) -> State:
         """Find a container.
 
         Raises:
             NotFound: there is none of this id.
         """
-        directory = f"{root}/{check_id(container_id)}"
-        if not posix.access(directory, 0):
-            raise NotFound(f"container {container_id} does not exist")
-        try:
-            fields = jsonfast.loads(read_file(f"{directory}/state.json", "state"), f"{directory}/state.json")
-        except NotFound:
-            # A runtime that was killed before it wrote anything.
-            fields = {"id": container_id, "bundle": "", "ociVersion": "1.0.0"}
-        return cls(directory, fields)
+        found = cls.named(root, container_id)
+        found.read()
+        return found
+
+    def read(self) -> None:
+        """Read what is remembered.
+
+        Raises:
+            NotFound: the container does not exist.
+        """
+        for name in ("state.json", "creating.json"):
+            try:
+                document = read_file(f"{self.directory}/{name}", "state")
+            except NotFound:
+                continue
+            self.fields = jsonfast.loads(document, f"{self.directory}/{name}")
+            return
+        if not posix.access(self.directory, 0):
+            raise NotFound(f"container {self.id} does not exist")
+        # A runtime that was killed before it wrote anything.
+        self.fields = {"id": self.id, "bundle": "", "ociVersion": "1.0.0"}
 
     def lock(self, kernel: Kernel) -> None:
         """Hold the container until this process ends, or `unlock`.
@@ -217,14 +238,28 @@ class State:
     @property
     def config(self) -> dict[str, Any]:
         """The configuration as it was at `create`."""
-        found: dict[str, Any] = jsonfast.loads(
-            read_file(f"{self.directory}/config.json", "container"), f"{self.directory}/config.json"
-        )
-        return found
+        if self._config is None:
+            path = f"{self.directory}/config.json"
+            self._config = jsonfast.loads(read_file(path, "container"), path)
+        return self._config
+
+    def keep_config(self, document: bytes, config: dict[str, Any]) -> None:
+        """Remember the configuration, as it is in the bundle and as it was parsed."""
+        write_file(f"{self.directory}/config.json", document)
+        self._config = config
 
     def save(self) -> None:
-        """Write state.json."""
-        write_file(f"{self.directory}/state.json", jsonfast.dumps(self.fields).encode())
+        """Write down what is known."""
+        name = "state.json" if self.pid else "creating.json"
+        write_file(f"{self.directory}/{name}", jsonfast.dumps(self.fields).encode())
+
+    def mark_ready(self) -> None:
+        """Write down that the container is complete."""
+        posix.close(posix.open(f"{self.directory}/ready", posix.O_WRONLY | posix.O_CREAT | CLOEXEC, 0o600))
+
+    def same_as(self, other: State) -> bool:
+        """Whether both are about one container, and not about two that had the id one after the other."""
+        return all(self.fields.get(key) == other.fields.get(key) for key in ("creator", "pid", "start"))
 
     def alive(self) -> bool:
         """Whether the first process lives, and is still the one that was started."""
@@ -239,7 +274,7 @@ class State:
             return "creating" if found is not None and found[1] == creator[1] else "stopped"
         if not self.alive():
             return "stopped"
-        if not self.fields.get("ready"):
+        if not posix.access(f"{self.directory}/ready", 0):
             return "creating"
         if posix.access(f"{self.directory}/go", 0):
             return "created"

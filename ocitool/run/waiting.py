@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import posix
 
-from . import terminal
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
@@ -42,7 +40,7 @@ class Wait:
             Its exit status, or 128 and the number of the signal that ended it.
         """
         if self.console is not None:
-            from . import proxy
+            from . import proxy, terminal
 
             return proxy.Proxy(self._kernel, terminal.receive(self.console), pid).until_end(self._signals)
         while True:

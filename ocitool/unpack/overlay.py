@@ -256,9 +256,7 @@ class _Alone(Applier):
     def _describe(self, fd: int, entry: Entry, path: bytes) -> None:
         if path in self._opaque:
             try:
-                os.setxattr(
-                    fd, b"trusted.overlay.opaque" if self._privileged else b"user.overlay.opaque", b"y"
-                )
+                os.setxattr(fd, self._mark_of_opaque, b"y")
             except OSError as error:
                 if not is_refusal(error):
                     raise

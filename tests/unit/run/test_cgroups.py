@@ -9,7 +9,7 @@ import pytest
 from support.run_kernel import RecordingKernel
 
 from ocitool.errors import InvalidContent, RunError, Unsupported
-from ocitool.run import cgroup_v1, cgroup_v2, cgroups, device_program
+from ocitool.run import cgroup_v1, cgroup_v2, cgroups, device_program, newcgroup
 
 HYBRID = """\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -22,7 +22,7 @@ OWN = "4:memory:/docker/x/y\n3:cpu,cpuacct:/a\n2:name=systemd:/\n1:hugetlb:/not-
 
 
 def test_every_hierarchy_is_found_in_a_hybrid_layout() -> None:
-    found = {",".join(h.controllers): (h.mount_point, h.own) for h in cgroups.hierarchies(HYBRID, OWN)}
+    found = {",".join(h.controllers): (h.mount_point, h.own) for h in newcgroup.hierarchies(HYBRID, OWN)}
     assert found == {
         "cpu,cpuacct": ("/sys/fs/cgroup/cpu,cpuacct", "/a"),
         "memory": ("/sys/fs/cgroup/memory", "/y"),
@@ -33,17 +33,17 @@ def test_every_hierarchy_is_found_in_a_hybrid_layout() -> None:
 
 def test_a_host_of_version_2_alone() -> None:
     line = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
-    (found,) = cgroups.hierarchies(line, "0::/user.slice\n")
+    (found,) = newcgroup.hierarchies(line, "0::/user.slice\n")
     assert found.unified
-    assert cgroups.place(found, None, "x") == "/sys/fs/cgroup/user.slice/ocitool-x"
-    assert cgroups.place(found, "/absolute/one", "x") == "/sys/fs/cgroup/absolute/one"
-    assert cgroups.place(found, "relative", "x") == "/sys/fs/cgroup/user.slice/relative"
+    assert newcgroup.place(found, None, "x") == "/sys/fs/cgroup/user.slice/ocitool-x"
+    assert newcgroup.place(found, "/absolute/one", "x") == "/sys/fs/cgroup/absolute/one"
+    assert newcgroup.place(found, "relative", "x") == "/sys/fs/cgroup/user.slice/relative"
 
 
 @pytest.mark.parametrize("path", ["..", "/a/../../b", "a/.."])
 def test_rn_16_a_path_that_climbs_is_refused(path: str) -> None:
     with pytest.raises(InvalidContent):
-        cgroups.place(cgroups.Hierarchy([], "/sys/fs/cgroup", "/"), path, "x")
+        newcgroup.place(newcgroup.Hierarchy([], "/sys/fs/cgroup", "/"), path, "x")
 
 
 RESOURCES: dict[str, Any] = {
@@ -242,22 +242,22 @@ def test_settings_go_to_the_files_of_a_simulated_tree(tmp_path: Path) -> None:
     cgroup = cgroups.Cgroup({"": str(leaf)}, [])
     assert cgroup.pure_v2
     resources = {"memory": {"limit": 10, "swap": 30}, "pids": {"limit": 7}}
-    cgroup.apply(RecordingKernel(), resources, devices=False)
+    newcgroup.apply(cgroup, RecordingKernel(), resources, devices=False)
     assert [(leaf / name).read_text() for name in ("memory.max", "memory.swap.max", "pids.max")] == [
         "10",
         "20",
         "7",
     ]
     with pytest.raises(RunError, match=r"cpu\.max"):
-        cgroup.apply(RecordingKernel(), {"cpu": {"quota": 5}}, devices=False)
+        newcgroup.apply(cgroup, RecordingKernel(), {"cpu": {"quota": 5}}, devices=False)
 
 
 def test_what_a_host_has_no_controller_for_is_an_error(tmp_path: Path) -> None:
     cgroup = cgroups.Cgroup({"pids": str(tmp_path), "": str(tmp_path)}, [])
     with pytest.raises(RunError, match="no memory controller"):
-        cgroup.apply(RecordingKernel(), {"memory": {"limit": 5}}, devices=False)
+        newcgroup.apply(cgroup, RecordingKernel(), {"memory": {"limit": 5}}, devices=False)
     with pytest.raises(Unsupported):
-        cgroup.apply(RecordingKernel(), {"unified": {"memory.high": "5"}}, devices=False)
+        newcgroup.apply(cgroup, RecordingKernel(), {"unified": {"memory.high": "5"}}, devices=False)
 
 
 def test_a_limit_below_the_usage_is_refused_where_that_is_asked_for(tmp_path: Path) -> None:
@@ -265,6 +265,10 @@ def test_a_limit_below_the_usage_is_refused_where_that_is_asked_for(tmp_path: Pa
     _tree(leaf, {"memory.max": "", "memory.current": "500\n"})
     cgroup = cgroups.Cgroup({"": str(leaf)}, [])
     with pytest.raises(RunError, match="lower than the current usage"):
-        cgroup.apply(RecordingKernel(), {"memory": {"limit": 400, "checkBeforeUpdate": True}}, devices=False)
-    cgroup.apply(RecordingKernel(), {"memory": {"limit": 600, "checkBeforeUpdate": True}}, devices=False)
+        newcgroup.apply(
+            cgroup, RecordingKernel(), {"memory": {"limit": 400, "checkBeforeUpdate": True}}, devices=False
+        )
+    newcgroup.apply(
+        cgroup, RecordingKernel(), {"memory": {"limit": 600, "checkBeforeUpdate": True}}, devices=False
+    )
     assert (leaf / "memory.max").read_text() == "600"

@@ -1,0 +1,105 @@
+"""The end of a container: its processes, its cgroup, what is remembered of it, and its last hooks."""
+
+from __future__ import annotations
+
+import posix
+import time
+
+from ocitool.errors import Conflict, OciError, RunError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .cgroups import Cgroup
+    from .kernel import Kernel
+    from .state import State
+
+_SIGKILL = 9
+
+
+def destroy(kernel: Kernel, state: State, cgroup: Cgroup, warn: Callable[[str], None]) -> None:
+    """End what lives, remove cgroup and state, and run the poststop hooks.
+
+    Raises:
+        RunError: something does not end, or cannot be removed.
+    """
+    if "runtime" in state.fields:
+        from . import foreign
+
+        foreign.delete(state)
+        state.remove()
+        return
+    if state.alive():
+        _kill(kernel, state)
+    disconnect(state)
+    cgroup.kill()
+    _await_end(state)
+    cgroup.delete()
+    poststop(state, warn)
+    state.remove()
+
+
+def disconnect(state: State) -> None:
+    """End what connects the container to the network, if anything does."""
+    if "network" in state.fields:
+        from . import networks
+
+        networks.detach(state)
+
+
+def signal_checked(kernel: Kernel, state: State, signal: int) -> None:
+    """Signal the first process by a descriptor, so that its number cannot have passed to another one.
+
+    Raises:
+        Conflict: it has ended. RunError: the kernel refuses.
+    """
+    try:
+        fd = kernel.call("pidfd_open", state.pid, 0)
+    except ProcessLookupError as exc:
+        raise Conflict(f"container {state.id} is not running") from exc
+    try:
+        if not state.alive():
+            raise Conflict(f"container {state.id} is not running")
+        kernel.call("pidfd_send_signal", fd, signal, None, 0)
+    except OSError as exc:
+        raise RunError(f"signal {signal} to container {state.id}: {exc.strerror}") from exc
+    finally:
+        posix.close(fd)
+
+
+def _kill(kernel: Kernel, state: State) -> None:
+    try:
+        signal_checked(kernel, state, _SIGKILL)
+    except OciError:
+        return
+
+
+def _await_end(state: State) -> None:
+    """Wait until the first process is gone, and collect it if it is our own child."""
+    for attempt in range(1000):
+        _collect(state.pid)
+        if not state.pid or not state.alive():
+            return
+        time.sleep(0.0005 if attempt < 20 else 0.005)
+    raise RunError(f"process {state.pid} of container {state.id} does not end")
+
+
+def _collect(pid: int) -> None:
+    """Collect a process, if it is our own child and has ended."""
+    try:
+        posix.waitpid(pid or -1, posix.WNOHANG)
+    except ChildProcessError:
+        return
+
+
+def poststop(state: State, warn: Callable[[str], None]) -> None:
+    """Run the poststop hooks of a container that is gone."""
+    try:
+        listed = (state.config.get("hooks") or {}).get("poststop")
+    except OciError:
+        return  # it never got as far as a configuration
+    if listed:
+        from . import hooks
+
+        hooks.run_all(listed, state.document("stopped"), "poststop", warn)

@@ -1,0 +1,268 @@
+"""Making a container's cgroup: where it is to be, its directories, its limits, and the mount that shows it.
+
+The settings of `linux.resources` are worked out by `cgroup_v1` and `cgroup_v2`, which are pure.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ocitool.errors import Conflict, InvalidContent, RunError, Unsupported
+
+from . import cgroup_v1, paths
+from .cgroups import Cgroup, text, write_setting
+from .kernel import AT_FDCWD
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .kernel import Kernel
+    from .mountoptions import Options
+    from .mounts import Surroundings
+
+_EROFS = 30
+
+
+class Hierarchy:
+    """One mounted cgroup hierarchy.
+
+    Attributes:
+        controllers: its controllers ("name=systemd" for a named one), or [] for version 2.
+        mount_point: where it is mounted.
+        own: the path of this process in it.
+    """
+
+    def __init__(self, controllers: list[str], mount_point: str, own: str) -> None:
+        self.controllers = controllers
+        self.mount_point = mount_point
+        self.own = own
+
+    @property
+    def unified(self) -> bool:
+        """Whether it is of version 2."""
+        return not self.controllers
+
+
+def hierarchies(mountinfo: str, own: str) -> list[Hierarchy]:
+    """Every hierarchy, from the texts of /proc/self/mountinfo and /proc/self/cgroup.
+
+    Where one is mounted several times, the first mount counts.
+    """
+    mine = {}
+    for line in own.splitlines():
+        _, names, path = line.split(":", 2)
+        mine[frozenset(names.split(",")) if names else frozenset()] = path
+    found: dict[frozenset[str], Hierarchy] = {}
+    for line in mountinfo.splitlines():
+        if " - cgroup" not in line:
+            continue
+        fields = line.split(" ")
+        separator = fields.index("-")
+        fstype, options = fields[separator + 1], fields[-1].split(",")
+        if fstype not in ("cgroup", "cgroup2"):
+            continue
+        key = next((names for names in mine if names and names <= set(options)), frozenset[str]())
+        if (fstype == "cgroup" and not key) or (fstype == "cgroup2" and frozenset() not in mine):
+            continue
+        if fstype == "cgroup2":
+            key = frozenset()
+        path = mine[key]
+        root = fields[3].rstrip("/")
+        if root and (path + "/").startswith(root + "/"):
+            path = path[len(root) :]
+        if key not in found:
+            found[key] = Hierarchy(sorted(key), _unescape(fields[4]), path or "/")
+    return list(found.values())
+
+
+def _unescape(path: str) -> str:
+    return path.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\") if "\\" in path else path
+
+
+def place(hierarchy: Hierarchy, cgroups_path: str | None, container_id: str) -> str:
+    """The directory of a container in a hierarchy (config-linux.md, "Cgroups Path").
+
+    "In the case of an absolute path, the runtime MUST take the path to be relative to the cgroups
+    mount point. In the case of a relative path, the runtime MAY interpret the path relative to a
+    runtime-determined location": ours is the cgroup of the runtime itself.
+
+    Raises:
+        InvalidContent: the path has ".." in it (RN-16).
+    """
+    path = cgroups_path or f"ocitool-{container_id}"
+    if ".." in path.split("/"):
+        raise InvalidContent(f"linux.cgroupsPath {path!r} has '..' in it")
+    if not path.startswith("/"):
+        path = f"{hierarchy.own}/{path}"
+    names = paths.parts(path)
+    return "/".join([hierarchy.mount_point.rstrip("/"), *names])
+
+
+def for_container(config: dict[str, Any], container_id: str) -> Cgroup:
+    """The cgroup that a container is to have; nothing is made yet."""
+    linux = config.get("linux") or {}
+    directories = {}
+    for hierarchy in hierarchies(text("/proc/self/mountinfo"), text("/proc/self/cgroup")):
+        directories[",".join(hierarchy.controllers)] = place(
+            hierarchy, linux.get("cgroupsPath"), container_id
+        )
+    return Cgroup(directories, [])
+
+
+def plan(cgroup: Cgroup) -> None:
+    """Note which directories are missing, so that whoever is killed while making them leaves a list."""
+    cgroup.made = [directory for path in cgroup.directories.values() for directory in _missing(path)]
+
+
+def _missing(path: str) -> list[str]:
+    """A directory and those above it as far as they are not there, the topmost first."""
+    found: list[str] = []
+    while path and not posix.access(path, 0):
+        found.insert(0, path)
+        path = path.rpartition("/")[0]
+    return found
+
+
+def create(cgroup: Cgroup, *, optional: bool) -> None:
+    """Make the directories.
+
+    Args:
+        cgroup: what is planned.
+        optional: leave out the hierarchies that this user may not write to.
+
+    Raises:
+        Conflict: one of them holds processes or is frozen.
+        RunError: one of them cannot be made.
+    """
+    for names, path in list(cgroup.directories.items()):
+        try:
+            _make(names, path)
+        except OSError as exc:
+            if (optional and isinstance(exc, PermissionError)) or exc.errno == _EROFS:
+                del cgroup.directories[names]
+                continue
+            raise RunError(f"cgroup {path}: {exc.strerror}") from exc
+    cgroup.taken = True
+
+
+def _make(names: str, path: str) -> None:
+    missing = _missing(path)
+    if not missing:
+        _refuse_used(names, path)
+    for directory in missing:
+        posix.mkdir(directory, 0o755)
+        if "cpuset" in names.split(","):
+            cgroup_v1.inherit_cpuset(directory)
+    if not names:
+        from . import cgroup_v2
+
+        cgroup_v2.enable_controllers(path)
+
+
+def _refuse_used(names: str, path: str) -> None:
+    if text(f"{path}/cgroup.procs").strip():
+        raise Conflict(f"cgroup {path} holds processes of something else")
+    frozen = f"{path}/freezer.state" if names == "freezer" else f"{path}/cgroup.freeze"
+    if posix.access(frozen, 0) and text(frozen).strip() in ("FROZEN", "1"):
+        raise Conflict(f"cgroup {path} is frozen: a process that entered it would hang")
+
+
+def apply(cgroup: Cgroup, kernel: Kernel, resources: dict[str, Any], *, devices: bool = True) -> None:
+    """Set `linux.resources`.
+
+    Raises:
+        RunError: the kernel refuses a value, or lacks what it needs.
+    """
+    for controller, name, value in (
+        _unified_settings(cgroup, kernel, resources, devices=devices)
+        if cgroup.pure_v2
+        else _settings(cgroup, resources, devices=devices)
+    ):
+        directory = cgroup.directory_of(controller) if controller else cgroup.unified
+        if not directory:
+            raise RunError(
+                f"linux.resources: {name} = {value} cannot be set, because this host (or this user) has no"
+                f" {controller} controller"
+            )
+        write_setting(f"{directory}/{name}", value)
+
+
+def _unified_settings(
+    cgroup: Cgroup, kernel: Kernel, resources: dict[str, Any], *, devices: bool
+) -> cgroup_v1.Settings:
+    from . import cgroup_v2
+
+    _check_usage(cgroup, resources.get("memory") or {})
+    found = [("", name, value) for name, value in cgroup_v2.settings(resources)]
+    if devices:
+        cgroup_v2.attach_devices(kernel, cgroup.unified, resources.get("devices") or [])
+    return found
+
+
+def _settings(cgroup: Cgroup, resources: dict[str, Any], *, devices: bool) -> cgroup_v1.Settings:
+    found = cgroup_v1.settings(resources, _has_swap(cgroup))
+    if resources.get("unified"):
+        raise Unsupported("linux.resources.unified needs a host with cgroup version 2")
+    if devices and cgroup.directory_of("devices"):
+        rules = cgroup_v1.device_settings(resources.get("devices") or [])
+        found += [("devices", name, rule) for name, rule in rules]
+    return found
+
+
+def _check_usage(cgroup: Cgroup, memory: dict[str, Any]) -> None:
+    """With `checkBeforeUpdate`, "MUST reject the limit if it is lower than the current usage".
+
+    Version 1 refuses such a limit by itself; version 2 would end processes to reach it.
+    """
+    limit = memory.get("limit") or -1
+    if memory.get("checkBeforeUpdate") and limit > 0:
+        usage = int(text(f"{cgroup.unified}/memory.current"))
+        if limit < usage:
+            raise RunError(f"the memory limit {limit} is lower than the current usage {usage}")
+
+
+def _has_swap(cgroup: Cgroup) -> bool:
+    directory = cgroup.directory_of("memory")
+    return bool(directory) and posix.access(f"{directory}/memory.memsw.limit_in_bytes", 0)
+
+
+def mount(cgroup: Cgroup, around: Surroundings, destination: str, options: Options) -> None:
+    """Make the mount of type "cgroup": the container's own directories, and no others."""
+    kernel = around.kernel
+    target = paths.made_directory(kernel, around.root, destination)
+    if cgroup.pure_v2:
+        tree = _unified_tree(cgroup, kernel, options)
+        kernel.move_mount(tree, target)
+        posix.close(tree)
+        posix.close(target)
+        return
+    cover = kernel.new_mount("tmpfs", "tmpfs", ["mode=755"], options.set_ & ~1)
+    kernel.move_mount(cover, target)
+    for names, path in cgroup.directories.items():
+        _bind(kernel, cover, names, path, options)
+    kernel.mount_setattr(cover, set_=options.set_)
+    posix.close(cover)
+    posix.close(target)
+
+
+def _unified_tree(cgroup: Cgroup, kernel: Kernel, options: Options) -> int:
+    try:
+        return kernel.new_mount("cgroup2", "cgroup2", options.file_system, options.set_)
+    except PermissionError:
+        tree = kernel.open_tree(AT_FDCWD, cgroup.unified, recursive=False)
+        kernel.mount_setattr(tree, set_=options.set_)
+        return tree
+
+
+def _bind(kernel: Kernel, cover: int, names: str, path: str, options: Options) -> None:
+    name = names.removeprefix("name=") or "unified"
+    posix.mkdir(name, 0o755, dir_fd=cover)
+    below = kernel.openat2(cover, name, paths.O_PATH, 0)
+    tree = kernel.open_tree(AT_FDCWD, path, recursive=False)
+    kernel.mount_setattr(tree, set_=options.set_)
+    kernel.move_mount(tree, below)
+    posix.close(tree)
+    posix.close(below)
+    for single in name.split(",") if "," in name else []:
+        posix.symlink(name, single, dir_fd=cover)
