@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,9 +29,9 @@ _LISTENING = (
     ),
     click.option("--address-file", type=_FILE, help="Write HOST:PORT here once it listens."),
     click.option("--htpasswd", type=_FILE, help="Ask for a user and password of this file."),
-    click.option("--tls-cert", type=_FILE, help="Certificate chain, for HTTPS."),
+    click.option("--tls-cert", type=_FILE, help="Certificate chain, for HTTPS; read again when it changes."),
     click.option("--tls-key", type=_FILE, help="Key of the certificate."),
-    click.option("--log", is_flag=True, help="Say each request on stderr."),
+    click.option("--log", is_flag=True, help="Say each request on stderr, not only those that fail here."),
 )
 
 
@@ -128,7 +129,8 @@ def listen(  # noqa: PLR0913 - one parameter for each option
             read_only=read_only,
             sparse_indexes=sparse,
             passwords=server.Htpasswd(htpasswd) if htpasswd else None,
-            on_request=_say if log else lambda _: None,
+            on_request=partial(_say, always=log),
+            on_failure=lambda error: console.say(str(error)),
         ),
         tls_cert=tls_cert,
         tls_key=tls_key,
@@ -136,10 +138,14 @@ def listen(  # noqa: PLR0913 - one parameter for each option
     )
 
 
-def _say(served: Served) -> None:
+def _say(served: Served, *, always: bool) -> None:
+    """Say a request; without --log only one that failed here, which its client alone would know of."""
     from ocitool import console
 
-    console.say(f"{served.client} {served.method} {served.path} {served.status} {served.seconds:.3f} s")
+    if always or served.failure:
+        failure = f": {served.failure!s}" if served.failure else ""
+        line = f"{served.client} {served.method} {served.path} {served.status} {served.seconds:.3f} s"
+        console.say(line + failure)
 
 
 COMMANDS = (serve,)

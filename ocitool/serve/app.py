@@ -118,6 +118,7 @@ class _Exchange:
     async def _answer(self) -> Response:
         """The answer, whatever happens."""
         try:
+            self._request.check_framing()
             await self._authenticate()
             return await self._opened(await self._handle())
         except Refused as refused:
@@ -125,11 +126,11 @@ class _Exchange:
         except Disconnected:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the error
-            if not isinstance(error, (NotFound, InvalidReference)):
+            answer = refusal(error, self._unknown, writing=self._request.method not in {"GET", "HEAD"})
+            # What the client asks for wrongly is no failure of the server's; what an upstream says is.
+            if answer.status >= 500 or isinstance(error, RegistryError):
                 self.failure = error
-            return refusal(
-                error, self._unknown, writing=self._request.method not in {"GET", "HEAD"}
-            ).response()
+            return answer.response()
 
     async def _handle(self) -> Response:
         """The answer of the handler that the path and the method have."""
@@ -150,8 +151,13 @@ class _Exchange:
         if known is None:
             return
         credentials = passwords.basic(self._request.headers.get("authorization", ""))
-        if credentials is None or not await self._service.run(lambda: known.check(*credentials)):
-            raise passwords.challenge()
+        try:
+            if credentials is None or not await self._service.run(lambda: known.check(*credentials)):
+                raise passwords.challenge()
+        except OciError as error:
+            # Who asks is not known yet, so only the log is told what is wrong.
+            self.failure = error
+            raise Refused(500, "UNKNOWN", "this registry can't tell now who may use it") from error
         self._request.user = credentials[0]
 
     async def _opened(self, response: Response) -> Response:

@@ -1,7 +1,8 @@
 """Connections that do not wait for ever for a request, and that the kernel can send files through.
 
 uvicorn closes a connection that rests between two requests, but waits without limit for the first one and for
-the rest of one that has begun; who opens many such connections keeps everybody else out.
+the rest of one that has begun; who opens many such connections keeps everybody else out. So each has a
+deadline, and whoever rests makes room for others.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Connection(H11Protocol):
     """A connection whose client has some seconds for the head of each request."""
 
     _deadline: asyncio.TimerHandle | None = None
+    resting_since = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -44,12 +46,21 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
+        self.resting_since = self.loop.time()
         self._watch()
+        # uvicorn answers 503 to everybody from so many connections on.
+        if self.limit_concurrency and len(self.connections) >= self.limit_concurrency:
+            self._make_room()
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         super().data_received(data)
         self._watch()
+
+    def on_response_complete(self) -> None:
+        """See `H11Protocol`."""
+        self.resting_since = self.loop.time()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -65,9 +76,22 @@ class Connection(H11Protocol):
         self.conn.send_with_data_passthrough(h11.Data(data=cast("bytes", _Bytes(count))))
         return Transfer(found, file, count)
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether the head of the next request is not whole, and no other request is under way."""
+        return self.conn.their_state is h11.IDLE
+
+    def _make_room(self) -> None:
+        """Let the client go that has asked for nothing for the longest time; one that asks soon is spared."""
+        others = [one for one in self.connections if isinstance(one, Connection) and one is not self]
+        if resting := [one for one in others if one.is_resting]:
+            longest = min(resting, key=lambda one: one.resting_since)
+            self.connections.discard(longest)  # now, and not only once the loop has closed it
+            longest.transport.close()
+
     def _watch(self) -> None:
-        # IDLE: the head of the next request is not whole. No data comes between requests, so none is begun.
-        if self.conn.their_state is not h11.IDLE:
+        # No data comes between requests, so no deadline begins there.
+        if not self.is_resting:
             self._relax()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)

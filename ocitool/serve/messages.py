@@ -186,6 +186,22 @@ class Request:
             parts.append(piece)
         return b"".join(parts)
 
+    def check_framing(self) -> None:
+        """Refuse a body whose end two headers tell: a proxy before us may believe the other one.
+
+        Raises:
+            Refused: it has both.
+        """
+        # RFC 9112, 6.1: "A server MAY reject a request that contains both Content-Length and
+        # Transfer-Encoding … Regardless, the server MUST close the connection after responding".
+        if {"content-length", "transfer-encoding"} <= self.headers.keys():
+            raise Refused(
+                400,
+                "UNSUPPORTED",
+                "a request has either Content-Length or Transfer-Encoding",
+                headers={"connection": "close"},
+            )
+
     async def gone(self) -> None:
         """Return once the client has gone away."""
         while (await self._receive())["type"] != "http.disconnect":

@@ -14,8 +14,9 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from ocitool.errors import Conflict, InvalidContent, OciError
+from ocitool.errors import Conflict, OciError
 from ocitool.serve.app import create_app
+from ocitool.serve.certificates import Certificate
 from ocitool.serve.service import Options
 
 if TYPE_CHECKING:
@@ -60,13 +61,13 @@ class Server:
             host: the address to listen on.
             port: the port; 0 is any that is free.
             options: how the registry behaves.
-            tls_cert: a PEM certificate chain, for HTTPS.
+            tls_cert: a PEM certificate chain, for HTTPS; it is read again when it changes.
             tls_key: its key, where that is another file.
             grace_seconds: how long requests under way may take to end once the server stops.
         """
         options = options or Options()
         self._app = create_app(repositories, options)
-        self._connections = options.connections
+        self._options = options
         self._host = host
         self._port = port
         self._tls = (tls_cert, tls_key)
@@ -125,6 +126,7 @@ class Server:
         # Requests are reported by event; what uvicorn has to say besides is for whoever sets up logging.
         logging.getLogger("uvicorn").addHandler(logging.NullHandler())
         cert, key = self._tls
+        certificate = Certificate(cert, key, self._options.on_failure) if cert else None
         config = uvicorn.Config(
             self._app,
             http=Connection,
@@ -136,19 +138,15 @@ class Server:
             server_header=False,
             proxy_headers=False,  # a client's word about its own address
             backlog=_BACKLOG,
-            limit_concurrency=self._connections,
+            limit_concurrency=self._options.connections,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(self._grace_seconds)),
             ssl_certfile=cert,
             ssl_keyfile=key,
         )
-        try:
-            config.load()
-        except OSError as error:  # ssl.SSLError is one
-            raise InvalidContent(
-                f"the certificate {cert} and its key can't be used: {error.strerror or error}",
-                hint="both are PEM files; the certificate comes first in its chain",
-            ) from error
+        config.load()
+        if certificate and config.ssl:
+            certificate.guard(config.ssl)
         return uvicorn.Server(config)
 
 
@@ -192,7 +190,7 @@ def serve(
         host: the address to listen on.
         port: the port; 0 is any that is free.
         options: how the registry behaves.
-        tls_cert: a PEM certificate chain, for HTTPS.
+        tls_cert: a PEM certificate chain, for HTTPS; it is read again when it changes.
         tls_key: its key, where that is another file.
         on_ready: is told HOST:PORT once connections are accepted.
 
@@ -200,7 +198,14 @@ def serve(
         Conflict, InvalidContent: as `Server.__enter__`.
     """
     _allow_many_files()
-    server = Server(repositories, host=host, port=port, options=options, tls_cert=tls_cert, tls_key=tls_key)
+    server = Server(
+        repositories,
+        host=host,
+        port=port,
+        options=options,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+    )
     stop = threading.Event()
 
     def stopped(*_: object) -> None:

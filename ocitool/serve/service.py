@@ -79,6 +79,7 @@ class Options:
         passwords: who may use the registry; None is everyone.
         metrics: answer `/metrics` with figures for Prometheus.
         on_request: is told of every request, from the server's own thread, and must be quick.
+        on_failure: is told in the same way of what goes wrong outside of requests.
     """
 
     read_only: bool = False
@@ -94,6 +95,7 @@ class Options:
     passwords: Passwords | None = None
     metrics: bool = True
     on_request: Callable[[Served], None] = ignore
+    on_failure: Callable[[Exception], None] = lambda _: None
 
 
 class Service:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support import fixtures
 from support.peers import call, require, require_root
+from support.run_daemons import containerd, dockerd
 from support.serve_registry import Registry, layout_repositories, registry
 from support.serve_tls import certificate
 
@@ -184,6 +185,44 @@ def test_buildah_builds_upon_what_it_pulls_and_pushes_it(
     manifest = empty.http.get("/v2/by/buildah/manifests/1").json()
     assert len(manifest["layers"]) == 3
     call(*buildah, "rm", container)
+
+
+@pytest.fixture
+def daemons() -> Iterator[Path]:
+    """A directory for a daemon; its sockets want a short path."""
+    require_root()
+    with tempfile.TemporaryDirectory(prefix="serve-") as path:
+        yield Path(path)
+
+
+def test_containerd_pulls_and_pushes_and_nothing_changes(
+    images: Registry, empty: Registry, daemons: Path
+) -> None:
+    require("containerd", "ctr")
+    name, pushed = f"{images.server.address}/hello:1.0", f"{empty.server.address}/by/containerd:1"
+    with containerd(daemons, Path("runc")) as engine:
+        words = ("--plain-http", "--all-platforms", "--snapshotter", "native")
+        engine.call("images", "pull", *words, name, check=True)
+        engine.call("images", "push", "--plain-http", pushed, name, check=True)
+    response = empty.http.get("/v2/by/containerd/manifests/1")
+    assert response.headers["docker-content-digest"] == fixtures.digests()["hello:1.0"]
+
+
+def test_docker_pulls_and_pushes(images: Registry, empty: Registry, daemons: Path) -> None:
+    require("docker", "dockerd", "containerd")
+    name, pushed = f"{images.server.address}/hello:1.0", f"{empty.server.address}/by/docker:1"
+    with dockerd(daemons, Path("runc")) as engine:
+        pulled = engine.call("pull", name, check=True)
+        assert fixtures.digests()["hello:1.0"] in pulled.stdout
+        engine.call("tag", name, pushed, check=True)
+        engine.call("push", pushed, check=True)
+        engine.call("rmi", name, pushed, check=True)
+        engine.call("pull", pushed, check=True)
+    layers = empty.http.get("/v2/by/docker/manifests/1").json()["layers"]
+    assert [empty.http.head(f"/v2/by/docker/blobs/{layer['digest']}").status_code for layer in layers] == [
+        200,
+        200,
+    ]
 
 
 def test_clients_log_in_over_tls(tmp_path: Path) -> None:

@@ -282,12 +282,14 @@ def test_a_client_that_does_not_finish_its_request_is_let_go(
 
 
 def test_one_client_too_many_is_a_503() -> None:
-    with registry(MemoryRepositories(), connections=3) as served:
+    with registry(MemoryRepositories(), connections=3) as served, ExitStack() as stack:
+        location = served.http.post("/v2/a/blobs/uploads/").headers["location"]
         host, _, port = served.server.address.rpartition(":")
-        with ExitStack() as stack:
-            for _ in range(3):
-                stack.enter_context(socket.create_connection((host, int(port))))
-            assert served.http.get("/v2/").status_code == 503
+        for _ in range(3):
+            connection = stack.enter_context(socket.create_connection((host, int(port))))
+            connection.sendall(f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n".encode())
+        _wait(lambda: served.http.get("/v2/").status_code == 503)
+        stack.close()
         _wait(lambda: served.http.get("/v2/").status_code == 200)
 
 
