@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from ocitool.digest import Digest
 from ocitool.errors import InvalidReference, NotFound, OciError
 from ocitool.events import Event, Finished, OnEvent, ignore
-from ocitool.reference import Reference
+from ocitool.reference import Reference, is_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,7 @@ class Location:
             return str(self.reference)
         if self.reference:
             return f"{self.kind.value}:{self.reference}"
-        separator = "@" if ":" in self.ref else ":"
+        separator = "@" if is_digest(self.ref) else ":"
         return f"{self.kind.value}:{self.path}{separator + self.ref if self.ref else ''}"
 
 

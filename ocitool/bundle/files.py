@@ -182,6 +182,8 @@ def _parts(stem: Path) -> list[Path]:
         NotFound: there are none, or one is missing.
     """
     found = _numbered(stem)
+    if not found and stem.is_dir():
+        raise Conflict(f"{stem} is a directory, and a bundle is a file", hint=f"a layout is named oci:{stem}")
     if not found:
         raise NotFound(f"there is no bundle {stem}, and no part of it ({stem.name}.001)")
     for number in range(1, max(found) + 1):
@@ -276,7 +278,10 @@ class FileSink:
             part_size: the size of a part, in bytes; None for one file.
         """
         if part_size is not None and part_size < MIN_PART:
-            raise OciError(f"parts of {part_size} bytes are too small; they have at least {MIN_PART}")
+            raise OciError(
+                f"parts of {part_size} bytes are too small; they have at least {MIN_PART}",
+                hint="64K, 700M and 4G are sizes",
+            )
         self._path = path
         self._part_size = part_size
         self._pieces: _Pieces | None = None

@@ -69,8 +69,13 @@ class BundleSource:
         self.members: dict[str, tarballs.Member] = {}
         self._scan()
         raw = self.read(INDEX_JSON, limits.INDEX_JSON_BYTES)
-        self._index = IndexJson(raw)
-        self._annotations = annotations_of(raw)
+        try:
+            self._index = IndexJson(raw)
+            self._annotations = annotations_of(raw)
+        except InvalidContent as error:
+            error.add_note(f"in {self.name}")
+            error.hint = error.hint or "copy it again"
+            raise
         self.inventory_digest = self._digests(INVENTORY)[0]
         self.inventory = Inventory.parse(self.inventory_bytes, f"the inventory of {self.name}")
         # Whoever reads the layout, and not the inventory, is to see the same images.

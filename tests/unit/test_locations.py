@@ -56,7 +56,8 @@ def test_another_tools_storage_is_refused_with_the_command_that_exports_it(text:
 
 
 @pytest.mark.parametrize(
-    "text", ["oci:dir:1.0", f"oci:dir@{DIGEST}", "oci:dir", "store:docker.io/library/alpine:1"]
+    "text",
+    ["oci:dir:1.0", "oci:dir:app:1.0", f"oci:dir@{DIGEST}", "oci:dir", "store:docker.io/library/alpine:1"],
 )
 def test_a_location_reads_back_from_its_text(text: str) -> None:
     assert Location.parse(str(Location.parse(text))) == Location.parse(text)

@@ -105,7 +105,7 @@ def test_there_has_to_be_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="is not there"):
         BundleSource.open(tmp_path / "nowhere" / "b.tar")
     (tmp_path / "b.tar").mkdir()
-    with pytest.raises(NotFound):
+    with pytest.raises(Conflict, match=r"b\.tar is a directory, and a bundle is a file"):
         BundleSource.open(tmp_path / "b.tar")
 
 

@@ -273,3 +273,11 @@ def test_limits_hold_for_what_is_read_and_for_what_is_written(
         Inventory.parse(document, "inventory")
     monkeypatch.setattr("ocitool.bundle.source.MAX_BYTES", len(document) - 1)
     refused(raw, UnsafeContent, "at most")
+
+
+def test_an_index_that_can_not_be_read_is_told_with_the_bundle_it_is_in(raw: bytes) -> None:
+    at = next(one.offset for one in tarballs.members(InMemory(raw), "raw") if one.name == "index.json")
+    with pytest.raises(InvalidContent) as caught:
+        opened(replaced(raw, at + 20, b"\xff"))
+    assert any("the bundle" in note for note in caught.value.__notes__)
+    assert caught.value.hint
