@@ -92,3 +92,8 @@ def test_serving_a_bundle_goes_as_the_guide_shows_it(shell: Shell) -> None:
     images = "localhost:5001/team/hello:1.0 localhost:5001/team/layers:1.0"
     shell.run(Step(f"ocitool -q bundle create monday.bundle {images} > created 2>&1", ()))
     follow(shell, "serve-a-bundle.md")
+
+
+@pytest.mark.timeout(60)
+def test_caching_a_registry_goes_as_the_guide_shows_it(shell: Shell) -> None:
+    follow(shell, "cache-a-registry.md")
