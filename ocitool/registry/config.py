@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
@@ -189,6 +188,8 @@ def home(environ: Mapping[str, str]) -> Path:
 
 
 def _entries(file: Path) -> Iterable[_Entry]:
+    import tomllib  # few machines have such a file
+
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

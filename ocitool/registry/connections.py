@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import httpcore
@@ -45,21 +46,27 @@ class Reply:
 
     Attributes:
         method: that of the request.
-        url: where it was sent.
+        origin: where it was sent.
         status: of HTTP.
         headers: the header fields.
     """
 
     def __init__(
-        self, method: str, url: httpx.URL, response: httpcore.Response, done: Callable[[], None]
+        self, method: str, origin: Origin, path: str, response: httpcore.Response, done: Callable[[], None]
     ) -> None:
         self.method = method
-        self.url = url
+        self.origin = origin
+        self._path = path
         self.status = response.status
         self.headers = httpx.Headers(response.headers)
         self._response = response
         self._done = done
         self._closed = False
+
+    @property
+    def url(self) -> httpx.URL:
+        """Where the request was sent."""
+        return self.origin.url(self._path)
 
     def body(self) -> Iterator[bytes]:
         """The body as it comes; an end before its time is an error.
@@ -95,7 +102,7 @@ class Connections:
     def send(
         self,
         method: str,
-        url: httpx.URL,
+        path: str,
         fields: Mapping[str, str],
         body: Iterable[bytes] | bytes | None,
         route: Route,
@@ -106,10 +113,10 @@ class Connections:
 
         Args:
             method: of HTTP.
-            url: where to.
-            fields: the header fields, but for Host, which is made from the URL.
+            path: what to ask for there, with its query.
+            fields: the header fields, but for Host, which is the route's.
             body: what to send; how long it is, is said by the fields.
-            route: how to get there.
+            route: where to, and how to get there.
             commits: the answer may take as long as `Pace.commit`.
 
         Raises:
@@ -118,16 +125,13 @@ class Connections:
         """
         answer = self._pace.commit if commits else self._pace.answer
         timeouts = {"connect": self._pace.connect, "read": answer, "write": self._pace.idle}
-        request = httpcore.Request(
-            method,
-            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-            headers=[
-                (b"Host", url.netloc),
-                *((name.encode(), value.encode()) for name, value in fields.items()),
-            ],
-            content=body,
-            extensions={"timeout": timeouts},
-        )
+        scheme, host, port, authority = _spelt(route.origin)
+        url = httpcore.URL(scheme=scheme, host=host, port=port, target=path.encode())
+        request = httpcore.Request(method, url, content=body, extensions={"timeout": timeouts})
+        request.headers = [
+            (b"Host", authority),
+            *((name.encode(), value.encode()) for name, value in fields.items()),
+        ]
         pool = self._pool(route)
         connection = pool.take(request)
         try:
@@ -135,12 +139,12 @@ class Connections:
         except BaseException as error:
             pool.give_back(connection)
             if isinstance(error, _FAILURES):
-                raise translated(error, method, url) from error
+                raise translated(error, method, route.origin.url(path)) from error
             raise
         stream = response.extensions.get("network_stream")
         if isinstance(stream, Stream):
             stream.answered()
-        return Reply(method, url, response, lambda: pool.give_back(connection))
+        return Reply(method, route.origin, path, response, lambda: pool.give_back(connection))
 
     def knock(self, route: Route) -> None:
         """See whether TLS is spoken at a registry that may be spoken to without, before it is trusted.
@@ -205,6 +209,13 @@ class Connections:
             network_backend=Backend(Reach.ANY, self._pace, self._streams),
             keepalive_expiry=_KEEPALIVE,
         )
+
+
+@lru_cache
+def _spelt(origin: Origin) -> tuple[bytes, bytes, int | None, bytes]:
+    """Scheme, host, port and authority as they stand in a request: a name in the spelling of IDNA."""
+    url = origin.url("/")
+    return url.raw_scheme, url.raw_host, url.port, url.netloc
 
 
 class _Pool:

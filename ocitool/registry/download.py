@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import IntegrityError, OciError, RegistryError, Unreachable
 from ocitool.registry import headers
-from ocitool.registry.origins import Origin
 from ocitool.registry.text import printable, redacted
 
 if TYPE_CHECKING:
@@ -169,7 +168,7 @@ class Download:
             self._response.close()
             live = self._response.enter_context(self._transport.open(self._endpoint, self._call))
         self._place = None if live.at_home else live.url
-        self.origin = Origin.of(live.url)
+        self.origin = live.reply.origin
         if live.status == 206:
             self._check_range(live, self._at, self._size - 1)
         else:

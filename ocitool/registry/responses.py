@@ -13,6 +13,8 @@ from ocitool.registry.text import printable, redacted
 if TYPE_CHECKING:
     import httpx
 
+    from ocitool.registry.calls import Live
+
 TRANSIENT: Final = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
 """The statuses after which the same request may succeed a little later."""
 
@@ -23,17 +25,35 @@ _NOT_FOUND_CODES: Final = frozenset({"MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "NAME_U
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response whose body has been read whole.
+    """A response whose body has been read whole."""
 
-    `repeated` says that an earlier request was lost, so that this one may have found its effect.
-    """
-
-    method: str
-    url: httpx.URL
-    status: int
-    headers: httpx.Headers
+    live: Live
     body: bytes
-    repeated: bool = False
+
+    @property
+    def method(self) -> str:
+        """That of the request."""
+        return self.live.reply.method
+
+    @property
+    def url(self) -> httpx.URL:
+        """Where the response came from."""
+        return self.live.url
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.live.status
+
+    @property
+    def headers(self) -> httpx.Headers:
+        """The header fields."""
+        return self.live.headers
+
+    @property
+    def repeated(self) -> bool:
+        """Whether an earlier request was lost, so that this one may have found its effect."""
+        return self.live.repeated
 
     def json(self, what: str) -> dict[str, Any]:
         """The body as an object.

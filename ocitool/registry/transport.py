@@ -93,7 +93,7 @@ class Transport:
                         raise
                     failure = error
                 else:
-                    return Answer(call.method, live.url, live.status, live.headers, body, live.repeated)
+                    return Answer(live, body)
             self.back_off(call.what, failure, attempt)
         raise AssertionError  # pragma: no cover - the last attempt returned or raised
 
@@ -107,10 +107,10 @@ class Transport:
         with ExitStack() as stack:
             live = self._persist(endpoint, call, stack)
             if live.status not in call.expect:
-                raise error_of(self._failed(call, live), call.what)
+                raise error_of(self._failed(live), call.what)
             yield live
 
-    def _failed(self, call: Call, live: Live) -> Answer:
+    def _failed(self, live: Live) -> Answer:
         """An error's body matters little: a part of it will do."""
         body = b""
         try:
@@ -120,7 +120,7 @@ class Transport:
                     break
         except Unreachable:
             pass
-        return Answer(call.method, live.url, live.status, live.headers, body)
+        return Answer(live, body)
 
     def _persist(self, endpoint: Endpoint, call: Call, stack: ExitStack) -> Live:
         """Repeat a call while that may help."""
@@ -138,7 +138,7 @@ class Transport:
             if last or live.status in call.expect or not self._may_pass(call, live):
                 stack.callback(live.reply.close)
                 return Live(live.reply, live.at_home, repeated=lost)
-            failure = error_of(self._failed(call, live), call.what)
+            failure = error_of(self._failed(live), call.what)
             live.reply.close()
             self.back_off(call.what, failure, attempt, headers.retry_after(live.headers, time.time()))
         raise AssertionError  # pragma: no cover - the last attempt returned or raised
@@ -266,17 +266,19 @@ class Transport:
     def _send(self, endpoint: Endpoint, call: Call, target: str | httpx.URL, authorization: str) -> Live:
         """Send a call by https, or by http where that is allowed and https is not spoken."""
         if not isinstance(target, str):
-            return self._exchange(endpoint, call, target, authorization)
+            origin, path = Origin.of(target), target.raw_path.decode()
+            return self._exchange(endpoint, call, origin, path, authorization)
         *earlier, last = endpoint.candidates
         for origin in earlier:
             with suppress(PlainAnswer):
                 self._connections.knock(endpoint.route(origin))
-                return self._exchange(endpoint, call, origin.url(target), authorization)
-        return self._exchange(endpoint, call, last.url(target), authorization)
+                return self._exchange(endpoint, call, origin, target, authorization)
+        return self._exchange(endpoint, call, last, target, authorization)
 
-    def _exchange(self, endpoint: Endpoint, call: Call, url: httpx.URL, authorization: str) -> Live:
+    def _exchange(
+        self, endpoint: Endpoint, call: Call, origin: Origin, path: str, authorization: str
+    ) -> Live:
         """One request and its response."""
-        origin = Origin.of(url)
         fields = {
             "User-Agent": self._config.user_agent,
             "Accept": "*/*",
@@ -295,7 +297,7 @@ class Transport:
                 hint="--plain-http says that this network can be trusted",
             )
         route = endpoint.route(origin)
-        reply = self._connections.send(call.method, url, fields, call.body, route, commits=call.commits)
+        reply = self._connections.send(call.method, path, fields, call.body, route, commits=call.commits)
         live = Live(reply, at_home=origin in endpoint.candidates and not call.bare)
         try:
             self._regard(endpoint, origin, live)
