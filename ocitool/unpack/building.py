@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Final, Protocol
 from ocitool import limits
 from ocitool.unpack import twins, volumes
 from ocitool.unpack.apply import Applier, Policy
+from ocitool.unpack.comparing import layer_between
 from ocitool.unpack.owners import Given, Single
+from ocitool.unpack.ownership import as_they_are
 from ocitool.unpack.root import OPEN_DIRECTORY
 from ocitool.unpack.tally import Tally
 from ocitool.unpack.users import Accounts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from ocitool.streams import Reader
+    from ocitool.unpack.ownership import OwnerOf
 
 _ACCOUNT_BYTES: Final = 4 * limits.MIB
 
@@ -64,6 +67,18 @@ class Builder(Protocol):
         """Describe the directories, and look at what configurations need: accounts and volumes."""
         ...
 
+    def write_changes(
+        self,
+        after: Path,
+        write: Callable[[bytes], object],
+        /,
+        *,
+        without: frozenset[bytes],
+        latest: int | None,
+    ) -> bool:
+        """Write the layer that makes another root file system of this one (see `layer_between`)."""
+        ...
+
     def close(self, *, keep: bool) -> None:
         """Let go of the root file system; one that is not to be kept may be removed."""
         ...
@@ -72,8 +87,12 @@ class Builder(Protocol):
 class Here:
     """Builds in this process."""
 
-    def __init__(self, rootfs: Path, *, keep_owner: bool, devices: bool) -> None:
-        """Build in an empty directory."""
+    def __init__(
+        self, rootfs: Path, *, keep_owner: bool, devices: bool, owner_of: OwnerOf = as_they_are
+    ) -> None:
+        """Build in an empty directory; `owner_of` tells whose its files are."""
+        self._rootfs = rootfs
+        self._owner_of = owner_of
         self._tally = Tally()
         owners = Given() if keep_owner else Single(self._tally)
         fd = os.open(rootfs, OPEN_DIRECTORY)
@@ -89,6 +108,20 @@ class Here:
         built = looked_at(self._applier, wanted, self._tally)
         self._applier.finish()
         return built
+
+    def write_changes(
+        self,
+        after: Path,
+        write: Callable[[bytes], object],
+        /,
+        *,
+        without: frozenset[bytes],
+        latest: int | None,
+    ) -> bool:
+        """See `Builder`."""
+        return layer_between(
+            self._rootfs, after, write, owner_of=self._owner_of, without=without, latest=latest
+        )
 
     def close(self, *, keep: bool) -> None:  # noqa: ARG002 - whoever made the directory can remove it
         """See `Builder`."""

@@ -144,9 +144,8 @@ def unpack(
                 )
                 built = cache.stacked(source, manifest, config, staging, on_event)
             elif not options.config_only:
-                layers.check(manifest.layers, config.diff_ids)
                 builder, place = stack.enter_context(_builder(staging, place, options, on_event))
-                _apply(source, manifest, config, builder, options, on_event)
+                apply_layers(source, manifest, config, builder, options, on_event)
                 built = builder.finish(wanted)
             if not options.rootfs_only:
                 runtime = bundles.runtime_config(
@@ -189,14 +188,20 @@ def documents(source: Source, image: Descriptor) -> tuple[Manifest, ImageConfig]
     return manifest, config
 
 
-def _apply(
+def apply_layers(
     source: Source,
     manifest: Manifest,
     config: ImageConfig,
     builder: Builder,
     options: UnpackOptions,
-    on_event: OnEvent,
+    on_event: OnEvent = ignore,
 ) -> None:
+    """Have an image's layers applied.
+
+    Raises:
+        OciError: see `unpack`.
+    """
+    layers.check(manifest.layers, config.diff_ids)
     on_event(Planned(manifest.layers))
     with layers.opened(source, manifest.layers, config.diff_ids, limit=options.max_bytes) as streams:
         for layer, stream in zip(manifest.layers, streams, strict=True):

@@ -9,16 +9,16 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from ocitool.errors import OciError, Unsupported
+from ocitool.errors import OciError
 from ocitool.streams import CHUNK
 from ocitool.unpack.entries import BLOCK, shown
-from ocitool.unpack.owners import RECORD, decode
+from ocitool.unpack.owners import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ocitool.unpack.changes import Changes, Found
-    from ocitool.unpack.idmap import IdMap, Range
+    from ocitool.unpack.ownership import Open, OwnerOf
 
     Write = Callable[[bytes], object]
 
@@ -35,16 +35,14 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _BILLION: Final = 1_000_000_000
 
 
-def pack(
-    changes: Changes, root: Callable[[bytes], int], write: Write, *, ids: IdMap | None, latest: int | None
-) -> None:
+def pack(changes: Changes, root: Open, write: Write, *, owner_of: OwnerOf, latest: int | None) -> None:
     """Write a layer's tar stream.
 
     Args:
         changes: what it has to hold.
         root: opens the directory at a path, for whoever calls to close.
         write: takes the bytes.
-        ids: the bundle's user namespace, or None where ids are the host's.
+        owner_of: tells whose a file is.
         latest: no file's time is after this, in nanoseconds, so that a build can be repeated.
 
     Raises:
@@ -65,24 +63,23 @@ def pack(
             seen.setdefault(inode, found.path) if found.status.st_nlink > 1 and kind != stat.S_IFDIR else b""
         )
         if first and first != found.path:
-            write(_entry(found, b"1", first, 0, ids, latest))
+            write(_entry(found, b"1", first, 0, owner_of(found, root), latest))
             continue
         size = found.status.st_size if kind == stat.S_IFREG else 0
-        write(_entry(found, _TYPES[kind], found.link, size, ids, latest))
+        write(_entry(found, _TYPES[kind], found.link, size, owner_of(found, root), latest))
         if size:
             _body(found, root, write)
     write(END)
 
 
 def _entry(
-    found: Found, typeflag: bytes, link: bytes, size: int, ids: IdMap | None, latest: int | None
+    found: Found, typeflag: bytes, link: bytes, size: int, owner: tuple[int, int], latest: int | None
 ) -> bytes:
-    uid, gid = _owner(found, ids)
     time = found.status.st_mtime_ns if latest is None else min(found.status.st_mtime_ns, latest)
     fields: dict[str, int] = {
         "mode": stat.S_IMODE(found.status.st_mode),
-        "uid": uid,
-        "gid": gid,
+        "uid": owner[0],
+        "gid": owner[1],
         "size": size,
         "mtime": time // _BILLION,
         "major": os.major(found.status.st_rdev) if typeflag in b"34" else 0,
@@ -112,24 +109,7 @@ def _records(name: bytes, link: bytes, fields: dict[str, int]) -> dict[bytes, by
     return records
 
 
-def _owner(found: Found, ids: IdMap | None) -> tuple[int, int]:
-    uid, gid = found.status.st_uid, found.status.st_gid
-    if ids is None:
-        return uid, gid
-    record = dict(found.xattrs).get(RECORD) if ids.single else None
-    if record and (recorded := decode(record)):
-        return recorded
-    return _inside(found, uid, ids.uids), _inside(found, gid, ids.gids)
-
-
-def _inside(found: Found, number: int, ranges: tuple[Range, ...]) -> int:
-    for part in ranges:
-        if 0 <= number - part.outside < part.size:
-            return part.inside + number - part.outside
-    raise Unsupported(f"{shown(found.path)} belongs to {number}, who does not exist in the container")
-
-
-def _body(found: Found, root: Callable[[bytes], int], write: Write) -> None:
+def _body(found: Found, root: Open, write: Write) -> None:
     directory, _, name = found.path.rpartition(b"/")
     parent = root(directory)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -19,12 +19,12 @@ from ocitool.content import read_config, read_manifest
 from ocitool.digest import Digest, new_hasher
 from ocitool.errors import InvalidContent, NotFound, OciError, Unsupported
 from ocitool.model import Descriptor, Manifest
-from ocitool.unpack import changes, packing
+from ocitool.unpack.building import Here
 from ocitool.unpack.entries import clean
 from ocitool.unpack.idmap import IdMap, Range
-from ocitool.unpack.image import UnpackOptions, unpack
+from ocitool.unpack.image import UnpackOptions, apply_layers
+from ocitool.unpack.ownership import mapped, recorded
 from ocitool.unpack.removal import discard
-from ocitool.unpack.root import OPEN_DIRECTORY
 from ocitool.unpack.stacks import Stack
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from ocitool.content import Store
     from ocitool.model import ImageConfig
+    from ocitool.unpack.building import Builder
 
 Compress = Literal["gzip", "zstd", "none"]
 _SUFFIXES: dict[str, str] = {"gzip": "+gzip", "zstd": "+zstd", "none": ""}
@@ -87,7 +88,8 @@ def repack(
 
     Raises:
         NotFound: there is no such bundle.
-        Unsupported: something belongs to somebody who does not exist in the container.
+        Unsupported: something belongs to somebody who does not exist in the container, or the bundle is for
+            ids that are not this user's.
         OciError: files can't be read.
     """
     manifest = read_manifest(store, image)
@@ -96,22 +98,17 @@ def repack(
     config = read_config(store, manifest)
     if Stack.load(bundle):
         raise Unsupported(f"{bundle} has its root file system in a layer cache, where nothing changes")
-    ids = _ids(bundle)
     created = options.created or datetime.now(UTC)
     latest = None if options.created is None else int(created.timestamp()) * 1_000_000_000
-    try:
-        with _unpacked(store, image, bundle, ids) as before, _opened(bundle / "rootfs") as after:
-            without = frozenset(clean(os.fsencode(volume)) for volume in config.config.get("Volumes") or ())
-            found = changes.between(before, after, without=without)
-            if not (found.removed or found.changed):
-                return image
+    without = frozenset(clean(os.fsencode(volume)) for volume in config.config.get("Volumes") or ())
+    with _unpacked(store, manifest, config, bundle) as before:
 
-            def write(to: Callable[[bytes], object]) -> None:
-                packing.pack(found, lambda path: _below(after, path), to, ids=ids, latest=latest)
+        def write(to: Callable[[bytes], object]) -> bool:
+            return before.write_changes(bundle.absolute() / "rootfs", to, without=without, latest=latest)
 
-            layer = _push_layer(store, manifest, options.compress, write)
-    except OSError as error:
-        raise OciError(f"{bundle} can't be packed: {error.strerror} ({error.filename!r})") from error
+        layer = _push_layer(store, manifest, options.compress, write)
+    if layer is None:
+        return image
     return _push_image(store, manifest, config, layer, created, options.comment)
 
 
@@ -134,45 +131,49 @@ def _ids(bundle: Path) -> IdMap | None:
 
 
 @contextmanager
-def _unpacked(store: Store, image: Descriptor, bundle: Path, ids: IdMap | None) -> Iterator[int]:
+def _unpacked(store: Store, manifest: Manifest, config: ImageConfig, bundle: Path) -> Iterator[Builder]:
     """What the image gives in the bundle's kind, beside the bundle and gone afterwards."""
-    where = bundle.parent / f".{bundle.name}.{os.getpid()}.repack"
-    single = ids is not None and ids.single
-    options = UnpackOptions(
-        rootless=ids is not None, keep_owner=False if single else None, rootfs_only=True, sync=False
-    )
-    unpack(store, image, where, options=options)
+    ids = _ids(bundle)
+    where = bundle.absolute().parent / f".{bundle.name}.{os.getpid()}.repack"
+    rootfs = where / "rootfs"
     try:
-        with _opened(where / "rootfs") as fd:
-            yield fd
+        rootfs.mkdir(0o700, parents=True)
+    except OSError as error:
+        raise OciError(f"no directory can be made beside {bundle}: {error.strerror}") from error
+    try:
+        builder = _builder(rootfs, ids)
+        try:
+            apply_layers(store, manifest, config, builder, UnpackOptions())
+            builder.finish(())
+            yield builder
+        finally:
+            builder.close(keep=False)
     finally:
         discard(where)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    fd = os.open(path, OPEN_DIRECTORY)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+def _builder(rootfs: Path, ids: IdMap | None) -> Builder:
+    is_root = os.geteuid() == 0
+    if ids is None:
+        return Here(rootfs, keep_owner=is_root, devices=is_root)
+    if is_root and not ids.single:
+        raise Unsupported(
+            "the bundle belongs to ids that were delegated to an ordinary user",
+            hint="repack it as the user who unpacked it",
+        )
+    if not is_root:
+        from ocitool.unpack.namespace import Mapped
 
-
-def _below(root: int, path: bytes) -> int:
-    fd = os.dup(root)
-    for name in path.split(b"/") if path else ():
-        above = fd
-        try:
-            fd = os.open(name, OPEN_DIRECTORY, dir_fd=above)
-        finally:
-            os.close(above)
-    return fd
+        # With a single id, it is for files that not even their owner may read.
+        with suppress(Unsupported) if ids.single else nullcontext():
+            return Mapped(rootfs, ids, keep_owner=not ids.single)
+    return Here(rootfs, keep_owner=False, devices=False, owner_of=recorded(mapped(ids)))
 
 
 def _push_layer(
-    store: Store, manifest: Manifest, compress: Compress, write: Callable[[Callable[[bytes], object]], None]
-) -> _Layer:
-    """Write the layer to a file, because its digest comes before it, and add it to the store."""
+    store: Store, manifest: Manifest, compress: Compress, write: Callable[[Callable[[bytes], object]], bool]
+) -> _Layer | None:
+    """Add the layer to the store, if there is one: by way of a file, because its digest comes before it."""
     tar, blob = new_hasher("sha256"), new_hasher("sha256")
     with tempfile.TemporaryFile() as file:
         feed, finish = _compressor(compress, file, blob.update)
@@ -181,8 +182,12 @@ def _push_layer(
             tar.update(data)
             feed(data)
 
-        write(take)
-        finish()
+        try:
+            if not write(take):
+                return None
+            finish()
+        except OSError as error:
+            raise OciError(f"the layer can't be kept until it is complete: {error.strerror}") from error
         size = file.tell()
         docker = manifest.media_type == mediatypes.DOCKER_MANIFEST
         media_type = _DOCKER[compress] if docker else mediatypes.OCI_LAYER + _SUFFIXES[compress]

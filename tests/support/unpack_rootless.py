@@ -22,27 +22,50 @@ from pathlib import Path
 from support.unpack_images import image
 from ocitool.errors import OciError
 where, options = Path(sys.argv[2]), json.loads(sys.argv[3])
-layers = [path.read_bytes() for path in sorted(where.glob("*.tar"))]
+found = image(*(path.read_bytes() for path in sorted(where.glob("*.tar"))))
+
+def unpack():
+    report = found.unpack(where / "bundle", **options)
+    return {name: getattr(report, name) for name in ("entries", "owners", "devices", "xattrs")}
+
+def repack():
+    from ocitool.content import read_manifest
+    from ocitool.unpack.repack import RepackOptions
+    from ocitool.unpack.repack import repack as repack_bundle
+    compress = RepackOptions(compress="none")
+    new = repack_bundle(found.store, found.manifest, where / "bundle", options=compress)
+    if new == found.manifest:
+        return {}
+    with found.store.fetch(read_manifest(found.store, new).layers[-1]) as blob:
+        (where / "layer").write_bytes(blob.read())
+    return {"layer": str(where / "layer")}
+
 try:
-    report = image(*layers).unpack(where / "bundle", **options)
+    answer = {"unpack": unpack, "repack": repack}[sys.argv[4]]()
 except OciError as error:
-    print(json.dumps({"error": type(error).__name__, "message": error.message}))
-else:
-    names = ("entries", "owners", "devices", "xattrs")
-    print(json.dumps({name: getattr(report, name) for name in names}))
+    answer = {"error": type(error).__name__, "message": error.message}
+print(json.dumps(answer))
 """
 
 
 def unpack_as_user(
-    where: Path, *layers: bytes, delegated: bool = True, refused: bool = False, **options: Any
+    where: Path,
+    *layers: bytes,
+    act: str = "unpack",
+    delegated: bool = True,
+    refused: bool = False,
+    crowded: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
     """Unpack layers below `where` as an ordinary user, in a mount namespace with accounts of its own.
 
     Args:
         where: a directory that every user can reach.
         layers: tar archives.
+        act: "unpack", or "repack" what was unpacked of the same layers.
         delegated: whether the user has subordinate ids.
         refused: whether the helpers that map them fail, as they do in many containers.
+        crowded: whether the disk for temporary files is nearly full.
         options: for `UnpackOptions`.
     """
     if os.geteuid() != 0:
@@ -60,6 +83,9 @@ def unpack_as_user(
         source = where / target.rpartition("/")[2]
         source.write_text(content)
         mounts.append(f"mount --bind {source} {target}")
+    if crowded:
+        (where / "temporary").mkdir()
+        mounts.append(f"mount -t tmpfs -o size=64k,mode=1777 tmpfs {where}/temporary")
     (where / "script.py").write_text(SCRIPT)
     for helper in ("newuidmap", "newgidmap") if refused else ():
         (where / helper).write_text("#!/bin/sh\necho not today >&2\nexit 1\n")
@@ -67,7 +93,8 @@ def unpack_as_user(
     shutil.chown(where, USER, USER)
     where.chmod(0o755)
     drop = f"setpriv --reuid {USER} --regid {USER} --clear-groups env -i PATH={where}:{os.environ['PATH']}"
-    run = f"{drop} /usr/bin/python3 {where}/script.py {ROOT} {where} '{json.dumps(options)}'"
+    drop += f" TMPDIR={where}/temporary" * crowded
+    run = f"{drop} /usr/bin/python3 {where}/script.py {ROOT} {where} '{json.dumps(options)}' {act}"
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-ec", "\n".join((*mounts, run))],
         capture_output=True,
@@ -75,6 +102,6 @@ def unpack_as_user(
         check=False,
         timeout=60,
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
