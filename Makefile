@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.ready
 
-.PHONY: setup demo test lint types unit bench lock fixtures clean
+.PHONY: setup demo test lint types unit bench fuzz lock fixtures clean
 
 setup: $(SETUP)
 
@@ -38,6 +38,14 @@ unit: fixtures
 
 bench: fixtures
 	$(BIN)/python benchmarks/run.py
+
+## Ten minutes of coverage-guided fuzzing. What it finds is left in build/fuzz; give it a test of its own.
+fuzz:
+	$(PYTHON) -m venv build/fuzz/venv
+	build/fuzz/venv/bin/python -m pip install --quiet --disable-pip-version-check atheris isal zstandard
+	cd build/fuzz && for target in entries applier; do \
+	  nice venv/bin/python ../../fuzz/unpack.py $$target corpus-$$target -max_len=12000 -max_total_time=300 || exit; \
+	done
 
 ## Write requirements/dev.txt anew from pyproject.toml (needs uv).
 lock:

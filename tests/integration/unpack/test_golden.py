@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.peers import require
+from support.peers import call, require
 from support.unpack_images import memory_directory
 from support.unpack_sources import Layout
 from support.unpack_trees import differences, tree
@@ -19,8 +19,9 @@ from support.unpack_trees import differences, tree
 from ocitool.unpack import UnpackOptions, UnpackReport, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+PROJECT = Path(__file__).parents[3]
 pytestmark = [pytest.mark.peers, pytest.mark.root]
 
 
@@ -37,24 +38,104 @@ def unpacked(layout: Path, bundle: Path, **options: Any) -> UnpackReport:
     return unpack(source, source.resolve("12"), bundle, options=UnpackOptions(**{"sync": False, **options}))
 
 
-def test_debian_comes_out_as_umoci_and_gnu_tar_make_it(
-    where: Path, debian_layout: Path, debian_tar: Path
-) -> None:
-    require("umoci", "tar")
-    report = unpacked(debian_layout, where / "ours")
-    subprocess.run(
-        ["umoci", "unpack", "--image", f"{debian_layout}:12", str(where / "umoci")],
-        check=True,
-        capture_output=True,
+def ubuntu_like(where: Path) -> Path:
+    """A larger Debian, kept in build/: a merged /usr, setuid programs, one with a capability, Python."""
+    require("mmdebstrap")
+    kept = PROJECT / "build" / "ubuntu-like.tar"
+    if not kept.exists():
+        packages = "--include=iputils-ping,uidmap,sudo,python3-minimal"
+        call("mmdebstrap", "--variant=apt", packages, "--quiet", "bookworm", where / "image.tar")
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copy(where / "image.tar", kept.with_suffix(".partial"))
+        kept.with_suffix(".partial").rename(kept)
+    return kept
+
+
+def busybox(where: Path) -> Path:
+    """One program under hundreds of names, some of them hard links and some symbolic ones."""
+    require("busybox", "tar")
+    for directory, how in (("bin", ()), ("usr/bin", ("-s",))):
+        (where / "root" / directory).mkdir(parents=True)
+        shutil.copy("/bin/busybox", where / "root" / directory / "busybox")
+        call(where / "root" / directory / "busybox", "--install", *how, where / "root" / directory)
+    return packed(where)
+
+
+def pip_tree(where: Path) -> Path:
+    """Python packages, some with compiled parts, as pip installs them."""
+    require("tar")
+    lines = (PROJECT / "requirements" / "dev.txt").read_text().splitlines()
+    wanted = [line.split()[0] for line in lines if line.startswith(("click=", "hypothesis=", "zstandard="))]
+    assert len(wanted) == 3
+    target = where / "root" / "usr" / "lib" / "python3" / "site-packages"
+    call(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, *wanted)
+    return packed(where)
+
+
+def npm_tree(where: Path) -> Path:
+    """Packages of JavaScript: hundreds of small files in deep directories, and links to programs."""
+    require("tar")
+    if not shutil.which("npm"):
+        pytest.skip("npm is not installed, so no tree of node modules is compared")
+    app = where / "root" / "app"
+    app.mkdir(parents=True)
+    call("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", app, "express@4", "semver@7")
+    return packed(where)
+
+
+def packed(where: Path) -> Path:
+    call(
+        "tar",
+        "--create",
+        "--format=posix",
+        "--sort=name",
+        "--file",
+        where / "image.tar",
+        "-C",
+        where / "root",
+        ".",
     )
-    (where / "tar").mkdir()
+    return where / "image.tar"
+
+
+# Each with the fewest files that it has, so that none is taken for one that is empty.
+REAL: dict[str, tuple[Callable[[Path], Path], int]] = {
+    "ubuntu-like": (ubuntu_like, 8000),
+    "busybox": (busybox, 500),
+    "pip": (pip_tree, 200),
+    "npm": (npm_tree, 500),
+}
+
+
+@pytest.mark.parametrize("name", ["debian", *REAL])
+def test_real_trees_come_out_as_umoci_and_gnu_tar_make_them(
+    where: Path, name: str, request: pytest.FixtureRequest
+) -> None:
+    require("umoci", "tar", "skopeo")
+    if name == "debian":
+        tar, layout = (request.getfixturevalue(f"debian_{kind}") for kind in ("tar", "layout"))
+        fewest = 5000
+    else:
+        make, fewest = REAL[name]
+        tar, layout = make(where), where / "layout"
+        call("skopeo", "copy", "--quiet", f"tarball:{tar}", f"oci:{layout}:12")
+    report = unpacked(layout, where / "ours")
+    call("umoci", "unpack", "--image", f"{layout}:12", where / "umoci")
+    (where / "theirs").mkdir()
     extract = ["tar", "--extract", "--numeric-owner", "--same-permissions", "--xattrs", "--xattrs-include=*"]
-    subprocess.run([*extract, "--file", str(debian_tar), "--directory", str(where / "tar")], check=True)
+    call(*extract, "--file", tar, "--directory", where / "theirs")
     ours = tree(where / "ours" / "rootfs")
-    assert len(ours) > 5000
+    assert len(ours) > fewest
     assert (report.owners, report.devices, report.xattrs) == (0, 0, 0)
     assert differences(ours, tree(where / "umoci" / "rootfs")) == []
-    assert differences(ours, tree(where / "tar")) == []
+    assert differences(ours, tree(where / "theirs")) == []
+    if name == "ubuntu-like":
+        assert ours["bin"].target == b"usr/bin"
+        assert ours["usr/bin/newuidmap"].mode == 0o4755
+        assert [key for key, _ in ours["usr/bin/ping"].xattrs] == ["security.capability"]
+    if name == "busybox":
+        assert ours["bin/sh"].links > 200
+        assert ours["usr/bin/sh"].kind == "l"
 
 
 def test_several_layers_made_by_buildah_come_out_as_umoci_makes_them(where: Path) -> None:
