@@ -114,41 +114,53 @@ def make_devices(kernel: Kernel, root: int, devices: list[dict[str, Any]], *, bi
 def _device(kernel: Kernel, root: int, device: dict[str, Any], *, bind: bool) -> None:
     path = paths.same_names(device["path"])
     try:
-        if bind:
-            _bind_device(kernel, root, path)
-        else:
-            _make_device(kernel, root, path, device)
+        if bind or not _make_device(kernel, root, path, device):
+            _bind_device(kernel, root, path, device)
     except OSError as exc:
         raise RunError(f"device {path}: {exc.strerror}") from exc
 
 
-def _bind_device(kernel: Kernel, root: int, path: str) -> None:
+def _bind_device(kernel: Kernel, root: int, path: str, device: dict[str, Any]) -> None:
     tree = kernel.open_tree(AT_FDCWD, path, recursive=False)
+    if not _is_device(posix.fstat(tree), device):
+        raise RunError(f"device {path}: what the host has there is not the device asked for")
     target = paths.made_file(kernel, root, path)
     kernel.move_mount(tree, target)
     posix.close(target)
     posix.close(tree)
 
 
-def _make_device(kernel: Kernel, root: int, path: str, device: dict[str, Any]) -> None:
+def _number(device: dict[str, Any]) -> int:
+    return posix.makedev(device.get("major", 0), device.get("minor", 0)) if device["type"] != "p" else 0
+
+
+def _is_device(info: posix.stat_result, device: dict[str, Any]) -> bool:
+    number = _number(device)
+    return info.st_mode & 0o170000 == _KINDS[device["type"]] and (not number or info.st_rdev == number)
+
+
+def _make_device(kernel: Kernel, root: int, path: str, device: dict[str, Any]) -> bool:
+    """Make a device node; whether that was allowed.
+
+    The rules of a cgroup of version 2 that deny a device altogether deny making it too.
+    """
     directory, _, name = path.rpartition("/")
     parent = paths.made_directory(kernel, root, directory)
-    kind = _KINDS[device["type"]]
-    number = posix.makedev(device.get("major", 0), device.get("minor", 0)) if device["type"] != "p" else 0
     mode = device.get("fileMode", 0o666) & 0o7777
     try:
-        posix.mknod(name, kind | mode, number, dir_fd=parent)
+        posix.mknod(name, _KINDS[device["type"]] | mode, _number(device), dir_fd=parent)
+        # The mask is 0, but an ACL of the directory could still have changed the mode.
+        posix.chown(name, device.get("uid", 0), device.get("gid", 0), dir_fd=parent, follow_symlinks=False)
     except FileExistsError:
         # "If a file already exists at path that does not match the requested device, the runtime MUST
         # generate an error."
-        info = posix.stat(name, dir_fd=parent, follow_symlinks=False)
-        if info.st_mode & 0o170000 != kind or (number and info.st_rdev != number):
+        if not _is_device(posix.stat(name, dir_fd=parent, follow_symlinks=False), device):
             raise RunError(f"{path} exists in the root file system and is not the device asked for") from None
+    except PermissionError:
+        return False
+    finally:
         posix.close(parent)
-        return
-    # The mask is 0, but an ACL of the directory could still have changed the mode.
-    posix.chown(name, device.get("uid", 0), device.get("gid", 0), dir_fd=parent, follow_symlinks=False)
-    posix.close(parent)
+    return True
 
 
 def _link(directory: int, name: str, target: str) -> None:
