@@ -96,6 +96,9 @@ _EVERYWHERE = {
     "fsmount": 432, "pidfd_open": 434, "pidfd_getfd": 438, "clone3": 435, "close_range": 436,
     "openat2": 437, "mount_setattr": 442,
 }  # fmt: skip
+# The newest of them came with this release; what it is for has no older way that is as safe.
+OLDEST = "the runtime needs Linux 5.12 or later"
+_ENOSYS = 38
 _THIS_PROGRAM: Any = None  # dlopen(3): the C library that is loaded already
 _TABLES = {"x86_64": _X86_64, "aarch64": _GENERIC, "riscv64": _GENERIC}
 
@@ -147,6 +150,7 @@ class Linux:
 
         Raises:
             OSError: with the kernel's errno and the call's name.
+            Unsupported: the kernel is too old to have the call, or a filter around us hides it.
         """
         words = [
             _Long(arg) if type(arg) is int else _buffer(arg) if type(arg) is bytearray else arg
@@ -155,6 +159,8 @@ class Linux:
         result: int = self._syscall(_Long(self._numbers[name]), *words)
         if result == -1:
             code = get_errno()
+            if code == _ENOSYS and name in _EVERYWHERE:
+                raise Unsupported(f"this kernel has no {name}(2)", hint=OLDEST)
             raise OSError(code, posix.strerror(code), name)
         return result
 
