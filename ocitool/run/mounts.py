@@ -153,10 +153,12 @@ def _file_system(
     around: Surroundings, mount: dict[str, Any], destination: str, options: Options, fstype: str
 ) -> None:
     kernel = around.kernel
+    # A tmpfs over a directory of the image has its mode; over one that is made for it, its own (1777).
+    covers = fstype == "tmpfs" and paths.exists(kernel, around.root, destination)
     target = _directory(around, destination, fstype)
     try:
         _check_proc(kernel, destination, target, fstype, -1)
-        data = _data(around, options, fstype, target)
+        data = _data(around, options, fstype, target if covers else -1)
         attributes = options.set_
         late = attributes & ATTR_RDONLY if options.copy_up else 0
         try:
@@ -193,10 +195,11 @@ def _directory(around: Surroundings, destination: str, fstype: str) -> int:
     return paths.made_directory(around.kernel, around.root, destination)
 
 
-def _data(around: Surroundings, options: Options, fstype: str, target: int) -> list[str]:
+def _data(around: Surroundings, options: Options, fstype: str, covered: int) -> list[str]:
+    """The options for the file system itself; `covered` is a directory whose mode it takes, or -1."""
     data = list(options.file_system)
-    if fstype == "tmpfs" and not any(item.startswith("mode=") for item in data):
-        data.append(f"mode={posix.fstat(target).st_mode & 0o7777:o}")
+    if covered >= 0 and not any(item.startswith("mode=") for item in data):
+        data.append(f"mode={posix.fstat(covered).st_mode & 0o7777:o}")
     if fstype == "devpts" and around.userns:
         # The usual gid=5 is refused where that group has no meaning.
         data = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 from support.run_kernel import RecordingKernel
 
-from ocitool.errors import InvalidContent, RunError
-from ocitool.run import mounts, namespaces, rootfs
+from ocitool.errors import InvalidContent, RunError, Unsupported
+from ocitool.run import Overlay, mounts, namespaces, rootfs
+from ocitool.run.kernel import Linux
 
 PRIVATE_OR_SLAVE, RECURSIVE = (0x40000, 0x80000), 0x4000
 
@@ -71,6 +73,43 @@ def test_a_file_system_gets_its_own_options_as_data(
         ("tmpfs", "tmpfs", ["size=1m", "mode=750"], 9),
         ("ext4", "/dev/x", ["sync", "ro"], 1),
     ]
+
+
+def test_a_tmpfs_over_nothing_has_the_kernels_own_mode(
+    kernel: RecordingKernel, around: mounts.Surroundings
+) -> None:
+    mounts.mount_all(around, [{"destination": "/made", "type": "tmpfs", "source": "tmpfs"}])
+    assert ("new_mount", ("tmpfs", "tmpfs", [], 0)) in kernel.calls
+
+
+def test_a_kernel_that_takes_layers_in_one_text_gets_them_by_number(
+    kernel: RecordingKernel, tmp_path: Path
+) -> None:
+    names = ("root", "a,b", "c:d", "upper", "work")
+    root, first, second, upper, work = (str(tmp_path / name) for name in names)
+    for name in names:
+        (tmp_path / name).mkdir()
+    kernel.refuse["new_mount"] = 22
+    Overlay(root, [first, second], upper=upper, work=work, userxattr=True).mount(kernel)
+    ((source, target, fstype, flags, text),) = (
+        arguments for name, arguments in kernel.calls if name == "mount"
+    )
+    number = "/proc/self/fd/[0-9]+"
+    assert (source, fstype, flags) == (b"overlay", b"overlay", 0)
+    assert re.fullmatch(number, target.decode())
+    assert re.fullmatch(
+        f"lowerdir={number}:{number},upperdir={number},workdir={number},userxattr,volatile", text.decode()
+    )
+
+
+def test_a_kernel_without_a_call_is_told_from_one_that_refuses_it() -> None:
+    kernel = Linux()
+    kernel._numbers = {**kernel._numbers, "openat2": 99999}
+    with pytest.raises(Unsupported, match=r"this kernel has no openat2\(2\)") as caught:
+        kernel.openat2(-100, "/", 0, 0)
+    assert "5.12" in caught.value.hint
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        kernel.call("setns", -1, 0)
 
 
 def test_a_group_that_is_not_mapped_is_left_out_of_devpts(
