@@ -18,14 +18,19 @@ if TYPE_CHECKING:
     Settings = list[tuple[str, str]]
 
 
-def settings(resources: dict[str, Any]) -> Settings:
+# config-linux.md, "Cgroup ownership": "If the /sys/kernel/cgroup/delegate file does not exist, the
+# runtime MUST fall back to using the following list of files".
+_DELEGATED = "cgroup.procs cgroup.subtree_control cgroup.threads"
+
+
+def settings(resources: dict[str, Any], has_swap: bool = True) -> Settings:  # noqa: FBT001, FBT002 - a fact of the host
     """All but the devices, as (file, value) in the order in which they are written.
 
     Raises:
         InvalidContent, Unsupported: a value has no meaning in version 2.
     """
     found: Settings = []
-    _memory(found, resources.get("memory") or {})
+    _memory(found, resources.get("memory") or {}, has_swap=has_swap)
     _cpu(found, resources.get("cpu") or {})
     pids = resources.get("pids") or {}
     if pids.get("limit") is not None:
@@ -48,11 +53,10 @@ def _limit(value: int) -> str:
     return "max" if value < 0 else str(value)
 
 
-def _memory(found: Settings, memory: dict[str, Any]) -> None:
+def _memory(found: Settings, memory: dict[str, Any], *, has_swap: bool) -> None:
     limit, swap = memory.get("limit"), memory.get("swap")
-    for key in ("kernel", "kernelTCP", "swappiness"):
-        if memory.get(key) is not None and key == "swappiness":
-            raise Unsupported(f"linux.resources.memory.{key} needs a host with cgroup version 1")
+    if memory.get("swappiness") is not None:
+        raise Unsupported("linux.resources.memory.swappiness needs a host with cgroup version 1")
     if memory.get("disableOOMKiller"):
         raise Unsupported("linux.resources.memory.disableOOMKiller needs a host with cgroup version 1")
     if swap is not None and swap > 0:
@@ -62,7 +66,8 @@ def _memory(found: Settings, memory: dict[str, Any]) -> None:
         if swap < limit:
             raise InvalidContent("linux.resources.memory.swap is lower than the memory limit")
         found.append(("memory.swap.max", str(swap - limit)))
-    elif swap is not None:
+    elif swap is not None and has_swap:
+        # A kernel that counts no swap has none to limit.
         found.append(("memory.swap.max", "max" if swap < 0 else "0"))
     if limit is not None:
         found.append(("memory.max", _limit(limit)))
@@ -118,7 +123,9 @@ def _block(found: Settings, block: dict[str, Any]) -> None:
 def enable_controllers(path: str) -> None:
     """Enable every controller there is in each parent of `path`; what a parent refuses stays off.
 
-    Whether a controller was needed shows when its file is written.
+    One that holds processes refuses most of them. It would take those that work on threads (cpu, pids),
+    at the price that no process could enter a cgroup below it any more. The topmost cgroup of a host may
+    have both. Whether a controller was needed shows when its file is written.
     """
     parents = []
     here = path.rpartition("/")[0]
@@ -129,8 +136,60 @@ def enable_controllers(path: str) -> None:
         wanted = set(_read(f"{parent}/cgroup.controllers").split()) - set(
             _read(f"{parent}/cgroup.subtree_control").split()
         )
+        if wanted and _holds_processes(parent):
+            continue
         for controller in sorted(wanted):
             _try_enable(f"{parent}/cgroup.subtree_control", controller)
+
+
+def check_controller(directory: str, name: str) -> None:
+    """Tell why a cgroup lacks the file of a setting, if that is for want of the controller.
+
+    Raises:
+        RunError: a cgroup above does not pass the controller on, or the host does not have it.
+    """
+    if posix.access(f"{directory}/{name}", 0):
+        return
+    controller, here = name.partition(".")[0], directory
+    while posix.access(f"{here}/cgroup.controllers", 0):
+        if controller in _read(f"{here}/cgroup.controllers").split():
+            break
+        here = here.rpartition("/")[0]
+    else:
+        raise RunError(f"linux.resources: {name} cannot be set, as there is no {controller} controller here")
+    if here == directory:
+        return
+    busy = _holds_processes(here)
+    raise RunError(
+        f"linux.resources: {name} cannot be set, as cgroup {here} passes no {controller} controller on"
+        + (": it holds processes itself" if busy else ""),
+        hint="move them into a cgroup below it, or give another place with linux.cgroupsPath" if busy else "",
+    )
+
+
+def give(directory: str, uid: int) -> None:
+    """Give a cgroup to a user, who can then divide it further and not raise its limits.
+
+    "A runtime that changes the cgroup ownership SHOULD only change the ownership of the container's
+    cgroup directory and files within that directory that are listed in /sys/kernel/cgroup/delegate."
+    """
+    listed = "/sys/kernel/cgroup/delegate"
+    names = _read(listed) if posix.access(listed, 0) else _DELEGATED
+    posix.chown(directory, uid, -1)
+    for name in names.split():
+        try:
+            posix.chown(f"{directory}/{name}", uid, -1)
+        except FileNotFoundError:
+            continue  # "Runtimes MUST NOT fail in this scenario"
+
+
+def _holds_processes(directory: str) -> bool:
+    """Whether it holds some, and is not the topmost one of the host, which alone has no `cgroup.type`."""
+    try:
+        held = _read(f"{directory}/cgroup.procs").strip()
+    except OSError:
+        return True  # a part of a threaded tree does not say
+    return bool(held) and posix.access(f"{directory}/cgroup.type", 0)
 
 
 def _try_enable(path: str, controller: str) -> None:

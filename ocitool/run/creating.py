@@ -5,11 +5,11 @@ from __future__ import annotations
 import posix
 import time
 
-from ocitool.errors import InvalidContent, RunError
+from ocitool.errors import InvalidContent, RunError, Unsupported
 
 from . import _init, jsonfast, namespaces, newcgroup, process, seccomp_cache, spec, starting
 from .cgroups import Cgroup
-from .kernel import CLOSE_RANGE_CLOEXEC
+from .kernel import CLOSE_RANGE_CLOEXEC, OLDEST
 from .state import State, check_id, process_start, read_file
 
 TYPE_CHECKING = False
@@ -163,6 +163,9 @@ class Attempt:
         if ordinary:
             resources = {key: value for key, value in resources.items() if key != "devices"}
         newcgroup.apply(self.cgroup, self.kernel, resources, devices=not ordinary)
+        if not ordinary and _divides_its_cgroup(self.config):
+            user = (self.config.get("process") or {}).get("user") or {}
+            newcgroup.give(self.cgroup, namespaces.on_host(linux, user))
         job.entrances = self.cgroup.entrances()
 
     def _container(self, job: _init.Job, spaces: namespaces.Namespaces) -> _init.Container:
@@ -266,14 +269,33 @@ def _asks_for_idmap(mount: dict[str, Any]) -> bool:
     return "idmap" in options or "ridmap" in options
 
 
+def _divides_its_cgroup(config: dict[str, Any]) -> bool:
+    """Whether the container is to own its cgroup (config-linux.md, "Cgroup ownership").
+
+    "SHOULD NOT change the ownership of a container cgroup unless it will also create a new cgroup namespace",
+    and "SHOULD change the cgroup ownership if and only if the cgroup filesystem is to be mounted read/write".
+    """
+    spaces = (config.get("linux") or {}).get("namespaces") or []
+    return any(entry["type"] == "cgroup" and not entry.get("path") for entry in spaces) and any(
+        mount.get("source") == "cgroup"
+        and mount["destination"] == "/sys/fs/cgroup"
+        and "ro" not in (mount.get("options") or [])
+        for mount in config.get("mounts") or []
+    )
+
+
 def absolute(path: str) -> str:
     """A path as seen from the root, its links resolved no further than its directory."""
     return path.rstrip("/") or "/" if path.startswith("/") else f"{posix.getcwd()}/{path}".removesuffix("/.")
 
 
 def forget_descriptors(kernel: Kernel, preserve: int) -> None:
-    """Keep what our caller left open, beyond what is asked for, from hooks and helpers."""
+    """Keep what our caller left open, beyond what is asked for, from hooks and helpers.
+
+    Raises:
+        Unsupported: the kernel is too old: this is the first call that such a one refuses.
+    """
     try:
         kernel.close_range(3 + preserve, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
     except OSError as exc:
-        raise RunError(f"close_range: {exc.strerror}", hint="Linux 5.11 or later is needed") from exc
+        raise Unsupported(f"this kernel's close_range(2) refuses: {exc.strerror}", hint=OLDEST) from exc

@@ -116,6 +116,18 @@ def id_map(mappings: list[dict[str, Any]]) -> str:
     return "".join(f"{entry['containerID']} {entry['hostID']} {entry['size']}\n" for entry in mappings)
 
 
+def on_host(linux: dict[str, Any], user: dict[str, Any]) -> int:
+    """The host's uid of `process.user`; -1 where it has none."""
+    uid: int = user.get("uid", 0)
+    mappings = linux.get("uidMappings")
+    if not mappings:
+        return uid
+    for entry in mappings:
+        if entry["containerID"] <= uid < entry["containerID"] + entry["size"]:
+            return int(entry["hostID"] + uid - entry["containerID"])
+    return -1
+
+
 def write_maps(pid: int, uids: list[dict[str, Any]], gids: list[dict[str, Any]]) -> None:
     """Map the ids of a new user namespace whose first process is `pid`.
 

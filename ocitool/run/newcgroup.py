@@ -43,6 +43,17 @@ class Hierarchy:
         """Whether it is of version 2."""
         return not self.controllers
 
+    @property
+    def base(self) -> str:
+        """The cgroup from which relative paths start: our own, or, in version 2, the one above it.
+
+        A cgroup of version 2 that holds processes gives no controllers to those below it, and ours
+        holds at least us. Who may not write above it has no choice.
+        """
+        above = self.own.rpartition("/")[0]
+        free = self.unified and posix.access(f"{self.mount_point}{above}", posix.W_OK)
+        return above if free else self.own
+
 
 def hierarchies(mountinfo: str, own: str) -> list[Hierarchy]:
     """Every hierarchy, from the texts of /proc/self/mountinfo and /proc/self/cgroup.
@@ -85,7 +96,7 @@ def place(hierarchy: Hierarchy, cgroups_path: str | None, container_id: str) -> 
 
     "In the case of an absolute path, the runtime MUST take the path to be relative to the cgroups
     mount point. In the case of a relative path, the runtime MAY interpret the path relative to a
-    runtime-determined location": ours is the cgroup of the runtime itself.
+    runtime-determined location": ours is `Hierarchy.base`.
 
     Raises:
         InvalidContent: the path has ".." in it (RN-16).
@@ -94,7 +105,7 @@ def place(hierarchy: Hierarchy, cgroups_path: str | None, container_id: str) -> 
     if ".." in path.split("/"):
         raise InvalidContent(f"linux.cgroupsPath {path!r} has '..' in it")
     if not path.startswith("/"):
-        path = f"{hierarchy.own}/{path}"
+        path = f"{hierarchy.base}/{path}"
     names = paths.parts(path)
     return "/".join([hierarchy.mount_point.rstrip("/"), *names])
 
@@ -185,7 +196,19 @@ def apply(cgroup: Cgroup, kernel: Kernel, resources: dict[str, Any], *, devices:
                 f"linux.resources: {name} = {value} cannot be set, because this host (or this user) has no"
                 f" {controller} controller"
             )
+        if not controller:
+            from . import cgroup_v2
+
+            cgroup_v2.check_controller(directory, name)
         write_setting(f"{directory}/{name}", value)
+
+
+def give(cgroup: Cgroup, uid: int) -> None:
+    """Change the owner of a version 2 cgroup (config-linux.md, "Cgroup ownership")."""
+    if cgroup.pure_v2:
+        from . import cgroup_v2
+
+        cgroup_v2.give(cgroup.unified, uid)
 
 
 def _unified_settings(
@@ -194,7 +217,7 @@ def _unified_settings(
     from . import cgroup_v2
 
     _check_usage(cgroup, resources.get("memory") or {})
-    found = [("", name, value) for name, value in cgroup_v2.settings(resources)]
+    found = [("", name, value) for name, value in cgroup_v2.settings(resources, _has_swap(cgroup))]
     if devices:
         cgroup_v2.attach_devices(kernel, cgroup.unified, resources.get("devices") or [])
     return found
@@ -223,6 +246,8 @@ def _check_usage(cgroup: Cgroup, memory: dict[str, Any]) -> None:
 
 
 def _has_swap(cgroup: Cgroup) -> bool:
+    if cgroup.pure_v2:
+        return posix.access(f"{cgroup.unified}/memory.swap.max", 0)
     directory = cgroup.directory_of("memory")
     return bool(directory) and posix.access(f"{directory}/memory.memsw.limit_in_bytes", 0)
 

@@ -9,6 +9,8 @@ from ocitool.errors import RunError
 from . import _init, process, records
 from .state import write_file
 
+_EOPNOTSUPP = 95
+
 # The interpreter's own way out would run the parent's exit handlers in the child.
 posix_exit = posix._exit  # noqa: SLF001 - public in spite of its name
 
@@ -67,6 +69,11 @@ def clone(job: _init.Job, cgroup: int, warn: Callable[[str], None]) -> Child:
 
 
 def _hint(exc: OSError) -> str:
+    if exc.errno == _EOPNOTSUPP:
+        # cgroups(7), "Threaded mode": its type is "domain invalid".
+        return (
+            "the cgroup above the container's passes controllers on and holds processes: move them elsewhere"
+        )
     if isinstance(exc, PermissionError):
         return "an ordinary user needs a user namespace, and a kernel that allows it"
     return ""

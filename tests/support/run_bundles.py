@@ -58,6 +58,8 @@ BUSYBOX = Path("/bin/busybox")
 PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
 MAIN = str(Path(__file__).parents[2] / "ocitool" / "run" / "__main__.py")
 ORDINARY = 1000
+# Whether this host has cgroup version 2 and nothing else.
+VERSION_2_ALONE = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
 def make_rootfs(path: Path) -> Path:
@@ -113,6 +115,16 @@ class Bundle:
         return self
 
 
+def finished(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; output goes to files, since a container may outlive the command."""
+    settings: dict[str, Any] = {"timeout": 30, "stdin": subprocess.DEVNULL, **options}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        done = subprocess.run(command, stdout=out, stderr=err, check=False, **settings)
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(command, done.returncode, out.read(), err.read())
+
+
 class Containers:
     """The command line under test, on a state directory of its own."""
 
@@ -127,16 +139,10 @@ class Containers:
         return [PYTHON, "-I", "-S", MAIN, "--root", str(root), *words]
 
     def call(self, *words: str, ordinary: bool = False, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run one command to its end; output goes to files, since a container may outlive the command."""
-        settings: dict[str, Any] = {"timeout": 30, "stdin": subprocess.DEVNULL, **options}
+        """Run one command to its end."""
         if ordinary and os.geteuid() == 0:
-            settings.update(user=ORDINARY, group=ORDINARY, extra_groups=[])
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            command = self.command(*words, ordinary=ordinary)
-            done = subprocess.run(command, stdout=out, stderr=err, check=False, **settings)
-            out.seek(0)
-            err.seek(0)
-            return subprocess.CompletedProcess(command, done.returncode, out.read(), err.read())
+            options.update(user=ORDINARY, group=ORDINARY, extra_groups=[])
+        return finished(self.command(*words, ordinary=ordinary), **options)
 
     def run(
         self, bundle: Bundle, *options: str, ordinary: bool = False, **settings: Any

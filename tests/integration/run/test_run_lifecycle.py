@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.run_bundles import MAIN, ORDINARY, PYTHON, Bundle, Containers
+from support.run_bundles import MAIN, ORDINARY, PYTHON, VERSION_2_ALONE, Bundle, Containers
 
 from ocitool.errors import Conflict, NotFound, RunError
 from ocitool.run import Overlay, run_bundle
@@ -233,12 +233,14 @@ def test_limits_are_in_force(containers: Containers, bundle: Bundle) -> None:
     bundle.config["linux"]["resources"].update(
         {"memory": {"limit": 32 << 20}, "pids": {"limit": 20}, "cpu": {"quota": 50000, "period": 100000}}
     )
-    script = """cd /sys/fs/cgroup
-        cat memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us
-        head -c 64m /dev/zero | tail > /dev/null; echo $?"""
-    done = containers.run(bundle.shell(script))
-    assert done.stdout.split()[:3] == [str(32 << 20), "20", "50000"]
-    assert done.stdout.split()[3:] != ["0"]
+    files = "memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us"
+    if VERSION_2_ALONE:
+        files = "memory.max pids.max cpu.max"
+    script = f"cd /sys/fs/cgroup; cat {files}; head -c 64m /dev/zero | tail > /dev/null; echo $?"
+    memory, pids, cpu, status = containers.run(bundle.shell(script)).stdout.splitlines()
+    assert (memory, pids) == (str(32 << 20), "20")
+    assert cpu == ("50000 100000" if VERSION_2_ALONE else "50000")
+    assert status != "0"
 
 
 def test_device_rules_are_in_force(containers: Containers, bundle: Bundle) -> None:
@@ -271,11 +273,12 @@ def test_mounts_of_every_usual_kind(containers: Containers, bundle: Bundle, work
             "options": ["noexec", "size=4m", "mode=700"],
         },
         {"destination": "/full", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "ro"]},
+        {"destination": "/made", "type": "tmpfs", "source": "tmpfs"},
     ]
     script = """cat /v/file /one/file /full/inner
         echo x > /v/new || echo read-only
         echo y > /full/new || echo read-only
-        stat -c %a /t /full
+        stat -c %a /t /full /made
         stat -c %t:%T /dev/null; readlink /dev/ptmx; readlink /dev/fd"""
     lines = containers.output(bundle, script).splitlines()
     assert lines == [
@@ -283,6 +286,7 @@ def test_mounts_of_every_usual_kind(containers: Containers, bundle: Bundle, work
         "read-only",
         "700",
         "751",
+        "1777",
         "1:3",
         "pts/ptmx",
         "/proc/self/fd",

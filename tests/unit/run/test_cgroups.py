@@ -31,13 +31,21 @@ def test_every_hierarchy_is_found_in_a_hybrid_layout() -> None:
     }
 
 
-def test_a_host_of_version_2_alone() -> None:
-    line = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
-    (found,) = newcgroup.hierarchies(line, "0::/user.slice\n")
+def test_a_host_of_version_2_alone(tmp_path: Path) -> None:
+    (tmp_path / "user.slice/session.scope").mkdir(parents=True)
+    line = f"30 23 0:26 / {tmp_path} rw,nosuid - cgroup2 cgroup2 rw\n"
+    (found,) = newcgroup.hierarchies(line, "0::/user.slice/session.scope\n")
     assert found.unified
-    assert newcgroup.place(found, None, "x") == "/sys/fs/cgroup/user.slice/ocitool-x"
-    assert newcgroup.place(found, "/absolute/one", "x") == "/sys/fs/cgroup/absolute/one"
-    assert newcgroup.place(found, "relative", "x") == "/sys/fs/cgroup/user.slice/relative"
+    # Beside our own cgroup, which could give its controllers to none below it.
+    assert newcgroup.place(found, None, "x") == f"{tmp_path}/user.slice/ocitool-x"
+    assert newcgroup.place(found, "/absolute/one", "x") == f"{tmp_path}/absolute/one"
+    assert newcgroup.place(found, "relative", "x") == f"{tmp_path}/user.slice/relative"
+    # In the topmost one, and where nothing may be made above our own, that is the place.
+    assert newcgroup.place(newcgroup.Hierarchy([], str(tmp_path), "/"), None, "x") == f"{tmp_path}/ocitool-x"
+    assert (
+        newcgroup.place(newcgroup.Hierarchy([], "/nonexistent", "/a"), None, "x")
+        == "/nonexistent/a/ocitool-x"
+    )
 
 
 @pytest.mark.parametrize("path", ["..", "/a/../../b", "a/.."])
@@ -228,12 +236,25 @@ def _tree(base: Path, files: dict[str, str]) -> None:
 
 def test_controllers_are_enabled_from_the_top_in_a_simulated_tree(tmp_path: Path) -> None:
     for path in (tmp_path / "cg", tmp_path / "cg/parent"):
-        _tree(path, {"cgroup.controllers": "cpu memory pids\n", "cgroup.subtree_control": "cpu\n"})
+        files = {"cgroup.controllers": "cpu memory pids\n", "cgroup.subtree_control": "cpu\n"}
+        _tree(path, {**files, "cgroup.procs": ""})
     (tmp_path / "cg/parent/leaf").mkdir()
     cgroup_v2.enable_controllers(str(tmp_path / "cg/parent/leaf"))
     # A real file takes each write as a command; here the last one stays.
     for path in (tmp_path / "cg", tmp_path / "cg/parent"):
         assert (path / "cgroup.subtree_control").read_text().startswith("+pids")
+
+
+def test_a_cgroup_that_holds_processes_keeps_its_controllers(tmp_path: Path) -> None:
+    parent = tmp_path / "parent"
+    files = {"cgroup.controllers": "cpu pids", "cgroup.subtree_control": "", "cgroup.procs": "7\n"}
+    _tree(parent, {**files, "cgroup.type": "domain\n"})
+    cgroup_v2.enable_controllers(f"{parent}/leaf")
+    assert (parent / "cgroup.subtree_control").read_text() == ""
+    # But not the topmost one of the host.
+    (parent / "cgroup.type").unlink()
+    cgroup_v2.enable_controllers(f"{parent}/leaf")
+    assert (parent / "cgroup.subtree_control").read_text() != ""
 
 
 def test_settings_go_to_the_files_of_a_simulated_tree(tmp_path: Path) -> None:
@@ -248,8 +269,31 @@ def test_settings_go_to_the_files_of_a_simulated_tree(tmp_path: Path) -> None:
         "20",
         "7",
     ]
-    with pytest.raises(RunError, match=r"cpu\.max"):
+    with pytest.raises(RunError, match=r"cpu\.max cannot be set, as there is no cpu controller here"):
         newcgroup.apply(cgroup, RecordingKernel(), {"cpu": {"quota": 5}}, devices=False)
+
+
+@pytest.mark.parametrize(
+    ("processes", "words"), [("", "passes no cpu"), ("77\n", "it holds processes itself")]
+)
+def test_a_controller_that_is_not_passed_on_is_named_with_the_cgroup_that_keeps_it(
+    tmp_path: Path, processes: str, words: str
+) -> None:
+    leaf = tmp_path / "keeps/leaf"
+    files = {"cgroup.controllers": "cpu memory\n", "cgroup.procs": processes, "cgroup.type": "domain\n"}
+    _tree(leaf.parent, files)
+    _tree(leaf, {"cgroup.controllers": "memory\n"})
+    cgroup = cgroups.Cgroup({"": str(leaf)}, [])
+    with pytest.raises(RunError, match=rf"cpu\.max cannot be set, as cgroup {leaf.parent} .*{words}"):
+        newcgroup.apply(cgroup, RecordingKernel(), {"cpu": {"quota": 5}}, devices=False)
+
+
+def test_a_kernel_that_counts_no_swap_limits_none(tmp_path: Path) -> None:
+    leaf = tmp_path / "leaf"
+    _tree(leaf, {"memory.max": ""})
+    cgroup = cgroups.Cgroup({"": str(leaf)}, [])
+    newcgroup.apply(cgroup, RecordingKernel(), {"memory": {"limit": 10, "swap": -1}}, devices=False)
+    assert (leaf / "memory.max").read_text() == "10"
 
 
 def test_what_a_host_has_no_controller_for_is_an_error(tmp_path: Path) -> None:

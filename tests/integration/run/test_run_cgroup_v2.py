@@ -1,0 +1,245 @@
+"""What only a host with cgroup version 2 alone can show, such as the one of scripts/test-in-vm."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.run_bundles import ORDINARY, VERSION_2_ALONE, Bundle, Containers, finished
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(
+        not VERSION_2_ALONE, reason="this host has cgroup version 1: scripts/test-in-vm runs these tests"
+    ),
+]
+TOP = Path("/sys/fs/cgroup")
+
+
+class Session:
+    """A cgroup with a process in it, as a login has one, from which the runtime is called."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True)
+
+    def call(
+        self, containers: Containers, *words: str, ordinary: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command line from inside."""
+        command = ["sh", "-c", f'echo $$ > {self.directory}/cgroup.procs; exec "$@"', "sh"]
+        if ordinary:
+            command += ["setpriv", f"--reuid={ORDINARY}", f"--regid={ORDINARY}", "--clear-groups"]
+        return finished([*command, *containers.command(*words, ordinary=ordinary)])
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    top = TOP / "ocitool-test-slice"
+    found = Session(top / "session")
+    for directory in (TOP, top):
+        (directory / "cgroup.subtree_control").write_text("+memory +pids")
+    yield found
+    for path, _, _ in os.walk(top, topdown=False):
+        _remove(Path(path))
+
+
+def _remove(directory: Path) -> None:
+    """Remove a cgroup, whose last process may be ending still."""
+    for _ in range(100):
+        try:
+            directory.rmdir()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    directory.rmdir()
+
+
+def _cgroup_of(pid: int) -> Path:
+    return TOP / Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::/")
+
+
+def test_every_kind_of_limit_reaches_its_file(containers: Containers, bundle: Bundle) -> None:
+    disk = {"major": 7, "minor": 0}
+    bundle.config["linux"]["resources"].update(
+        {
+            "memory": {"limit": 64 << 20, "swap": 96 << 20, "reservation": 16 << 20},
+            "cpu": {"shares": 2048, "quota": 30000, "period": 60000, "cpus": "0", "mems": "0"},
+            "pids": {"limit": 44},
+            "blockIO": {"throttleReadBpsDevice": [{**disk, "rate": 1 << 20}],
+                        "throttleWriteIOPSDevice": [{**disk, "rate": 50}]},
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}],
+            "unified": {"memory.high": str(48 << 20), "cgroup.max.depth": "3"},
+        }
+    )  # fmt: skip
+    directory = _cgroup_of(containers.started(bundle.shell("sleep 60"), "test-limits"))
+    expected = {
+        "memory.max": str(64 << 20),
+        "memory.swap.max": str(32 << 20),
+        "memory.low": str(16 << 20),
+        "memory.high": str(48 << 20),
+        "cpu.weight": "79",
+        "cpu.max": "30000 60000",
+        "cpuset.cpus": "0",
+        "cpuset.mems": "0",
+        "pids.max": "44",
+        "io.max": "7:0 rbps=1048576 wbps=max riops=max wiops=50",
+        "hugetlb.2MB.max": str(4 << 20),
+        "cgroup.max.depth": "3",
+    }
+    assert {name: (directory / name).read_text().strip() for name in expected} == expected
+
+
+def test_a_container_beside_a_session_has_limits_although_the_session_holds_processes(
+    containers: Containers, bundle: Bundle, session: Session
+) -> None:
+    bundle.config["linux"]["resources"]["memory"] = {"limit": 33 << 20}
+    bundle.shell("cat /sys/fs/cgroup/memory.max")
+    done = session.call(containers, "run", "--bundle", str(bundle.path), "test-beside")
+    assert (done.returncode, done.stdout) == (0, f"{33 << 20}\n"), done.stderr
+
+
+def test_a_cgroup_that_holds_processes_is_named_where_it_keeps_its_controllers(
+    containers: Containers, bundle: Bundle, session: Session
+) -> None:
+    bundle.config["linux"]["resources"]["memory"] = {"limit": 33 << 20}
+    bundle.config["linux"]["cgroupsPath"] = "/ocitool-test-slice/session/ocitool-test-below"
+    bundle.shell("true")
+    done = session.call(containers, "run", "--bundle", str(bundle.path), "test-below")
+    assert done.returncode == 125
+    assert f"cgroup {session.directory} passes no memory controller on: it holds processes" in done.stderr
+    assert not (session.directory / "ocitool-test-below").exists()
+
+
+def test_exec_enters_a_cgroup_that_has_controllers(containers: Containers, bundle: Bundle) -> None:
+    bundle.config["linux"]["resources"]["memory"] = {"limit": 64 << 20}
+    pid = containers.started(bundle.shell("sleep 60"), "test-exec")
+    assert containers.call("exec", "--detach", "test-exec", "sleep", "50").returncode == 0
+    listed = [int(line) for line in (_cgroup_of(pid) / "cgroup.procs").read_text().split()]
+    assert pid in listed
+    assert len(listed) == 2
+    assert json.loads(containers.call("ps", "--format", "json", "test-exec").stdout) == sorted(listed)
+
+
+def test_the_containers_own_cgroup_is_all_that_it_sees(containers: Containers, bundle: Bundle) -> None:
+    shown = containers.output(
+        bundle, "cat /proc/self/cgroup; ls -d /sys/fs/cgroup/ocitool*; mkdir /sys/fs/cgroup/x; true"
+    )
+    assert shown == "0::/\n"
+
+
+def _with_user_namespace(bundle: Bundle) -> None:
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    bundle.config["linux"]["namespaces"].append({"type": "user"})
+    bundle.config["linux"].update({"uidMappings": mapping, "gidMappings": mapping})
+
+
+def _cgroup_mount(bundle: Bundle) -> dict[str, Any]:
+    found: dict[str, Any] = next(
+        mount for mount in bundle.config["mounts"] if mount["destination"] == "/sys/fs/cgroup"
+    )
+    return found
+
+
+def test_a_container_that_may_divide_its_cgroup_owns_it_and_not_its_limits(
+    containers: Containers, bundle: Bundle
+) -> None:
+    _with_user_namespace(bundle)
+    _cgroup_mount(bundle)["options"] = ["nosuid", "noexec", "nodev", "relatime", "rw"]
+    bundle.config["linux"]["resources"]["memory"] = {"limit": 64 << 20}
+    script = """cd /sys/fs/cgroup; mkdir inner && echo 1 > inner/cgroup.procs
+        cat /proc/self/cgroup | wc -l; cat inner/cgroup.procs
+        echo max > memory.max || echo kept; sleep 60"""
+    pid = containers.started(bundle.shell(script), "test-owner")
+    directory = _cgroup_of(pid)
+    directory = directory if directory.name != "inner" else directory.parent
+    deadline = time.monotonic() + 10
+    while not (directory / "inner/cgroup.procs").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert directory.stat().st_uid == 100000
+    assert (directory / "cgroup.subtree_control").stat().st_uid == 100000
+    assert (directory / "memory.max").stat().st_uid == 0
+    assert (directory / "memory.max").read_text() == f"{64 << 20}\n"
+    assert containers.call("delete", "--force", "test-owner").returncode == 0
+    assert not directory.exists()
+
+
+def test_a_read_only_cgroup_stays_the_runtimes(containers: Containers, bundle: Bundle) -> None:
+    _with_user_namespace(bundle)
+    assert "ro" in _cgroup_mount(bundle)["options"]
+    directory = _cgroup_of(containers.started(bundle.shell("sleep 60"), "test-closed"))
+    assert directory.stat().st_uid == 0
+
+
+def test_an_ordinary_user_has_limits_where_a_cgroup_is_delegated(
+    containers: Containers, ordinary_bundle: Bundle, session: Session
+) -> None:
+    delegated = session.directory.parent
+    for path in (delegated, session.directory):
+        for name in ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
+            os.chown(path / name, ORDINARY, ORDINARY)
+    ordinary_bundle.config["linux"]["resources"] = {"memory": {"limit": 40 << 20}, "pids": {"limit": 30}}
+    ordinary_bundle.shell("cat /proc/self/cgroup; sleep 60")
+    base = ["--bundle", str(ordinary_bundle.path), "test-delegated"]
+    for words in (("create", *base), ("start", "test-delegated")):
+        done = session.call(containers, *words, ordinary=True)
+        assert done.returncode == 0, done.stderr
+    directory = _cgroup_of(containers.state("test-delegated", ordinary=True)["pid"])
+    assert directory == delegated / "ocitool-test-delegated"
+    assert (directory / "memory.max").read_text() == f"{40 << 20}\n"
+    assert (directory / "pids.max").read_text() == "30\n"
+    done = session.call(containers, "exec", "test-delegated", "sh", "-c", "exit 3", ordinary=True)
+    assert done.returncode == 3, done.stderr
+    assert containers.call("pause", "test-delegated", ordinary=True).returncode == 0
+    assert containers.call("resume", "test-delegated", ordinary=True).returncode == 0
+    assert containers.call("delete", "--force", "test-delegated", ordinary=True).returncode == 0
+    assert not directory.exists()
+
+
+def test_a_container_inside_of_a_container_is_limited(
+    containers: Containers, bundle: Bundle, session: Session
+) -> None:
+    """The runtime's cgroup is the root of its namespace, as it is where an engine starts us inside."""
+    bundle.config["linux"]["resources"]["pids"] = {"limit": 30}
+    bundle.config["linux"]["cgroupsPath"] = "/ocitool-test-nested"
+    bundle.shell("cat /sys/fs/cgroup/pids.max")
+    run = " ".join(containers.command("run", "--bundle", str(bundle.path), "test-nested"))
+    mount = "umount /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+    enter = f"echo $$ > {session.directory}/cgroup.procs && exec unshare --cgroup --mount"
+    # Who has a cgroup to themselves moves aside, as engines in containers do; then limits can be given.
+    aside = "mkdir /sys/fs/cgroup/aside && echo $$ > /sys/fs/cgroup/aside/cgroup.procs"
+    outcomes = [
+        finished(["sh", "-c", f"{enter} sh -c '{mount} && {prepare} && {run}'"])
+        for prepare in ("true", aside)
+    ]
+    assert outcomes[0].returncode == 125
+    assert "it holds processes itself" in outcomes[0].stderr
+    assert (outcomes[1].returncode, outcomes[1].stdout) == (0, "30\n"), outcomes[1].stderr
+
+
+def test_a_memory_limit_that_is_reached_ends_the_program_alone(
+    containers: Containers, bundle: Bundle
+) -> None:
+    bundle.config["linux"]["resources"]["memory"] = {"limit": 24 << 20, "swap": 24 << 20}
+    bundle.shell("head -c 64m /dev/zero | tail > /dev/null; echo $?; echo alive")
+    done = containers.run(bundle)
+    assert done.stdout == "137\nalive\n"
+
+
+def test_a_limit_below_the_usage_is_refused_on_request(containers: Containers, bundle: Bundle) -> None:
+    bundle.config["linux"]["resources"]["memory"] = {"limit": 64 << 20}
+    pid = containers.started(bundle.shell("sleep 60"), "test-usage")
+    resources = bundle.path / "resources.json"
+    resources.write_text(json.dumps({"memory": {"limit": 4096, "checkBeforeUpdate": True}}))
+    done = containers.call("update", "--resources", str(resources), "test-usage")
+    assert done.returncode == 125
+    assert "lower than the current usage" in done.stderr
+    assert (_cgroup_of(pid) / "memory.max").read_text() == f"{64 << 20}\n"

@@ -1,0 +1,37 @@
+"""The runtime on another kernel, with cgroup version 2 alone, in a virtual machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.peers import require, require_root
+
+PROJECT = Path(__file__).parents[3]
+VIRTUAL = os.access("/dev/kvm", os.W_OK) and re.search(r"\b(vmx|svm)\b", Path("/proc/cpuinfo").read_text())
+# conftest.py takes our variables out of the environment later.
+ASKED = os.environ.get("OCITOOL_TEST_VM")
+
+
+@pytest.mark.root
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(
+    not (VIRTUAL or ASKED),
+    reason="without KVM a virtual machine takes minutes: OCITOOL_TEST_VM=1 asks for it",
+)
+def test_the_tests_of_cgroup_version_2_pass_where_there_is_no_other() -> None:
+    require_root()
+    require("qemu-system-x86_64", "busybox", "bsdtar", "apt-get")
+    tests = ["tests/integration/run/test_run_cgroup_v2.py", "tests/integration/run/test_run_lifecycle.py"]
+    chosen = "cgroup_v2 or limits or device or layers or update"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "-k", chosen]
+    done = subprocess.run(
+        [PROJECT / "scripts" / "test-in-vm", *command], capture_output=True, text=True, check=False,
+        timeout=1100, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in done.stdout
