@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
+import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support.command import Ocitool
 from support.peers import require
-from support.run_bundles import MAIN, PYTHON, Bundle, Containers
+from support.run_bundles import MAIN, PYTHON, VERSION_2_ALONE, Bundle, Containers
+from support.run_daemons import Engine, containerd, dockerd
+from support.unpack_images import image
+
+from ocitool.layout import LayoutStore
+from ocitool.transfer import copy
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
+IMAGE = "docker.io/library/box:1"
 CONFIGURATION = """\
 [engine]
 cgroup_manager = "cgroupfs"
@@ -26,19 +36,24 @@ default_ulimits = []
 """
 
 
+def runtime_script(base: Path) -> Path:
+    """The runtime as an engine calls it: with neither PATH nor HOME, so the interpreter is named in full."""
+    script = base / "ocitool-runtime"
+    package = MAIN.rsplit("/", 3)[0]
+    script.write_text(
+        f"#!{PYTHON} -IS\nimport sys\nsys.path.append({package!r})\n"
+        "from ocitool.run.__main__ import main\nmain()\n"
+    )
+    script.chmod(0o755)
+    return script
+
+
 class Podman:
     """podman with a storage of its own, and with this runtime."""
 
     def __init__(self, base: Path) -> None:
         self._base = base
-        script = base / "ocitool-runtime"
-        # podman calls `delete` with neither PATH nor HOME, so the interpreter is named in full.
-        package = MAIN.rsplit("/", 3)[0]
-        script.write_text(
-            f"#!{PYTHON} -IS\nimport sys\nsys.path.append({package!r})\n"
-            "from ocitool.run.__main__ import main\nmain()\n"
-        )
-        script.chmod(0o755)
+        script = runtime_script(base)
         (base / "containers.conf").write_text(CONFIGURATION)
         self._global = [
             "--root",
@@ -133,8 +148,9 @@ def test_podman_limits_user_volume_and_read_only_root(podman: Podman, workplace:
         "-v",
         f"{volume}:/v:ro",
     ]
+    limits = "memory.max pids.max" if VERSION_2_ALONE else "memory/memory.limit_in_bytes pids/pids.max"
     script = (
-        "id -u; id -g; cat /v/file; cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max;"
+        f"id -u; id -g; cat /v/file; cd /sys/fs/cgroup; cat {limits};"
         " echo > /x || echo read-only; grep -c Seccomp:.2 /proc/self/status"
     )
     done = podman.run(*words, "box", "sh", "-c", script)
@@ -199,6 +215,83 @@ def test_buildah_run(bundle: Bundle, workplace: Path) -> None:
     done = call("run", *options, name, "--", "sh", "-c", "echo inside; exit 3")
     call("rm", "--all")
     assert (done.returncode, done.stdout) == (3, "inside\n"), done.stderr
+
+
+def _archive(bundle: Bundle, where: Path) -> str:
+    """The bundle's root file system as an image, in an archive that our own `copy` has written."""
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as writing:
+        writing.add(bundle.rootfs, arcname=".")
+    made = image(tar.getvalue(), config={"Env": ["PATH=/bin"]})
+    made.store.tag(made.manifest, "box")
+    layout = where / "layout"
+    copy(made.store, LayoutStore(layout), "box")
+    Ocitool(where)("copy", f"oci:{layout}:box", f"docker-archive:{where}/image.tar:{IMAGE}")
+    return str(where / "image.tar")
+
+
+@pytest.fixture
+def ctr(containers: Containers, bundle: Bundle, workplace: Path) -> Iterator[Engine]:
+    """containerd with a busybox image."""
+    require("containerd", "ctr")
+    with containerd(workplace, runtime_script(workplace)) as engine:
+        archive = _archive(bundle, workplace)
+        engine.call("images", "import", "--snapshotter", "native", archive, check=True)
+        yield engine
+
+
+@pytest.fixture
+def docker(containers: Containers, bundle: Bundle, workplace: Path) -> Iterator[Engine]:
+    """docker with a busybox image."""
+    require("docker", "dockerd", "containerd")
+    with dockerd(workplace, runtime_script(workplace)) as engine:
+        engine.call("load", "--input", _archive(bundle, workplace), check=True)
+        yield engine
+
+
+def test_containerd_runs_containers(ctr: Engine) -> None:
+    done = ctr.call("run", "--rm", *ctr.runtime, IMAGE, "one", "sh", "-c", "echo out; echo err >&2; exit 4")
+    assert (done.returncode, done.stdout, done.stderr) == (4, "out\n", "err\n")
+    words = ["--seccomp", "--read-only", "--memory-limit", str(64 << 20)]
+    ctr.call("run", "--detach", *words, *ctr.runtime, IMAGE, "two", "sleep", "60", check=True)
+    script = "grep -c Seccomp:.2 /proc/1/status; cat /proc/1/cmdline; echo > /x || echo; exit 5"
+    done = ctr.call("task", "exec", "--exec-id", "more", "two", "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (5, "1\nsleep\x0060\0\n")
+    ctr.call("task", "pause", "two", check=True)
+    assert "PAUSED" in ctr.call("task", "ls").stdout
+    ctr.call("task", "resume", "two", check=True)
+    assert str(64 << 20) in ctr.call("task", "metrics", "two").stdout
+    ctr.call("task", "kill", "--signal", "KILL", "two", check=True)
+    deadline = time.monotonic() + 20
+    while "STOPPED" not in ctr.call("task", "ls").stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    ctr.call("task", "delete", "two")
+    ctr.call("container", "delete", "two", check=True)
+
+
+def test_docker_runs_containers(docker: Engine, workplace: Path) -> None:
+    run = ("run", *docker.runtime)
+    done = docker.call(*run, "--rm", IMAGE, "sh", "-c", "echo out; echo err >&2; exit 4")
+    assert (done.returncode, done.stdout, done.stderr) == (4, "out\n", "err\n")
+    assert docker.call(*run, "--rm", IMAGE, "nonexistent").returncode == 127
+    assert docker.call(*run, "--rm", IMAGE, "/etc").returncode == 126
+    (workplace / "volume").mkdir()
+    words = ["--memory", "64m", "--pids-limit", "33", "--read-only", "--tmpfs", "/new", "--user", "12:34"]
+    words += ["--volume", f"{workplace}/volume:/v:ro", "--init", "--name", "one"]
+    docker.call(*run, "--detach", *words, IMAGE, "sleep", "60", check=True)
+    script = (
+        "id -u; echo > /v/x || echo no; echo > /new/x && echo yes; grep -c Seccomp:.2 /proc/1/status; exit 5"
+    )
+    done = docker.call("exec", "one", "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (5, "12\nno\nyes\n1\n")
+    docker.call("pause", "one", check=True)
+    docker.call("unpause", "one", check=True)
+    docker.call("update", "--memory", "48m", "--memory-swap", "96m", "one", check=True)
+    assert "48MiB" in docker.call("stats", "--no-stream", "one").stdout
+    docker.call("stop", "--time", "1", "one", check=True)
+    docker.call("start", "one", check=True)
+    docker.call("rm", "--force", "one", check=True)
 
 
 @pytest.mark.parametrize("other", ["runc", "crun"])
