@@ -1,9 +1,9 @@
 """Coverage-guided fuzzing of what reads layers: `make fuzz`, or `unpack.py TARGET CORPUS [OPTION …]`.
 
-The options are libFuzzer's. Targets: `entries` reads bytes as an archive, `applier` applies up to three
-layers to a root beside a canary and compares what was made with the same layers in memory. For both, everything ends
-in a result or an OciError, and the canary stands. Headers need no checksum here, because hardly a mutation
-would get past it.
+The options are libFuzzer's. Targets: `entries` reads bytes as an archive; `applier` applies up to three
+layers to a root beside a canary and compares what was made with the same layers in memory. For both,
+everything ends in a result or an OciError, and the canary stands. Headers need no checksum here, because
+hardly a mutation would get past it.
 """
 
 from __future__ import annotations
