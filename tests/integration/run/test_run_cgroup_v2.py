@@ -43,8 +43,8 @@ class Session:
 def session() -> Iterator[Session]:
     top = TOP / "ocitool-test-slice"
     found = Session(top / "session")
-    for directory in (TOP, top):
-        (directory / "cgroup.subtree_control").write_text("+memory +pids")
+    for parent in (TOP, top):
+        (parent / "cgroup.subtree_control").write_text("+memory +pids")
     yield found
     for path, _, _ in os.walk(top, topdown=False):
         _remove(Path(path))
