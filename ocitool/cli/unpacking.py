@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,13 @@ pull_option = click.option(
 )
 @click.option("--annotation", "annotations", multiple=True, metavar="NAME=VALUE", help="Set an annotation.")
 @click.option(
+    "--hook",
+    "hooks",
+    multiple=True,
+    metavar="STAGE=COMMAND",
+    help="Have the runtime run a command of the host, as createRuntime='/usr/bin/setup --fast'.",
+)
+@click.option(
     "--config-template",
     type=click.Path(path_type=Path, dir_okay=False),
     help="What stands in this config.json wins.",
@@ -66,6 +74,7 @@ def unpack(  # noqa: PLR0913 - one parameter for each option
     platform: str | None,
     pull: str,
     annotations: tuple[str, ...],
+    hooks: tuple[str, ...],
     max_bytes: str | None,
     max_entries: int | None,
     **changes: Any,
@@ -84,7 +93,7 @@ def unpack(  # noqa: PLR0913 - one parameter for each option
         changes["max_bytes"] = size(max_bytes)
     if max_entries:
         changes["max_entries"] = max_entries
-    options = UnpackOptions(annotations=_pairs(annotations), **changes)
+    options = UnpackOptions(annotations=_pairs(annotations), hooks=_hooks(hooks), **changes)
     source, image = image_of(session, location, platform, pull)
     report = unpack_image(source, image, bundle, options=options, on_event=session.on_event)
     for line in _left_out(report):
@@ -97,6 +106,27 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
     if "" in pairs or not all("=" in text for text in texts):
         raise click.UsageError("--annotation takes NAME=VALUE")
     return pairs
+
+
+def _hooks(texts: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
+    """The hooks of a runtime configuration (runtime-spec, config.md, "POSIX-platform Hooks")."""
+    from ocitool.unpack.bundle import HOOKS
+
+    hooks: dict[str, list[dict[str, Any]]] = {}
+    for text in texts:
+        stage, _, command = text.partition("=")
+        try:
+            args = shlex.split(command)
+        except ValueError as error:
+            raise click.UsageError(f"--hook {text}: {str(error).lower()}") from error
+        # "path (string, REQUIRED) with similar semantics to IEEE Std 1003.1-2008 `execv`'s path. This
+        # specification extends the IEEE standard in that path MUST be absolute."
+        if stage not in HOOKS or not args or not args[0].startswith("/"):
+            raise click.UsageError(
+                f"--hook takes STAGE=COMMAND: a stage of {', '.join(HOOKS)}, and a program's absolute path"
+            )
+        hooks.setdefault(stage, []).append({"path": args[0], "args": args})
+    return hooks
 
 
 def _left_out(report: UnpackReport) -> list[str]:

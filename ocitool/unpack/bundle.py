@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 OCI_VERSION: Final = "1.1.0"
 """The lowest one that has everything used here, because some runtimes refuse a later one."""
 
+HOOKS: Final = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+"""The stages at which a runtime runs hooks, in their order."""
+
 _COMMAND: Final = ("sh",)
 _NAMESPACES: Final = ("pid", "network", "ipc", "uts", "mount")
 _ANNOTATION: Final = "org.opencontainers.image."

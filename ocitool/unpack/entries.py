@@ -334,10 +334,10 @@ def clean(raw: bytes) -> bytes:
         UnsafeContent: it is longer than a file system takes.
     """
     path = raw[2:] if raw[:2] == b"./" else raw
-    if path[-1:] == b"/":
-        path = path[:-1]
     if b"/." in path or b"//" in path or path[:1] in _NEEDS_CARE:
         path = _normal(path)
+    elif path[-1:] == b"/":
+        path = path[:-1]
     if b"\0" in path:
         raise InvalidContent(f"the path {shown(raw)} holds a NUL byte")
     if len(path) > limits.NAME_BYTES:

@@ -59,7 +59,7 @@ def parse(data: bytes) -> Extra:
         uid=None if uid is None else check_identity(_integer("uid", uid)),
         gid=None if gid is None else check_identity(_integer("gid", gid)),
         mtime=None if mtime is None else _time(mtime),
-        xattrs=tuple((key[len(_XATTR) :], value) for key, value in found.items() if key.startswith(_XATTR)),
+        xattrs=tuple((_xattr(key), value) for key, value in found.items() if key.startswith(_XATTR)),
         sparse=_sparse(pairs, found),
     )
 
@@ -122,6 +122,13 @@ def _sparse(pairs: list[tuple[bytes, bytes]], found: Mapping[bytes, bytes]) -> M
             part for pair in zip(offsets, lengths, strict=True) for part in pair
         )
     return sparse
+
+
+def _xattr(key: bytes) -> bytes:
+    name = key[len(_XATTR) :]
+    if not name or b"\0" in name:
+        raise InvalidContent(f"a PAX header gives {name[:40]!r} as the name of an attribute")
+    return name
 
 
 def _integer(key: str, value: bytes) -> int:

@@ -338,8 +338,15 @@ def test_unpack_changes_the_configuration_as_its_options_say(cli: Cli, images: s
     template.write_text('{"process": {"terminal": true}, "annotations": {"example.test/kept": "yes"}}')
     options = ("--user", "12:34", "--hostname", "box", "--env", "GREETING=hi", "--env", "PATH")
     more = ("--annotation", "example.test/note=a=b", "--config-template", template)
-    cli("unpack", *options, *more, f"{images}:layers:1.0", tmp_path / "bundle")
+    hooks = ("--hook", "createRuntime=/bin/setup --x 'a b'", "--hook", "createRuntime=/bin/two")
+    cli("unpack", *options, *more, *hooks, f"{images}:layers:1.0", tmp_path / "bundle")
     config = config_of(tmp_path / "bundle")
+    assert config["hooks"] == {
+        "createRuntime": [
+            {"path": "/bin/setup", "args": ["/bin/setup", "--x", "a b"]},
+            {"path": "/bin/two", "args": ["/bin/two"]},
+        ]
+    }
     assert config["hostname"] == "box"
     assert (config["process"]["user"]["uid"], config["process"]["user"]["gid"]) == (12, 34)
     assert "GREETING=hi" in config["process"]["env"]
@@ -372,6 +379,13 @@ def test_the_limits_of_unpacking_are_options(
 def test_an_annotation_has_a_name_and_a_value(cli: Cli, images: str, tmp_path: Path, text: str) -> None:
     told = cli("unpack", "--annotation", text, f"{images}:hello:1.0", tmp_path / "bundle", code=2)
     assert "NAME=VALUE" in told.err
+
+
+@pytest.mark.parametrize(
+    "text", ["createRuntime", "createRuntime=", "later=/bin/x", "poststop=bin/x", "poststop='"]
+)
+def test_a_hook_has_a_stage_and_an_absolute_path(cli: Cli, images: str, tmp_path: Path, text: str) -> None:
+    assert "--hook" in cli("unpack", "--hook", text, f"{images}:hello:1.0", tmp_path / "bundle", code=2).err
 
 
 def test_a_changed_bundle_becomes_a_new_image_the_same_each_time(

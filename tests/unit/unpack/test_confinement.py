@@ -39,6 +39,12 @@ def test_lu_01_an_absolute_path_to_the_canary_lands_inside(tmp_path: Path, canar
     assert rootfs.joinpath(*canary.parts[1:], "song").read_bytes() == b"croak"
 
 
+@pytest.mark.parametrize("name", [b"d//", b"./d//", b"d/./", b"d///", b"x/../d//", b"d/.//"])
+def test_lu_04_slashes_at_the_end_do_not_make_a_directory_the_root(tmp_path: Path, name: bytes) -> None:
+    rootfs = unpacked(tmp_path / "bundle", archive(directory(b"./", mode=0o711), directory(name, mode=0o750)))
+    assert [path.stat().st_mode & 0o7777 for path in (rootfs, rootfs / "d")] == [0o711, 0o750]
+
+
 def through(link: bytes) -> dict[str, bytes]:
     """Everything that an entry can do through a link on its way."""
     return {

@@ -398,10 +398,17 @@ def test_a_record_that_is_taken_back_is_refused() -> None:
     refused(archive(pax([(b"path", b"a"), (b"path", b"")]), header(b"x")), "takes it back")
 
 
+@pytest.mark.parametrize("name", [b"", b"user.a\0b", b"\0"])
+def test_lu_14_an_attribute_without_a_possible_name_is_refused(name: bytes) -> None:
+    refused(archive(pax({b"SCHILY.xattr." + name: b"v"}), header(b"x")), "name of an attribute")
+
+
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
         (b"./a/b/", b"a/b"),
+        (b"a/b//", b"a/b"),
+        (b"./a//", b"a"),
         (b"/a//b/.", b"a/b"),
         (b"a/../../b", b"b"),
         (b"...", b"..."),
