@@ -6,18 +6,24 @@ and neither the image nor the host notices.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _LOCALHOST: Final = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_MOST_LINKS: Final = 8
 _OWN_ADDRESS: Final = {"slirp4netns": "10.0.2.100"}
 
 
-def mounts(directory: Path, hostname: str, network: str) -> list[dict[str, Any]]:
+def mounts(directory: Path, trees: Sequence[Path], hostname: str, network: str) -> list[dict[str, Any]]:
     """Write the files of a container, and say how to mount them (runtime-spec, config.md, "Mounts").
 
     Args:
         directory: the container's own.
+        trees: what makes the root file system, the highest first; its links are followed.
         hostname: its host name.
         network: what it is connected by, as `--network` names it; "none" where it is not.
     """
@@ -33,13 +39,38 @@ def mounts(directory: Path, hostname: str, network: str) -> list[dict[str, Any]]
         path.chmod(0o644)
         made.append(
             {
-                "destination": f"/etc/{name}",
+                "destination": _followed(trees, f"/etc/{name}"),
                 "type": "bind",
                 "source": str(path),
                 "options": ["bind", "rprivate", "nosuid", "nodev", "noexec"],
             }
         )
     return made
+
+
+def _followed(trees: Sequence[Path], path: str) -> str:
+    """Where a file is in an image whose `/etc` has a link in its place, which may lead nowhere yet.
+
+    The text alone counts: the runtime resolves the path inside the root, whatever it says.
+    """
+    for _ in range(_MOST_LINKS):
+        target = _target(trees, path)
+        if not target:
+            break
+        path = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120 - text
+    return path
+
+
+def _target(trees: Sequence[Path], path: str) -> str:
+    """A link's target in the highest tree that has something there; "" where that is no link."""
+    for tree in trees:
+        try:
+            return os.readlink(f"{tree}{path}")  # noqa: PTH115 - a str, which may end with a slash
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            break
+    return ""
 
 
 def _hosts(hostname: str, kind: str) -> str:

@@ -6,22 +6,28 @@ import json
 import os
 import secrets
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ocitool import containers, hostfiles, strictjson
 from ocitool.content import read_config, read_manifest
-from ocitool.errors import InvalidContent, InvalidReference, OciError, Unsupported
+from ocitool.errors import InvalidContent, InvalidReference, OciError, RunError, Unsupported
 from ocitool.model import Manifest
 from ocitool.prepared import Prepared, is_stacked, overlay, prepared, process_of, stack_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from ocitool.content import Source
     from ocitool.model import Descriptor, ImageConfig
     from ocitool.run import Overlay
     from ocitool.run.options import RunOptions
+
+_ROOTFS: Final = "rootfs"
+_CHROOT: Final = (
+    "--isolation chroot: the program is NOT isolated. It sees the processes, network, host name and kernel"
+    " settings of this host; only its files are its own"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +38,8 @@ class Launch:
         place: where the directories of containers are made.
         name: the container's ID; random where empty.
         runtime: another runtime to hand the bundle to, by its name or path; empty for our own.
+        isolation: "full"; "auto", which says what to do where the host can't; or "chroot", a changed root
+            directory and nothing else.
         hostname: the container's host name, if another one than by default.
         network: what the container is connected by; "none" for a network of its own without a way out.
         on_warning: is told what the host could not give.
@@ -40,6 +48,7 @@ class Launch:
     place: Path
     name: str = ""
     runtime: str = ""
+    isolation: str = "auto"
     hostname: str = ""
     network: str = "none"
     on_warning: Callable[[str], None] | None = None
@@ -61,24 +70,73 @@ class Launch:
         return self.place / container_id
 
     def start(self, bundle: Path, container_id: str, layers: Overlay | None = None) -> int:
-        """Run a bundle; see `ocitool.run.run_bundle`."""
+        """Run a bundle; see `ocitool.run.run_bundle`.
+
+        Raises:
+            RunError: as there; where the host can't isolate a container, it says what is missing.
+        """
         from ocitool.run import run_bundle
 
-        return run_bundle(
-            str(bundle),
-            container_id=container_id,
-            overlay=layers,
-            runtime=self.runtime,
-            network="" if self.network in ("none", "host") else self.network,
-            on_warning=self.on_warning,
-        )
+        if self.isolation == "chroot" and self.on_warning:
+            self.on_warning(_CHROOT)
+        try:
+            return run_bundle(
+                str(bundle),
+                container_id=container_id,
+                overlay=layers,
+                runtime=self.runtime,
+                network="" if self.network in ("none", "host") else self.network,
+                isolation="chroot" if self.isolation == "chroot" else "",
+                on_warning=self.on_warning,
+            )
+        except RunError as error:
+            if self.isolation == "auto" and not self.runtime and error.exit_code == RunError.exit_code:
+                raise _explained(error) from error
+            raise
 
     def mounts_layers(self) -> bool:
         """Whether an image's layers can be mounted, so that nothing has to be unpacked for the container.
 
         Another runtime mounts none itself, and only root can do it beforehand.
         """
-        return not self.runtime or os.geteuid() == 0
+        return self.isolation != "chroot" and (not self.runtime or os.geteuid() == 0)
+
+
+def _explained(error: RunError) -> RunError:
+    """An error of a container that did not start, with what the host lacks, if it lacks anything."""
+    from ocitool.run.launch import lacking
+
+    missing = lacking()
+    if not missing:
+        return error
+    root = "--isolation chroot runs the program without any isolation but a root directory of its own"
+    return RunError(
+        f"this host allows no container: {missing}",
+        hint=root if os.geteuid() == 0 else "an administrator can allow it, or run it with sudo",
+    )
+
+
+def check_chroot(options: RunOptions) -> None:
+    """Refuse what `--isolation chroot` can't give.
+
+    Raises:
+        InvalidReference: something of that kind was asked for.
+    """
+    asked = {
+        "--volume": options.volumes,
+        "--tmpfs": options.tmpfs,
+        "--read-only": options.read_only,
+        "--memory": options.memory,
+        "--cpus": options.cpus,
+        "--pids-limit": options.pids_limit,
+        "--hostname": options.hostname,
+        "--network": options.network not in (None, "host"),
+    }
+    given = [name for name, value in asked.items() if value]
+    if given:
+        raise InvalidReference(
+            f"--isolation chroot has no mounts, limits or namespaces: leave out {', '.join(given)}"
+        )
 
 
 def is_bundle(path: Path) -> bool:
@@ -139,12 +197,14 @@ def run_image(
     unpacking = UnpackOptions(user=user, sync=False)
     if keep:
         unpack(source, image, container, options=unpacking)
-        _write(_with_host_files(_read(container), container, launch), container, options)
+        _write(
+            _with_host_files(_read(container), [container / _ROOTFS], container, launch), container, options
+        )
         return launch.start(container, container.name)
     with containers.made(container):
         bundle = container / "bundle"
         unpack(source, image, bundle, options=unpacking)
-        _write(_with_host_files(_read(bundle), container, launch), bundle, options)
+        _write(_with_host_files(_read(bundle), [bundle / _ROOTFS], container, launch), bundle, options)
         return launch.start(bundle, container.name)
 
 
@@ -157,7 +217,8 @@ def _run_on(
         document = _read(ready.bundle)
         if user:
             document["process"] = process_of(ready.bundle, config, user)
-        _write(_with_host_files(document, container, launch), container, options)
+        document = _with_host_files(document, ready.stack.lowers, container, launch)
+        _write(document, container, options)
         return launch.start(container, container.name, layers)
 
 
@@ -179,6 +240,8 @@ def run_directory(bundle: Path, options: RunOptions, launch: Launch) -> int:
         _make_absolute(config, bundle.absolute())
         layers = None
         if is_stacked(bundle):
+            if not launch.mounts_layers():
+                raise Unsupported(f"{bundle} has its root file system in layers, which can't be mounted here")
             layers = overlay(stack_of(bundle), changed)
             config["root"]["path"] = layers.target
         _write(config, changed, options)
@@ -189,9 +252,13 @@ def _read(bundle: Path) -> dict[str, Any]:
     return strictjson.load_object((bundle / "config.json").read_bytes(), f"{bundle}/config.json")
 
 
-def _with_host_files(config: dict[str, Any], container: Path, launch: Launch) -> dict[str, Any]:
+def _with_host_files(
+    config: dict[str, Any], trees: Sequence[Path], container: Path, launch: Launch
+) -> dict[str, Any]:
     """A configuration whose container finds hostname, hosts and resolv.conf in its `/etc`."""
-    added = hostfiles.mounts(container, launch.hostname or config["hostname"], launch.network)
+    network = "host" if launch.isolation == "chroot" else launch.network
+    hostname = launch.hostname or config["hostname"]
+    added = hostfiles.mounts(container, trees, hostname, network)
     return {**config, "mounts": [*config["mounts"], *added]}
 
 

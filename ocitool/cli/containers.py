@@ -48,6 +48,13 @@ if TYPE_CHECKING:
     help="The network: none, host, slirp4netns[:OPTION] or pasta[:OPTION]. [none]",
 )
 @click.option(
+    "--isolation",
+    type=click.Choice(["auto", "full", "chroot"]),
+    default="auto",
+    show_default=True,
+    help="chroot: a root directory of its own and nothing else.",
+)
+@click.option(
     "--security-opt", multiple=True, metavar="OPTION", help="As docker's, such as seccomp=unconfined."
 )
 @click.option(
@@ -69,6 +76,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     user: str,
     name: str,
     runtime: str,
+    isolation: str,
     volumes: tuple[str, ...],
     tty: bool,
     interactive: bool,
@@ -85,6 +93,8 @@ def run(  # noqa: PLR0913 - one parameter for each option
     from ocitool.prepared import place
     from ocitool.run.options import RunOptions
 
+    if runtime and isolation == "chroot":
+        raise click.UsageError("--isolation chroot is of our own runtime: leave out --runtime")
     if remove and keep:
         raise click.UsageError("--rm and --keep exclude each other")
     del interactive  # what docker's users type out of habit
@@ -97,10 +107,13 @@ def run(  # noqa: PLR0913 - one parameter for each option
         console_size=_terminal_size() if tty else None,
         **changes,
     )
+    if isolation == "chroot":
+        running.check_chroot(options)
     launch = running.Launch(
         place=containers.place(session.store_path),
         name=name,
         runtime=runtime,
+        isolation=isolation,
         hostname=options.hostname or "",
         network=options.network or "none",
         on_warning=console.say,

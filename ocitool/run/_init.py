@@ -49,6 +49,7 @@ class Job:
         go: the parent's pipe to us: one byte when the id maps are written and the hooks have run.
         console: the socket that a pseudo-terminal is sent to, or None.
         give_terminal: what makes one; set by whoever sets `console`, for the child loads nothing.
+        root: descriptor of the root directory to change to where there is no mount namespace, or -1.
         container: the container to set up, or None for a further process in a running one.
     """
 
@@ -65,6 +66,7 @@ class Job:
         self.userns = False
         self.console: Any = None
         self.give_terminal: Callable[..., None] | None = None
+        self.root = -1
         self.container: Container | None = None
 
 
@@ -171,6 +173,9 @@ def _become(job: Job) -> None:
         posix.setsid()
         if job.give_terminal is not None:
             job.give_terminal(kernel, job.console, job.process)
+        if job.root >= 0:
+            posix.fchdir(job.root)
+            posix.chroot(".")
         process.prepare(kernel, job.process, job.entry.linux)
     process.finish(kernel, job.process, job.entry)
 

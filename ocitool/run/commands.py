@@ -37,7 +37,7 @@ _STARTING = ("bundle b", "console-socket", "pid-file", "preserve-fds")
 _VALUES = {
     "": ("root", "log", "log-format", "rootless", "cgroup-manager", "message-fd"),
     "create": _STARTING,
-    "run": (*_STARTING, "overlay", "runtime", "network"),
+    "run": (*_STARTING, "overlay", "runtime", "network", "isolation"),
     "exec": (
         "process p", "console-socket", "pid-file", "preserve-fds", "cwd", "env e", "user u",
         "additional-gids g", "apparmor", "process-label", "cap c",
@@ -245,7 +245,7 @@ def _parse_command(words: list[str], command: str) -> tuple[Arguments, list[str]
 def _version() -> int:
     from ocitool import __version__
 
-    from .spec import VERSION
+    from .state import VERSION
 
     _print(1, f"ocitool-runtime version {__version__}\ncommit: {__version__}\nspec: {VERSION}\n")
     return 0
@@ -319,6 +319,10 @@ def _run(runtime: Runtime, arguments: Arguments) -> int:
         from . import foreign
 
         return foreign.run(runtime, _id(arguments), arguments.values["runtime"], settings)
+    if arguments.values.get("isolation") == "chroot":
+        from . import chrooted
+
+        return chrooted.run(runtime, _id(arguments), settings)
     return runtime.run(_id(arguments), settings)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import posix
-import time
 
 from ocitool.errors import InvalidContent, RunError, Unsupported
 
 from . import _init, jsonfast, namespaces, newcgroup, process, seccomp_cache, spec, starting
 from .cgroups import Cgroup
 from .kernel import CLOSE_RANGE_CLOEXEC, OLDEST
-from .state import State, check_id, process_start, read_file
+from .state import State, beginning, check_id, process_start, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,13 +74,9 @@ class Attempt:
             runtime.root,
             container_id,
             {
-                "ociVersion": spec.VERSION,
-                "bundle": self.bundle,
+                **beginning(self.bundle),
                 "annotations": self.config.get("annotations") or {},
                 "rootfs": self.rootfs,
-                "owner": str(posix.geteuid()),
-                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "creator": [posix.getpid(), (process_start(posix.getpid()) or ("", 0))[1]],
             },
         )
         try:

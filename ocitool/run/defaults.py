@@ -6,7 +6,7 @@ import posix
 
 from ocitool import defaults
 
-from . import spec
+from .state import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def config(*, rootless: bool = False) -> dict[str, Any]:
         del linux["resources"]
     listed = list(defaults.CAPABILITIES)
     return {
-        "ociVersion": spec.VERSION,
+        "ociVersion": VERSION,
         "process": {
             "terminal": True,
             "user": {"uid": 0, "gid": 0},

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ocitool import __version__
 
 from . import capabilities, mountoptions, namespaces, process, seccomp, spec
+from .state import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def document() -> dict[str, Any]:
     """The Features structure."""
     return {
         "ociVersionMin": spec.OLDEST,
-        "ociVersionMax": spec.VERSION,
+        "ociVersionMax": VERSION,
         "hooks": list(spec.HOOKS),
         "mountOptions": mountoptions.names(),
         "linux": {

@@ -8,14 +8,13 @@ remembered like any other container: `list`, `state`, `kill` and `delete` know i
 from __future__ import annotations
 
 import posix
-import time
 
 from ocitool.errors import NotFound, OciError, RunError
 
-from . import jsonfast, networks, rootfs, spec, terminal
+from . import jsonfast, networks, rootfs, terminal
 from .kernel import PR_SET_CHILD_SUBREAPER
 from .namespaces import MOUNT
-from .state import State, process_start, read_file
+from .state import State, beginning, process_start, read_file
 from .waiting import Wait
 
 TYPE_CHECKING = False
@@ -64,18 +63,7 @@ def run(runtime: Runtime, container_id: str, program: str, settings: Settings) -
 
 
 def _remember(runtime: Runtime, container_id: str, program: str, bundle: str) -> State:
-    state = State.new(
-        runtime.root,
-        container_id,
-        {
-            "ociVersion": spec.VERSION,
-            "bundle": bundle,
-            "owner": str(posix.geteuid()),
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "creator": [posix.getpid(), (process_start(posix.getpid()) or ("", 0))[1]],
-            "runtime": program,
-        },
-    )
+    state = State.new(runtime.root, container_id, {**beginning(bundle), "runtime": program})
     state.lock(runtime.kernel)
     state.save()
     return state

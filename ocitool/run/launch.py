@@ -33,6 +33,7 @@ def run_bundle(  # noqa: PLR0913 - one keyword for each choice
     overlay: Overlay | None = None,
     runtime: str = "",
     network: str = "",
+    isolation: str = "",
     keep: bool = False,
     pid_file: str | None = None,
     on_warning: Callable[[str], None] | None = None,
@@ -49,6 +50,7 @@ def run_bundle(  # noqa: PLR0913 - one keyword for each choice
         overlay: layers to mount as the root file system, in the container's mount namespace.
         runtime: another runtime to hand the bundle to, by its name on the PATH or by its path.
         network: what connects the container's own network namespace: "slirp4netns" or "pasta".
+        isolation: "chroot" for a changed root directory and nothing else.
         keep: whether the container stays, stopped, after its program has ended.
         pid_file: where to write the number of the container's first process.
         on_warning: told of what was left out; by default nobody is.
@@ -72,6 +74,8 @@ def run_bundle(  # noqa: PLR0913 - one keyword for each choice
         words += ["--runtime", _found(runtime)]
     if network:
         words += ["--network", network]
+    if isolation:
+        words += ["--isolation", isolation]
     words.append(container_id or f"run-{os.getpid()}-{os.urandom(4).hex()}")
     return _in_clean_interpreter([*(["--root", root] if root else []), *words], on_warning)
 
@@ -84,6 +88,15 @@ def _found(runtime: str) -> str:
     if path is None:
         raise RunError(f"the runtime {runtime} is not installed", hint="name one on the PATH, or its path")
     return os.path.abspath(path)
+
+
+def lacking() -> str:
+    """What this host lacks for a container, in a few words each; "" where nothing is known to be missing."""
+    import subprocess
+
+    script = os.path.join(os.path.dirname(__file__), "probing.py")
+    command = [sys.executable, "-I", "-S", script]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603 - our own
 
 
 def interpreter() -> list[str]:

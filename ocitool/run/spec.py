@@ -20,13 +20,13 @@ from .process import (
     SCHEDULER_FLAGS,
     SCHEDULERS,
 )
+from .state import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-VERSION = "1.3.0"
 OLDEST = "1.0.0"
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 

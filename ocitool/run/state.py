@@ -16,6 +16,7 @@ No file is written twice: some file systems write one that is replaced out to th
 from __future__ import annotations
 
 import posix
+import time
 
 from ocitool.errors import Conflict, InvalidContent, NotFound, OciError, RunError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from .kernel import Kernel
 
+VERSION = "1.3.0"  # of the specification
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 _LONGEST_ID = 1024
 _LARGEST_DOCUMENT = 16 << 20
@@ -115,6 +117,18 @@ def process_start(pid: int) -> tuple[str, int] | None:
     return fields[0].decode(), int(fields[19])
 
 
+def beginning(bundle: str) -> dict[str, Any]:
+    """What is known of every container from the start."""
+    creator = posix.getpid()
+    return {
+        "ociVersion": VERSION,
+        "bundle": bundle,
+        "owner": str(posix.geteuid()),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "creator": [creator, (process_start(creator) or ("", 0))[1]],
+    }
+
+
 def make_root(root: str) -> None:
     """Make the directory of all containers, for its owner alone."""
     missing = []
@@ -200,7 +214,7 @@ class State:
         if not posix.access(self.directory, 0):
             raise NotFound(f"container {self.id} does not exist")
         # A runtime that was killed before it wrote anything.
-        self.fields = {"id": self.id, "bundle": "", "ociVersion": "1.0.0"}
+        self.fields = {"id": self.id, "bundle": "", "ociVersion": VERSION}
 
     def lock(self, kernel: Kernel) -> None:
         """Hold the container until this process ends, or `unlock`.
