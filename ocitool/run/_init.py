@@ -14,7 +14,7 @@ import sys
 from ocitool.errors import RunError
 
 from . import mounts, process, records, rootfs
-from .kernel import CLOEXEC, CLONE_PARENT, PR_SET_DUMPABLE, PR_SET_PDEATHSIG
+from .kernel import CLOEXEC, CLONE_FILES, CLONE_PARENT, PR_SET_DUMPABLE, PR_SET_PDEATHSIG
 from .namespaces import CGROUP, NETWORK, TIME, join
 
 # The interpreter's own way out would run the parent's exit handlers in the child.
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from .cgroups import Cgroup
     from .kernel import Kernel
+    from .listener import Courier
 else:
     import _signal
 
@@ -49,6 +50,7 @@ class Job:
         go: the parent's pipe to us: one byte when the id maps are written and the hooks have run.
         console: the socket that a pseudo-terminal is sent to, or None.
         give_terminal: what makes one; set by whoever sets `console`, for the child loads nothing.
+        courier: what brings the seccomp listener's descriptor to an agent outside, or None.
         root: descriptor of the root directory to change to where there is no mount namespace, or -1.
         container: the container to set up, or None for a further process in a running one.
     """
@@ -66,6 +68,7 @@ class Job:
         self.userns = False
         self.console: Any = None
         self.give_terminal: Callable[..., None] | None = None
+        self.courier: Courier | None = None
         self.root = -1
         self.container: Container | None = None
 
@@ -129,10 +132,15 @@ def stage(job: Job, cgroup: int, answer: int) -> NoReturn:
             kernel.unshare(TIME)
             if job.time_offsets.strip():
                 process.write_proc(kernel, job.entry.proc, "self/timens_offsets", job.time_offsets)
-        pid = kernel.clone(job.new | CLONE_PARENT, cgroup)
+        shared = CLONE_FILES if job.courier else 0
+        pid = kernel.clone(job.new | CLONE_PARENT | shared, cgroup)
         if pid == 0:
             become(job)
         posix.write(answer, b"%d" % pid)
+        posix.close(answer)
+        if job.courier:
+            waits = job.container.waits if job.container else ()
+            job.courier.serve(kernel, pid, waits[1] if waits else job.entry.report)
         posix_exit(0)
     except BaseException as exc:  # noqa: BLE001 - as above
         records.write(job.entry.report, records.failure(exc))

@@ -91,6 +91,7 @@ def _job(runtime: Runtime, container: state.State, config: dict[str, Any], bundl
     entry = process.Entry(process.open_proc(kernel), -1, seccomp_cache.make(container.directory, linux))
     entry.linux = linux
     job = _init.Job(kernel, wanted, entry)
+    starting.engage_courier(job, linux.get("seccomp") or {}, container.document("creating"))
     job.root = root
     return job
 

@@ -133,6 +133,7 @@ class Attempt:
         if self.settings.keyring:
             entry.keyring = f"_ses.{self.state.id}"
         job = _init.Job(self.kernel, wanted, entry)
+        starting.engage_courier(job, linux.get("seccomp") or {}, self.state.document("creating"))
         # The cgroup namespace is left for a new one only inside the container's cgroup.
         job.new = spaces.new & ~namespaces.CGROUP & ~namespaces.TIME
         job.new_cgroup_namespace = bool(spaces.new & namespaces.CGROUP)

@@ -129,6 +129,7 @@ def _job(runtime: Runtime, state: State, wanted: dict[str, Any], settings: Setti
     if settings.keyring:
         entry.keyring = f"_ses.{state.id}"
     job = _init.Job(kernel, wanted, entry)
+    starting.engage_courier(job, linux.get("seccomp") or {}, state.document("running"))
     try:
         # A descriptor of the process, not a name that the container could see or change.
         target = kernel.call("pidfd_open", state.pid, 0)

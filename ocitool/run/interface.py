@@ -65,8 +65,8 @@ class Kernel(Protocol):
     def set_ids(self, uid: int, gid: int, groups: Sequence[int] | None) -> None:
         """Take supplementary groups (None: keep), then the group, then the user."""
 
-    def seccomp(self, program: bytes, flags: int) -> None:
-        """Load a filter."""
+    def seccomp(self, program: bytes, flags: int) -> int:
+        """Load a filter; the descriptor of its listener, where the flags ask for one."""
 
     def prlimit(self, resource: int, soft: int, hard: int) -> None:
         """Set a resource limit of the calling process."""

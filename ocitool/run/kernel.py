@@ -33,6 +33,7 @@ AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
+CLONE_FILES = 0x400
 CLONE_PARENT = 0x8000
 CLONE_INTO_CGROUP = 0x200000000
 
@@ -261,10 +262,10 @@ class Linux:
         posix.setresgid(gid, gid, gid)
         posix.setresuid(uid, uid, uid)
 
-    def seccomp(self, program: bytes, flags: int) -> None:
+    def seccomp(self, program: bytes, flags: int) -> int:
         kept = _buffer(bytearray(program))
         # struct sock_fprog: a 16-bit count, padding, a pointer.
-        self.call("seccomp", 1, flags, _words(len(program) // 8, addressof(kept)))
+        return self.call("seccomp", 1, flags, _words(len(program) // 8, addressof(kept)))
 
     def prlimit(self, resource: int, soft: int, hard: int) -> None:
         self.call("prlimit64", 0, resource, _words(soft, hard), None)

@@ -90,12 +90,16 @@ class Filter:
         program: BPF instructions, or b"" for none.
         flags: of seccomp(2).
         allows_fcntl: whether the trampoline can do its work under it.
+        notifies: whether an agent outside decides about some calls; `flags` ask for its descriptor then.
     """
 
-    def __init__(self, program: bytes, flags: int = 0, *, allows_fcntl: bool = True) -> None:
+    def __init__(
+        self, program: bytes, flags: int = 0, *, allows_fcntl: bool = True, notifies: bool = False
+    ) -> None:
         self.program = program
         self.flags = flags
         self.allows_fcntl = allows_fcntl
+        self.notifies = notifies
 
 
 class Entry:
@@ -105,6 +109,7 @@ class Entry:
         proc: descriptor of a trusted procfs of the host.
         report: the pipe to the parent.
         filter: the seccomp filter.
+        notice: where the number of the filter's listener is written to, or -1.
         preserve: how many descriptors from 3 on stay open.
         keyring: name of a new session keyring, or "".
         linux: the `linux` object, for personality and memory policy.
@@ -114,6 +119,7 @@ class Entry:
         self.proc = proc
         self.report = report
         self.filter = seccomp
+        self.notice = -1
         self.preserve = 0
         self.keyring = ""
         self.linux: dict[str, Any] = {}
@@ -369,9 +375,11 @@ def _restrict(kernel: Kernel, process: dict[str, Any], entry: Entry, sets: capab
 
 def _load_filter(kernel: Kernel, entry: Entry) -> None:
     try:
-        kernel.seccomp(entry.filter.program, entry.filter.flags)
+        listener = kernel.seccomp(entry.filter.program, entry.filter.flags)
     except OSError as exc:
         raise RunError(f"seccomp filter: {exc.strerror}") from exc
+    if entry.notice >= 0:
+        posix.write(entry.notice, b"%d" % listener)
 
 
 def _execute(

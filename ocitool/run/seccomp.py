@@ -53,6 +53,7 @@ ACTIONS = {
     "SCMP_ACT_TRACE": 0x7FF00000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
     "SCMP_ACT_LOG": 0x7FFC0000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
 }
 OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
 FLAGS = {
@@ -61,6 +62,8 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0x20,
 }
+_WAIT_KILLABLE = FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
+_NEW_LISTENER = 8
 _WITH_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
 _EPERM, _ENOSYS = 1, 38
 _ALLOW = ACTIONS["SCMP_ACT_ALLOW"]
@@ -141,8 +144,6 @@ class _Rules:
 
 
 def _action(name: str, errno: int | None, where: str) -> int:
-    if name == "SCMP_ACT_NOTIFY":
-        raise Unsupported("linux.seccomp: SCMP_ACT_NOTIFY is not supported")
     if name not in ACTIONS:
         raise InvalidContent(f"linux.seccomp: {where} {name!r} is no action")
     if errno is not None and name not in _WITH_ERRNO:
@@ -315,8 +316,9 @@ def compile_filter(profile: dict[str, Any]) -> Filter:
             raise InvalidContent(f"linux.seccomp: {name!r} is no flag")
         flags |= FLAGS[name]
     rules = _collect(profile, default)
-    if profile.get("listenerPath") or profile.get("listenerMetadata"):
-        raise Unsupported("linux.seccomp.listenerPath is not supported")
+    notifies = _check_listener(profile, default, rules)
+    # The kernel takes the one only with the other.
+    flags = flags | _NEW_LISTENER if notifies else flags & ~_WAIT_KILLABLE
     program = _Compiler(rules, default).compile(_architectures(profile))
     fcntl = rules.get("fcntl")
     outcome = default if fcntl is None or fcntl.always is None else fcntl.always
@@ -324,4 +326,31 @@ def compile_filter(profile: dict[str, Any]) -> Filter:
         program,
         flags,
         allows_fcntl=outcome == _ALLOW and not (fcntl and fcntl.conditional),
+        notifies=notifies,
     )
+
+
+def _check_listener(profile: dict[str, Any], default: int, rules: dict[str, _Rules]) -> bool:
+    """Whether the profile asks an agent outside about some calls.
+
+    Raises:
+        InvalidContent: it can't be asked: about every call, about `write`, or because it is not named.
+    """
+    # "This field MUST NOT be set if `listenerPath` is not set."
+    if profile.get("listenerMetadata") and not profile.get("listenerPath"):
+        raise InvalidContent("linux.seccomp: listenerMetadata is given without listenerPath")
+    notify = ACTIONS["SCMP_ACT_NOTIFY"]
+    if default == notify:
+        raise InvalidContent("linux.seccomp: SCMP_ACT_NOTIFY can't be the default: nothing could be started")
+    asked = {
+        name
+        for name, found in rules.items()
+        if found.always == notify or any(action == notify for _, action in found.conditional)
+    }
+    if "write" in asked:
+        raise InvalidContent(
+            "linux.seccomp: SCMP_ACT_NOTIFY can't be the action for write, by which the listener is told"
+        )
+    if asked and not profile.get("listenerPath"):
+        raise InvalidContent("linux.seccomp: SCMP_ACT_NOTIFY needs a listenerPath")
+    return bool(asked)

@@ -11,6 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# In the first word of the file, above the flags of seccomp(2).
+_ALLOWS_FCNTL, _NOTIFIES = 1 << 31, 1 << 30
+
 
 def make(directory: str, linux: dict[str, Any]) -> Filter:
     """Compile the container's profile, if it has one, and keep the result."""
@@ -20,7 +23,7 @@ def make(directory: str, linux: dict[str, Any]) -> Filter:
     from .seccomp import compile_filter
 
     found = compile_filter(profile)
-    head = found.flags | (1 << 31 if found.allows_fcntl else 0)
+    head = found.flags | (_ALLOWS_FCNTL if found.allows_fcntl else 0) | (_NOTIFIES if found.notifies else 0)
     write_file(f"{directory}/seccomp.bpf", head.to_bytes(8, "little") + found.program)
     return found
 
@@ -34,4 +37,9 @@ def load(directory: str, linux: dict[str, Any]) -> Filter:
     except NotFound:
         return make(directory, linux)
     head = int.from_bytes(kept[:8], "little")
-    return Filter(kept[8:], head & ~(1 << 31), allows_fcntl=bool(head >> 31))
+    return Filter(
+        kept[8:],
+        head & ~(_ALLOWS_FCNTL | _NOTIFIES),
+        allows_fcntl=bool(head & _ALLOWS_FCNTL),
+        notifies=bool(head & _NOTIFIES),
+    )

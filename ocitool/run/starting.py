@@ -17,6 +17,7 @@ posix_exit = posix._exit  # noqa: SLF001 - public in spite of its name
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 
 class Child:
@@ -54,7 +55,7 @@ def clone(job: _init.Job, cgroup: int, warn: Callable[[str], None]) -> Child:
     try:
         pid = (
             _clone_staged(job, cgroup, reader)
-            if job.joined or job.time_offsets
+            if job.joined or job.time_offsets or job.courier
             else kernel.clone(job.new, cgroup)
         )
     except OSError as exc:
@@ -65,6 +66,8 @@ def clone(job: _init.Job, cgroup: int, warn: Callable[[str], None]) -> Child:
         _init.become(job)
     for fd in (job.go, job.entry.report, *job.entrances):
         posix.close(fd)
+    if job.courier is not None:
+        job.courier.forget()
     return Child(pid, reader, go)
 
 
@@ -87,12 +90,23 @@ def _clone_staged(job: _init.Job, cgroup: int, reader: records.Reader) -> int:
     posix.close(answer)
     number = posix.read(reading, 16)
     posix.close(reading)
+    if number and job.courier is not None:
+        return int(number)  # it stays, until it has brought what it has to
     posix.waitpid(stage, 0)
     if number:
         return int(number)
     posix.close(job.entry.report)
     reader.wait()
     raise RunError("the namespaces could not be entered")
+
+
+def engage_courier(job: _init.Job, seccomp: dict[str, Any], state: dict[str, Any]) -> None:
+    """Have the listener's descriptor brought to an agent outside, where the filter asks one."""
+    if job.entry.filter.notifies:
+        from .listener import Courier
+
+        job.courier = Courier(seccomp, state)
+        job.entry.notice = job.courier.notice
 
 
 def adjust_oom_score(job: _init.Job, pid: int) -> None:

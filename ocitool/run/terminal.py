@@ -94,16 +94,16 @@ def _name(kernel: Kernel, master: int) -> bytes:
     return b"/dev/pts/%d" % int.from_bytes(number, "little")
 
 
-def send(sock: Any, fd: int, payload: bytes) -> None:
+def send(sock: Any, fd: int, payload: bytes, what: str = "console socket") -> None:
     """Send a descriptor over a Unix socket."""
     try:
         sock.sendmsg([payload], [(_SOL_SOCKET, _SCM_RIGHTS, fd.to_bytes(4, "little"))])
     except OSError as exc:
-        raise RunError(f"console socket: {exc.strerror}") from exc
+        raise RunError(f"{what}: {exc.strerror}") from exc
 
 
-def connect(path: str) -> Any:
-    """Connect to the console socket (`--console-socket`).
+def connect(path: str, what: str = "console socket") -> Any:
+    """Connect to the console socket (`--console-socket`), or to another one.
 
     Raises:
         RunError: nobody listens there.
@@ -120,7 +120,7 @@ def connect(path: str) -> Any:
         finally:
             posix.close(fd)
     except OSError as exc:
-        raise RunError(f"console socket {path}: {exc.strerror}") from exc
+        raise RunError(f"{what} {path}: {exc.strerror}") from exc
     return sock
 
 

@@ -90,8 +90,8 @@ class RecordingKernel:
     def set_ids(self, uid: int, gid: int, groups: Sequence[int] | None) -> None:
         self._record("set_ids", uid, gid, groups)
 
-    def seccomp(self, program: bytes, flags: int) -> None:
-        self._record("seccomp", program, flags)
+    def seccomp(self, program: bytes, flags: int) -> int:
+        return self._record("seccomp", program, flags)
 
     def prlimit(self, resource: int, soft: int, hard: int) -> None:
         self._record("prlimit", resource, soft, hard)

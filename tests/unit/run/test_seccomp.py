@@ -156,16 +156,39 @@ def test_profiles_that_are_wrong(profile: dict[str, Any], words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "profile",
+    ("profile", "words"),
     [
-        {"defaultAction": "SCMP_ACT_NOTIFY"},
-        {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"},
-        {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [_rule(["read"], action="SCMP_ACT_NOTIFY")]},
+        ({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/x"}, "can't be the default"),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}, "without listenerPath"),
+        (
+            {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [_rule(["read"], action="SCMP_ACT_NOTIFY")]},
+            "needs a listenerPath",
+        ),
+        (
+            {
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "listenerPath": "/x",
+                "syscalls": [_rule(["write"], _arg("EQ", 1), action="SCMP_ACT_NOTIFY")],
+            },
+            "can't be the action for write",
+        ),
     ],
 )
-def test_notification_is_refused_and_never_left_out(profile: dict[str, Any]) -> None:
-    with pytest.raises(Unsupported):
+def test_an_agent_that_could_not_be_asked_is_an_error(profile: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidContent, match=words):
         seccomp.compile_filter(profile)
+
+
+def test_a_listener_is_asked_for_only_where_a_rule_needs_one() -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": "/x",
+        "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+    }
+    assert seccomp.compile_filter(profile).flags == 0
+    asking = seccomp.compile_filter({**profile, "syscalls": [_rule(["mkdir"], action="SCMP_ACT_NOTIFY")]})
+    assert (asking.notifies, asking.flags) == (True, 0x28)
+    assert _call(asking.program, "mkdir") == 0x7FC00000
 
 
 def test_an_architecture_without_a_table_is_refused() -> None:
