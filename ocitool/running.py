@@ -12,6 +12,7 @@ from ocitool import containers, hostfiles, strictjson
 from ocitool.content import read_config, read_manifest
 from ocitool.errors import InvalidContent, InvalidReference, OciError, RunError, Unsupported
 from ocitool.model import Manifest
+from ocitool.platforms import host
 from ocitool.prepared import Prepared, is_stacked, overlay, prepared, process_of, stack_of
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from ocitool.content import Source
     from ocitool.model import Descriptor, ImageConfig
+    from ocitool.platforms import Platform
     from ocitool.run import Overlay
     from ocitool.run.options import RunOptions
 
@@ -42,6 +44,7 @@ class Launch:
             directory and nothing else.
         hostname: the container's host name, if another one than by default.
         network: what the container is connected by; "none" for a network of its own without a way out.
+        platform: what the image is for, where that is known.
         on_warning: is told what the host could not give.
     """
 
@@ -51,6 +54,7 @@ class Launch:
     isolation: str = "auto"
     hostname: str = ""
     network: str = "none"
+    platform: Platform | None = None
     on_warning: Callable[[str], None] | None = None
 
     def directory(self) -> Path:
@@ -92,6 +96,8 @@ class Launch:
         except RunError as error:
             if self.isolation == "auto" and not self.runtime and error.exit_code == RunError.exit_code:
                 raise _explained(error) from error
+            if self.platform and error.message.endswith("exec format error"):
+                raise _foreign(error, self.platform) from error
             raise
 
     def mounts_layers(self) -> bool:
@@ -113,6 +119,18 @@ def _explained(error: RunError) -> RunError:
     return RunError(
         f"this host allows no container: {missing}",
         hint=root if os.geteuid() == 0 else "an administrator can allow it, or run it with sudo",
+    )
+
+
+def _foreign(error: RunError, platform: Platform) -> RunError:
+    """The error of a program that is not for this processor, if that is what is wrong with it."""
+    if platform.architecture == host().architecture:
+        return error
+    return RunError(
+        f"{error.message}: the image is for {platform}, and this host is {host()}",
+        hint="programs of other architectures run where an interpreter is registered with the kernel"
+        " (binfmt_misc; the package qemu-user-static does it)",
+        exit_code=error.exit_code,
     )
 
 
@@ -178,6 +196,8 @@ def run_image(
     container = launch.directory()
     containers.collect(launch.place)
     config = _image_config(source, image)
+    if config is not None:
+        launch = replace(launch, platform=config.platform)
     if config is not None:
         options = replace(
             options,

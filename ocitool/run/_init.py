@@ -11,9 +11,9 @@ import gc
 import posix
 import sys
 
-from ocitool.errors import RunError
+from ocitool.errors import OciError, RunError
 
-from . import mounts, process, records, rootfs
+from . import mounts, paths, process, records, rootfs
 from .kernel import CLOEXEC, CLONE_FILES, CLONE_PARENT, PR_SET_DUMPABLE, PR_SET_PDEATHSIG
 from .namespaces import CGROUP, NETWORK, TIME, join
 
@@ -246,6 +246,7 @@ def _fill_root(job: Job, container: Container, linux: dict[str, Any]) -> int:
     around.cgroup = container.cgroup
     entries = config.get("mounts") or []
     mounts.mount_all(around, entries)
+    _make_working_directory(kernel, root, job.process)
     if not mounts.binds_dev(entries):
         rootfs.make_devices(kernel, root, linux.get("devices") or [], bind=container.userns)
     if job.give_terminal is not None:
@@ -254,6 +255,14 @@ def _fill_root(job: Job, container: Container, linux: dict[str, Any]) -> int:
     rootfs.hide(kernel, root, linux.get("maskedPaths") or [], null)
     posix.close(null)
     return root
+
+
+def _make_working_directory(kernel: Kernel, root: int, wanted: dict[str, Any]) -> None:
+    """Make the working directory where it is missing, as images expect; entering it tells of a failure."""
+    try:
+        posix.close(paths.made_directory(kernel, root, wanted.get("cwd") or "/"))
+    except (OSError, OciError):
+        return
 
 
 def _mount_label(job: Job, linux: dict[str, Any]) -> str:

@@ -211,7 +211,8 @@ class Linux:
     def _complaint(context: int) -> str:
         """What the file system said of its options, if it said anything."""
         try:
-            return posix.read(context, 512).decode(errors="replace").strip()
+            # After a letter for how bad it is.
+            return posix.read(context, 512).decode(errors="replace").strip()[2:]
         except OSError:
             return ""
 

@@ -12,16 +12,13 @@ from typing import Any
 
 from ocitool.errors import InvalidReference, Unsupported
 
-from . import capabilities, defaults
+from . import capabilities, defaults, volumes
 
 _PERIOD = 100_000
+_LEAST_QUOTA = 1000
+_LEAST_MEMORY = 6 << 20  # as docker has it
+_LONGEST_HOSTNAME = 64
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_BIND_MODES = frozenset(
-    ("ro", "rw", "z", "Z", "private", "rprivate", "shared", "rshared", "slave", "rslave", "exec", "noexec",
-     "dev",  "nodev", "suid", "nosuid", "U", "cached", "delegated", "consistent", "nocopy")
-)  # fmt: skip
-# Accepted for the sake of scripts, and without meaning here.
-_IGNORED_MODES = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,10 @@ class RunOptions:
         additional_gids: supplementary groups.
         volumes: `SOURCE:DESTINATION[:MODE,...]`, the source absolute.
         tmpfs: `DESTINATION[:OPTION,...]`.
-        memory: bytes, with the units b, k, m and g. cpus: a number of CPUs, which may be a fraction.
+        mounts: `type=bind|tmpfs,target=DESTINATION[,NAME=VALUE,...]`.
+        init: start the command through a program that collects orphans and passes signals on.
+        memory: bytes, with the units b, k, m and g. cpus: a number of CPUs, which may be a fraction. Of
+            these two and of `pids_limit`, 0 is no limit.
         network: "none" (a new, empty one), "host", or what connects a new one: see `networks`.
         default_seccomp: give a container without a seccomp profile the default one. The default one changes
             with the capabilities that are added or dropped.
@@ -59,6 +59,8 @@ class RunOptions:
     hostname: str | None = None
     volumes: tuple[str, ...] = ()
     tmpfs: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    init: bool = False
     read_only: bool = False
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
@@ -86,12 +88,13 @@ def apply(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
     process = result.setdefault("process", {})
     linux = result.setdefault("linux", {})
     _set_command(process, options)
+    _set_init(process, options)
     _set_environment(process, options)
     _set_user(process, options)
     if options.cwd is not None:
         process["cwd"] = _absolute(options.cwd, "working directory")
     if options.hostname is not None:
-        result["hostname"] = options.hostname
+        result["hostname"] = _hostname(options.hostname)
     _set_terminal(process, options)
     _set_mounts(result, options)
     if options.read_only:
@@ -115,6 +118,17 @@ def _absolute(path: str, what: str) -> str:
     return path
 
 
+def _hostname(name: str) -> str:
+    """A host name as the kernel takes it and as other programs read it (RFC 1123)."""
+    plain = name.replace("-", "").replace(".", "").replace("_", "")
+    if len(name) > _LONGEST_HOSTNAME or not (plain.isascii() and plain.isalnum()):
+        raise InvalidReference(
+            f"the host name {name[:80]!r} is not valid",
+            hint=f"use up to {_LONGEST_HOSTNAME} letters, digits and the characters - and .",
+        )
+    return name
+
+
 def _set_command(process: dict[str, Any], options: RunOptions) -> None:
     """Entry point and command, as engines combine them: a new entry point drops the image's command."""
     if options.entrypoint is None and options.args is None:
@@ -128,6 +142,11 @@ def _set_command(process: dict[str, Any], options: RunOptions) -> None:
     if not head + tail:
         raise InvalidReference("no command is given, and the image has none")
     process["args"] = head + tail
+
+
+def _set_init(process: dict[str, Any], options: RunOptions) -> None:
+    if options.init:
+        process["args"] = [volumes.INIT, "--", *process["args"]]
 
 
 def _set_environment(process: dict[str, Any], options: RunOptions) -> None:
@@ -187,42 +206,16 @@ def _set_terminal(process: dict[str, Any], options: RunOptions) -> None:
 
 def _set_mounts(config: dict[str, Any], options: RunOptions) -> None:
     """Add volumes and tmpfs after the default mounts; one on the same destination takes its place."""
-    added = [_volume(item) for item in options.volumes] + [_tmpfs(item) for item in options.tmpfs]
+    added = [
+        *(volumes.volume(item) for item in options.volumes),
+        *(volumes.tmpfs(item) for item in options.tmpfs),
+        *(volumes.mount(item) for item in options.mounts),
+    ]
+    if options.init:
+        added.append(volumes.init_program())
     replaced = {mount["destination"] for mount in added}
     kept = [mount for mount in config.get("mounts") or [] if mount["destination"] not in replaced]
     config["mounts"] = kept + added
-
-
-def _volume(text: str) -> dict[str, Any]:
-    parts = text.split(":")
-    if len(parts) == 1:
-        raise Unsupported(
-            f"volume {text!r}: volumes without a source are not supported", hint="give HOST:CONTAINER"
-        )
-    if len(parts) > 3:
-        raise InvalidReference(f"volume {text!r} is not SOURCE:DESTINATION[:MODE]")
-    source, destination = _absolute(parts[0], "volume's source"), _absolute(parts[1], "volume's destination")
-    modes = [mode for mode in (parts[2] if len(parts) == 3 else "").split(",") if mode]
-    for mode in modes:
-        if mode not in _BIND_MODES:
-            raise InvalidReference(f"volume {text!r}: {mode!r} is not a mode")
-    if "U" in modes:
-        raise Unsupported(f"volume {text!r}: changing its owner (U) is not supported")
-    shown = [mode for mode in modes if mode not in _IGNORED_MODES]
-    if not any(mode.lstrip("r") in ("private", "shared", "slave") for mode in shown):
-        shown.append("rprivate")
-    return {"destination": destination, "type": "bind", "source": source, "options": ["rbind", *shown]}
-
-
-def _tmpfs(text: str) -> dict[str, Any]:
-    destination, _, words = text.partition(":")
-    chosen = [word for word in words.split(",") if word]
-    return {
-        "destination": _absolute(destination, "tmpfs's destination"),
-        "type": "tmpfs",
-        "source": "tmpfs",
-        "options": ["nosuid", "nodev", "noexec", *chosen],
-    }
 
 
 def _capability(name: str) -> str:
@@ -265,18 +258,27 @@ def size(text: str) -> int:
 
 def _set_limits(linux: dict[str, Any], options: RunOptions) -> None:
     resources = linux.setdefault("resources", {})
-    if options.memory is not None:
-        resources["memory"] = {**(resources.get("memory") or {}), "limit": size(options.memory)}
-    if options.cpus is not None:
-        try:
-            quota = int(float(options.cpus) * _PERIOD)
-        except (ValueError, OverflowError) as exc:
-            raise InvalidReference(f"{options.cpus!r} is not a number of CPUs") from exc
-        if quota < 1000:
-            raise InvalidReference(f"{options.cpus!r} CPUs are fewer than the kernel can give (0.01)")
+    limit = size(options.memory) if options.memory is not None else 0
+    if 0 < limit < _LEAST_MEMORY:
+        raise InvalidReference(f"{options.memory!r} is less memory than a container can start with: 6m")
+    if limit:
+        resources["memory"] = {**(resources.get("memory") or {}), "limit": limit}
+    quota = _quota(options.cpus)
+    if quota:
         resources["cpu"] = {**(resources.get("cpu") or {}), "quota": quota, "period": _PERIOD}
     if options.pids_limit is not None:
-        resources["pids"] = {"limit": options.pids_limit}
+        resources["pids"] = {"limit": options.pids_limit if options.pids_limit > 0 else -1}
+
+
+def _quota(cpus: str | None) -> int:
+    """Microseconds of a period for a number of CPUs; 0 for no limit."""
+    try:
+        quota = int(float(cpus or 0) * _PERIOD)
+    except (ValueError, OverflowError) as exc:
+        raise InvalidReference(f"{cpus!r} is not a number of CPUs") from exc
+    if quota < 0 or 0 < quota < _LEAST_QUOTA or (not quota and cpus and float(cpus)):
+        raise InvalidReference(f"{cpus!r} CPUs are fewer than the kernel can give (0.01)")
+    return quota
 
 
 def _set_network(config: dict[str, Any], options: RunOptions) -> None:

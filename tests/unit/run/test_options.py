@@ -75,7 +75,7 @@ def test_volumes_and_tmpfs() -> None:
     assert by_destination["/t"]["options"] == ["nosuid", "nodev", "noexec", "size=1m"]
 
 
-@pytest.mark.parametrize("text", ["a:/b", "/a:b", "/a:/b:odd", "/a:/b:ro:x"])
+@pytest.mark.parametrize("text", ["/a:b", "/a:/b:odd", "/a:/b:ro:x"])
 def test_volumes_that_are_wrong(text: str) -> None:
     with pytest.raises(InvalidReference):
         _apply(volumes=(text,))

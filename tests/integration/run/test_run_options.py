@@ -1,0 +1,126 @@
+"""The options of `ocitool run` as docker's users type them, with good values and bad ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.command import Ocitool
+from support.fixtures import layout
+from support.ordinary import NOBODY
+from support.peers import require, require_root
+
+pytestmark = pytest.mark.peers
+
+HELLO = f"oci:{layout()}:hello:1.0"
+
+
+@pytest.fixture(params=["root", "ordinary"])
+def anyone(request: pytest.FixtureRequest) -> Iterator[Ocitool]:
+    """The command line as root, and as an ordinary user to whom no ids are delegated."""
+    require_root()
+    home = Path(tempfile.mkdtemp())
+    os.chown(home, NOBODY, NOBODY)
+    yield Ocitool(home, ordinary=request.param == "ordinary")
+    assert list(home.glob("containers/*")) == []
+    subprocess.run(["rm", "-rf", home], check=True)
+
+
+def test_the_environment_comes_from_files_and_options(anyone: Ocitool, busybox_image: str) -> None:
+    variables = anyone.home / "variables"
+    variables.write_text("# a comment\nA=1\n\n  B=two words\nHOME\nNOT_SET\n")
+    said = anyone("run", "--env-file", variables, "-e", "A=9", busybox_image, "env").out.splitlines()
+    assert {"A=9", "B=two words", f"HOME={anyone.home}"} <= set(said)
+    assert not any(line.startswith("NOT_SET") for line in said)
+    variables.write_text("A B=1\n")
+    assert "has no name" in anyone("run", "--env-file", variables, busybox_image, code=2).err
+    assert "can't be read" in anyone("run", "--env-file", "/not/there", busybox_image, code=2).err
+
+
+def test_mounts_are_docker_s(anyone: Ocitool, busybox_image: str) -> None:
+    (anyone.home / "given").mkdir(mode=0o755)
+    (anyone.home / "given" / "file").write_text("given\n")
+    look = ("--", "sh", "-c", "cat /x/file; touch /x/new 2>&1")
+    for words in (("--mount", "type=bind,source=given,target=/x,readonly"), ("-v", "./given:/x:ro")):
+        done = anyone("run", *words, busybox_image, *look, code=1)
+        assert done.out.splitlines()[0] == "given"
+        assert "Read-only" in done.out
+    shown = anyone("run", "--tmpfs", "/x:size=1m", busybox_image, "mount").out
+    assert "tmpfs on /x type tmpfs (rw,nosuid,nodev,noexec,relatime,size=1024k" in shown
+
+
+def test_a_working_directory_that_is_missing_is_made(anyone: Ocitool, busybox_image: str) -> None:
+    assert anyone("run", "-w", "/not/there", busybox_image, "pwd").out == "/not/there\n"
+    assert anyone("run", "--read-only", "-w", "/not/there", busybox_image, "pwd").out == "/not/there\n"
+
+
+def test_init_is_the_first_process_and_passes_the_exit_status_on(anyone: Ocitool, busybox_image: str) -> None:
+    require("catatonit")
+    shown = anyone("run", "--init", busybox_image, "--", "sh", "-c", "ps; exit 7", code=7).out
+    assert "1 root     /dev/init -- sh" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("-d",), 2, "there is no daemon"),
+        (("--hostname", "a/b"), 2, "the host name 'a/b' is not valid"),
+        (("--hostname", "a" * 65), 2, "up to 64 letters"),
+        (("--memory", "1k"), 2, "less memory than a container can start with"),
+        (("--memory", "much"), 2, "is not a size"),
+        (("--cpus", "nan"), 2, "is not a number of CPUs"),
+        (("--cpus", "0.001"), 2, "fewer than the kernel can give"),
+        (("--cap-add", "ALMIGHTY"), 2, "is not a capability"),
+        (("--workdir", "relative"), 2, "is not an absolute path"),
+        (("--volume", "data:/x"), 16, "that an engine keeps by name"),
+        (("--mount", "type=volume,target=/x"), 16, "the type volume is not supported"),
+        (("--security-opt", "odd"), 16, "security option 'odd' is not supported"),
+        (("--runtime", "crun", "--isolation", "chroot"), 2, "leave out --runtime"),
+        (("--rm", "--keep"), 2, "exclude each other"),
+    ],
+)
+def test_what_can_not_be_is_told(ocitool: Ocitool, words: tuple[str, ...], code: int, said: str) -> None:
+    assert said in ocitool("run", *words, HELLO, code=code).err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to set limits")
+def test_zero_is_no_limit(ocitool: Ocitool) -> None:
+    assert "Hello" in ocitool("run", "--memory", "0", "--cpus", "0", "--pids-limit", "0", HELLO).out
+
+
+def test_a_program_for_another_processor_says_what_is_missing(ocitool: Ocitool) -> None:
+    other = {"x86_64": "arm64", "aarch64": "amd64"}[os.uname().machine]
+    told = ocitool("run", "--platform", f"linux/{other}", HELLO, code=126).err
+    assert f"the image is for linux/{other}" in told
+    assert "binfmt_misc" in told
+
+
+# What a kernel from 6.7 on lets a user namespace have for itself.
+REGISTER = r"""
+mkdir -p "$1/binfmt"
+mount -t binfmt_misc none "$1/binfmt"
+magic='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
+mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
+printf '%s' ":ocitool-test:M::$magic:$mask:/usr/bin/qemu-aarch64-static:F" >"$1/binfmt/register"
+shift
+exec unshare --user --map-user=1000 --map-group=1000 "$@"
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="arm64 is this machine's own architecture")
+def test_a_program_for_another_processor_runs_where_an_interpreter_is_registered(ocitool: Ocitool) -> None:
+    require("qemu-aarch64-static")
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 7):
+        pytest.skip("before Linux 6.7, interpreters are registered for the whole machine or not at all")
+    run = [sys.executable, "-m", "ocitool", "run", "--platform", "linux/arm64", HELLO]
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", REGISTER, "sh"]
+    done = subprocess.run(
+        [*inside, str(ocitool.home), *run],
+        env=ocitool.environment, cwd=ocitool.home, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert "Hello" in done.stdout, done.stderr
