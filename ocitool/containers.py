@@ -141,12 +141,12 @@ def _forget(container: Path) -> None:
 
 def _discard(container: Path) -> None:
     """Remove a directory; its lock goes last, so that what is left after a kill is still collected."""
-    from ocitool.unpack.removal import discard
+    from ocitool.unpack.disposal import dispose
 
     with suppress(OSError):
         for path in container.iterdir():
             if path.is_dir() and not path.is_symlink():
-                discard(path)
+                dispose(path)
             elif path.name != _LOCK:
                 path.unlink()
         if [path.name for path in container.iterdir()] == [_LOCK]:

@@ -142,7 +142,7 @@ def remove_unused(directory: Path, is_used: Callable[[Digest], bool], *, really:
     if not directory.is_dir():
         return []
     from ocitool.unpack import overlay, staging
-    from ocitool.unpack.removal import discard
+    from ocitool.unpack.disposal import dispose
 
     staging.collect(directory, really=really)
     removed, kept = [], []
@@ -157,7 +157,7 @@ def remove_unused(directory: Path, is_used: Callable[[Digest], bool], *, really:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if really:
-                discard(bundle)
+                dispose(bundle)
             removed.append(digest)
         except BlockingIOError:
             kept.append(bundle)

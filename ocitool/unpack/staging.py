@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import Conflict, OciError
+from ocitool.unpack.disposal import dispose
 from ocitool.unpack.removal import discard
 from ocitool.unpack.root import OPEN_DIRECTORY
 
@@ -65,7 +66,7 @@ def collect(directory: Path, *, really: bool = True) -> list[str]:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if really:
-                    discard(staging)
+                    dispose(staging)
                 found.append(staging.name)
             finally:
                 os.close(fd)
