@@ -56,20 +56,17 @@ class Accounts:
             InvalidContent: there is no such user or group.
         """
         user, _, group = wanted.partition(":")
-        found = self._user(user or "0")
-        if group:
-            # config.md: "If `group`/`gid` is specified, supplementary groups from the container are ignored."
-            return User(found.uid, self._group(group), (), found.home)
-        return found
+        found = self._user(user or "0")  # an image that names nobody means root
+        # conversion.md: "The converter SHOULD NOT modify `process.user.additionalGids` if the value of `user`
+        # in `Config.User` is numeric or if `Config.User` specifies a group."
+        additional = () if group or _number(user) is not None else found.additional
+        return User(found.uid, self._group(group) if group else found.gid, additional, found.home)
 
     def _user(self, user: str) -> User:
         number = _number(user)
         for name, uid, gid, home in self.users:
             if (uid == number) if number is not None else (name == user):
-                # conversion.md: "The converter SHOULD NOT modify `process.user.additionalGids` if the value
-                # of `user` in `Config.User` is numeric". An image that names nobody means root.
-                groups = self._memberships(name, gid) if number in {None, 0} else ()
-                return User(uid, gid, groups, home or "/")
+                return User(uid, gid, self._memberships(name, gid), home or "/")
         if number is None:
             # conversion.md: "If `Config.User` does not correspond to a user in the container's context, the
             # converter MUST return an error."

@@ -31,6 +31,7 @@ ACCOUNTS = Accounts.parse(PASSWD, GROUP)
     [
         ("", User(0, 0, (10,), "/root")),
         ("root", User(0, 0, (10,), "/root")),
+        ("0", User(0, 0, (), "/root")),
         ("app", User(1000, 1001, (10, 11, 44), "/home/app")),
         ("app:video", User(1000, 44, (), "/home/app")),
         ("app:77", User(1000, 77, (), "/home/app")),
