@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
@@ -100,6 +99,8 @@ class MirrorStores:
 
     def _credentials(self, host: str, credentials: Credentials) -> dict[str, Any]:
         if credentials.helper:
+            import tempfile
+
             # The file names a program and holds no secret.
             directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
             authfile = directory / "auth.json"

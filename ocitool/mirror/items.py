@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from ocitool.errors import Conflict, OciError, Unsupported
 from ocitool.mirror.once import Once
 from ocitool.mirror.patterns import is_digest_tag
 from ocitool.reference import Reference, is_digest
+from ocitool.workers import JOBS, each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -68,6 +70,8 @@ def expand(file: MirrorFile, stores: Stores, listings: Listings) -> Wanted:
     """Find the images that a mirror file means; registries are asked for lists of names alone."""
     items: dict[Target, Item] = {}
     failures: list[Failure] = []
+    whole = [rule.source for rule in file.rules if rule.kind == "repository" and rule.tags.listed]
+    listings.ask_ahead([source for source in whole if isinstance(source, Reference)], stores)
     for rule in file.rules:
         for found in _guarded(rule.path, _sources(rule, stores, listings)):
             if isinstance(found, Failure):
@@ -103,9 +107,15 @@ def _guarded(path: str, sources: Iterator[Reference | Failure]) -> Iterator[Refe
 
 def _sources(rule: Rule, stores: Stores, listings: Listings) -> Iterator[Reference | Failure]:
     if isinstance(rule.source, str):
-        for repository in rule.repositories.choose(stores.catalog(rule.source)):
-            where = f"{rule.path}: {rule.source}/{repository}"
-            yield from _guarded(where, _tagged(rule, Reference(rule.source, repository), stores, listings))
+        chosen = [
+            Reference(rule.source, name) for name in rule.repositories.choose(stores.catalog(rule.source))
+        ]
+        if rule.tags.listed:
+            listings.ask_ahead(chosen, stores)
+        for repository in chosen:
+            yield from _guarded(
+                f"{rule.path}: {repository.name}", _tagged(rule, repository, stores, listings)
+            )
     elif rule.kind == "image":
         image = rule.source
         yield image if image.tag or image.digest else replace(image, tag=image.ref)
@@ -132,10 +142,20 @@ class Tags:
 
 
 class Listings:
-    """The tags of repositories, each asked for once in a job."""
+    """The tags of repositories, each asked for once in a job; `jobs` of them at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, jobs: int = JOBS) -> None:
         self._found = Once[str, Tags]()
+        self._jobs = jobs
+
+    def ask_ahead(self, repositories: Iterable[Reference], stores: Stores) -> None:
+        """Ask for the tags of several repositories at once. Whoever needs them finds them, or the failure."""
+
+        def one(repository: Reference) -> None:
+            with suppress(OciError):
+                self.tags(repository, stores.source(repository))
+
+        each(one, repositories, jobs=self._jobs)
 
     def tags(self, reference: Reference, source: Source) -> Tags:
         """The tags of a repository.

@@ -74,8 +74,9 @@ class Job:
             bucket=TokenBucket(self.limits.rate) if self.limits.rate else None,
             may_pull=settings.may_pull,
         )
-        self._listings = Listings()
-        self._planner = Planner(stores, self.meter, self._listings, jobs=_QUESTIONS * self.limits.jobs)
+        questions = _QUESTIONS * self.limits.jobs
+        self._listings = Listings(jobs=questions)
+        self._planner = Planner(stores, self.meter, self._listings, jobs=questions)
         self._wanted: Wanted | None = None
 
     @property

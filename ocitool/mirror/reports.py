@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import escape, quoteattr
 
 from ocitool.mirror.applying import notes
 from ocitool.mirror.lockfile import totals
@@ -134,6 +133,8 @@ def junit(run: Run) -> str:
 
 
 def _case(group: str, name: str, error: OciError | None) -> str:
+    from xml.sax.saxutils import escape
+
     opening = f"  <testcase classname={_attribute(group)} name={_attribute(name)}"
     if error is None:
         return opening + "/>"
@@ -146,6 +147,8 @@ def _case(group: str, name: str, error: OciError | None) -> str:
 
 
 def _attribute(text: str) -> str:
+    from xml.sax.saxutils import quoteattr
+
     return quoteattr(_legal(text))
 
 

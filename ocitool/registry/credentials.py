@@ -15,7 +15,6 @@ import base64
 import binascii
 import os
 import stat
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -305,6 +304,7 @@ def _writable(environ: Mapping[str, str], authfile: Path | None) -> Path:
 def _write(path: Path, fields: Mapping[str, Any]) -> None:
     """Replace a file in one step; a new one is readable by its owner alone."""
     import json
+    import tempfile
 
     path = path.resolve()  # a link stays one
     text = json.dumps(fields, indent="\t", ensure_ascii=False) + "\n"

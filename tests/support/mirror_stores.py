@@ -17,7 +17,7 @@ from ocitool.mirror import Job, Limits, Lock, Settings, Shard, Stores, parse
 from ocitool.model import Descriptor, parse_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from ocitool.content import Source, Store
     from ocitool.streams import Reader
@@ -29,6 +29,7 @@ class Repository(MemoryStore):
     Attributes:
         strict: refuse an index whose manifests are not all there, as the specification allows.
         broken: digests whose content can't be read.
+        meet: is called before the tags are told.
     """
 
     def __init__(self, host: str) -> None:
@@ -37,6 +38,7 @@ class Repository(MemoryStore):
         self.requests: Counter[str] = Counter()
         self.strict = False
         self.broken: set[str] = set()
+        self.meet: Callable[[], object] = lambda: None
         self._counting = threading.Lock()
 
     def _count(self, what: str) -> None:
@@ -57,6 +59,7 @@ class Repository(MemoryStore):
 
     def tags(self) -> Iterable[str]:
         self._count("list")
+        self.meet()
         return super().tags()
 
     @contextmanager

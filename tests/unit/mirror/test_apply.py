@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -373,3 +374,28 @@ def test_what_matches_skip_stays_behind() -> None:
     run(world, REPOSITORY + "skip: ['*:*-debug']\n")
 
     assert list(world.repository("down.example/mirror/app").tags()) == ["1.0"]
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        "\n  - {registry: up.example, to: 'down.example/{name}'}",
+        (
+            "\n  - {repository: up.example/a, to: 'down.example/{name}'}"
+            "\n  - {repository: up.example/b, to: 'down.example/{name}'}"
+        ),
+    ],
+)
+def test_several_repositories_are_asked_for_their_tags_at_once(sources: str) -> None:
+    world = World()
+    meeting = threading.Barrier(2)
+    for name in ("a", "b"):
+        repository = world.repository(f"up.example/{name}")
+        push_image(repository, name, tag="1.0")
+        # Each answers only when the other one has been asked as well.
+        repository.meet = lambda: meeting.wait(10)
+
+    result = run(world, f"version: 1\nsources:{sources}")
+
+    assert [str(r.image.target) for r in result.results] == ["down.example/a:1.0", "down.example/b:1.0"]
+    assert world.requests("up.example")["list"] == 2 + 2  # tags, and referrers of each image
