@@ -17,7 +17,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .kernel import Kernel
+
 _EBUSY, _ENODEV = 16, 19
+_MOST_ROUNDS = 100
 
 
 def text(path: str) -> str:
@@ -49,6 +52,10 @@ class Cgroup:
     @classmethod
     def load(cls, saved: dict[str, Any]) -> Cgroup:
         """From what `saved` returned."""
+        if "unit" in saved:
+            from .systemd import Scope
+
+            return Scope.restored(saved)
         return cls(saved["directories"], saved["made"], taken=saved["taken"])
 
     def saved(self) -> dict[str, Any]:
@@ -68,6 +75,35 @@ class Cgroup:
     def directory_of(self, controller: str) -> str:
         """The version 1 directory of a controller, or ""."""
         return next((path for names, path in self.directories.items() if controller in names.split(",")), "")
+
+    def plan(self) -> None:
+        """Note which directories are missing, so that whoever is killed while making them leaves a list."""
+        from . import newcgroup
+
+        newcgroup.plan(self)
+
+    def create(self, *, optional: bool) -> None:
+        """Make the directories.
+
+        Args:
+            optional: leave out the hierarchies that this user may not write to.
+
+        Raises:
+            Conflict: one of them holds processes or is frozen.
+            RunError: one of them cannot be made.
+        """
+        from . import newcgroup
+
+        newcgroup.create(self, optional=optional)
+
+    def settled(self) -> None:
+        """The container's first process is in the cgroup."""
+
+    def update(self, kernel: Kernel, resources: dict[str, Any], *, devices: bool) -> None:
+        """Change `linux.resources` of a container that is there; raises what `newcgroup.apply` does."""
+        from . import newcgroup
+
+        newcgroup.apply(self, kernel, resources, devices=devices)
 
     def entrances(self) -> list[int]:
         """Descriptors through which a process enters by writing "0"; the version 2 one is `directory_fd`.
@@ -139,19 +175,22 @@ class Cgroup:
         """Send SIGKILL to every process, and leave no room for one that forks meanwhile."""
         if not self.taken:
             return
-        if self.unified and posix.access(f"{self.unified}/cgroup.kill", 0):
+        # A cgroup that stays must not be emptied like this: from then on, some kernels end whatever is cloned
+        # into it (CLONE_INTO_CGROUP compares how often it was done with the cgroup of the parent).
+        if self.unified in self.made and posix.access(f"{self.unified}/cgroup.kill", 0):
             write_setting(f"{self.unified}/cgroup.kill", "1")
         if not self.pids():
             return  # and so there is nobody who could fork
         freezer = self.directory_of("freezer")
         if freezer:
             write_setting(f"{freezer}/freezer.state", "FROZEN")
-        for pid in self.pids():
-            try:
-                posix.kill(pid, 9)
-            except ProcessLookupError:
-                continue
-        if freezer:
+        for _ in range(_MOST_ROUNDS):
+            pids = self.pids()
+            for pid in pids:
+                _end(pid)
+            if freezer or not pids:
+                break  # nobody forks who is frozen, or gone
+        if freezer and posix.access(freezer, 0):
             write_setting(f"{freezer}/freezer.state", "THAWED")
 
     def delete(self) -> None:
@@ -166,6 +205,13 @@ class Cgroup:
         for path in reversed(self.made):
             if path not in self.directories.values():
                 _remove_unused(path)
+
+
+def _end(pid: int) -> None:
+    try:
+        posix.kill(pid, 9)
+    except ProcessLookupError:
+        return
 
 
 def _pause(seconds: float) -> None:

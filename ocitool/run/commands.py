@@ -219,15 +219,13 @@ def _dispatch(words: list[str], log: Log) -> int:
     if rest[0] not in _COMMANDS:
         raise UsageError(f"unknown command {rest[0]!r}", hint="one of " + ", ".join(sorted(_COMMANDS)))
     manager = options.values.get("cgroup-manager", "cgroupfs")
-    if "systemd-cgroup" in options.flags or manager == "systemd":
-        raise Unsupported(
-            "cgroups managed by systemd are not supported",
-            hint="use the cgroupfs manager (--cgroup-manager cgroupfs)",
-        )
+    systemd = "systemd-cgroup" in options.flags or manager == "systemd"
     from .runtime import Runtime
 
     arguments, _ = _parse_command(rest[1:], rest[0])
-    runtime = Runtime(options.values.get("root"), warn=log.warn, use_cgroups=manager != "disabled")
+    runtime = Runtime(
+        options.values.get("root"), warn=log.warn, use_cgroups=manager != "disabled", systemd=systemd
+    )
     return _COMMANDS[rest[0]](runtime, arguments)
 
 

@@ -65,11 +65,7 @@ class Attempt:
         self.config = spec.check(jsonfast.loads(document, f"{self.bundle}/config.json"))
         self._check_terminal()
         self.rootfs = self._find_rootfs()
-        self.cgroup = (
-            newcgroup.for_container(self.config, check_id(container_id))
-            if runtime.use_cgroups
-            else Cgroup({}, [])
-        )
+        self.cgroup = self._planned_cgroup(check_id(container_id))
         self.state = State.new(
             runtime.root,
             container_id,
@@ -85,6 +81,15 @@ class Attempt:
         except BaseException:
             self.state.remove()
             raise
+
+    def _planned_cgroup(self, container_id: str) -> Cgroup:
+        if not self.runtime.use_cgroups:
+            return Cgroup({}, [])
+        if self.runtime.systemd:
+            from . import systemd
+
+            return systemd.for_container(self.config, container_id)
+        return newcgroup.for_container(self.config, container_id)
 
     def _check_terminal(self) -> None:
         wants = bool((self.config.get("process") or {}).get("terminal"))
@@ -151,10 +156,10 @@ class Attempt:
     def _enter_cgroup(self, job: _init.Job, linux: dict[str, Any]) -> None:
         resources = linux.get("resources") or {}
         ordinary = posix.geteuid() != 0
-        newcgroup.plan(self.cgroup)
+        self.cgroup.plan()
         self.state.fields["cgroup"] = self.cgroup.saved()
         self.state.save()
-        newcgroup.create(self.cgroup, optional=ordinary)
+        self.cgroup.create(optional=ordinary)
         self.state.fields["cgroup"] = self.cgroup.saved()
         if ordinary:
             resources = {key: value for key, value in resources.items() if key != "devices"}
@@ -242,6 +247,7 @@ class Attempt:
                 break
         else:
             raise RunError("the container's first process ended early")
+        self.cgroup.settled()
         self.state.mark_ready()
         if self.settings.pid_file:
             starting.write_pid_file(self.settings.pid_file, self.child.pid)

@@ -110,11 +110,16 @@ def place(hierarchy: Hierarchy, cgroups_path: str | None, container_id: str) -> 
     return "/".join([hierarchy.mount_point.rstrip("/"), *names])
 
 
+def own_hierarchies() -> list[Hierarchy]:
+    """The hierarchies that this process sees."""
+    return hierarchies(text("/proc/self/mountinfo"), text("/proc/self/cgroup"))
+
+
 def for_container(config: dict[str, Any], container_id: str) -> Cgroup:
     """The cgroup that a container is to have; nothing is made yet."""
     linux = config.get("linux") or {}
     directories = {}
-    for hierarchy in hierarchies(text("/proc/self/mountinfo"), text("/proc/self/cgroup")):
+    for hierarchy in own_hierarchies():
         directories[",".join(hierarchy.controllers)] = place(
             hierarchy, linux.get("cgroupsPath"), container_id
         )
@@ -158,17 +163,26 @@ def create(cgroup: Cgroup, *, optional: bool) -> None:
 
 
 def _make(names: str, path: str) -> None:
-    missing = _missing(path)
-    if not missing:
+    if not make_directories(path, names.split(",")):
         _refuse_used(names, path)
-    for directory in missing:
-        posix.mkdir(directory, 0o755)
-        if "cpuset" in names.split(","):
-            cgroup_v1.inherit_cpuset(directory)
     if not names:
         from . import cgroup_v2
 
         cgroup_v2.enable_controllers(path)
+
+
+def make_directories(path: str, controllers: list[str]) -> list[str]:
+    """Make a directory in a hierarchy, and those above it; those that were missing, parents first.
+
+    Raises:
+        OSError: one of them can't be made.
+    """
+    missing = _missing(path)
+    for directory in missing:
+        posix.mkdir(directory, 0o755)
+        if "cpuset" in controllers:
+            cgroup_v1.inherit_cpuset(directory)
+    return missing
 
 
 def _refuse_used(names: str, path: str) -> None:

@@ -34,6 +34,7 @@ class Runtime:
         kernel: the kernel; a test may give another one.
         warn: told of everything that is left out without being an error.
         use_cgroups: whether new containers get a cgroup of their own.
+        systemd: whether systemd makes it.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Runtime:
         warn: Callable[[str], None] = _silent,
         *,
         use_cgroups: bool = True,
+        systemd: bool = False,
     ) -> None:
         self.root = root or default_root()
         self.kernel: Kernel = kernel or Linux()
         self.warn = warn
         self.use_cgroups = use_cgroups
+        self.systemd = systemd
 
     # -- starting ---------------------------------------------------------------------------------
 
@@ -231,13 +234,13 @@ class Runtime:
 
     def update(self, container_id: str, resources: dict[str, Any]) -> None:
         """Change the limits of a container."""
-        from . import newcgroup, spec
+        from . import spec
 
         spec.conform(resources, spec.RESOURCES, "resources")
         state = self._locked(container_id)
         if self.status(state) == "stopped":
             raise Conflict(f"container {container_id} is stopped")
-        newcgroup.apply(self.cgroup(state), self.kernel, resources, devices="devices" in resources)
+        self.cgroup(state).update(self.kernel, resources, devices="devices" in resources)
 
     # -- shared -----------------------------------------------------------------------------------
 

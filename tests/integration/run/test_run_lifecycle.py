@@ -18,7 +18,7 @@ import pytest
 from support.run_bundles import MAIN, ORDINARY, PYTHON, VERSION_2_ALONE, Bundle, Containers
 
 from ocitool.errors import Conflict, NotFound, RunError
-from ocitool.run import Overlay, run_bundle
+from ocitool.run import Overlay, newcgroup, run_bundle
 
 pytestmark = pytest.mark.root
 
@@ -608,11 +608,24 @@ def test_a_container_can_do_without_a_cgroup(containers: Containers, bundle: Bun
     assert containers.call(*words).stdout == "none\n"
 
 
-def test_cgroups_of_systemd_are_refused(containers: Containers, bundle: Bundle) -> None:
-    for words in (["--systemd-cgroup"], ["--cgroup-manager", "systemd"]):
-        done = containers.call(*words, "create", "--bundle", str(bundle.path), "test-x")
-        assert done.returncode == 16
-        assert "cgroupfs" in done.stderr
+def test_a_cgroup_that_was_there_before_serves_one_container_after_another(
+    containers: Containers, bundle: Bundle
+) -> None:
+    """From Linux 6.15 on, what is cloned into a cgroup that cgroup.kill has emptied dies at once."""
+    made = [
+        Path(hierarchy.mount_point, "ocitool-test-reused")
+        for hierarchy in newcgroup.own_hierarchies()
+        if hierarchy.unified
+    ]
+    bundle.config["linux"]["cgroupsPath"] = "/ocitool-test-reused"
+    bundle.shell("exit 7")
+    for directory in made:
+        directory.mkdir()
+    try:
+        assert [containers.run(bundle).returncode for _ in range(3)] == [7, 7, 7]
+    finally:
+        for directory in made:
+            directory.rmdir()
 
 
 def test_a_created_container_is_small(containers: Containers, bundle: Bundle) -> None:
