@@ -1,7 +1,8 @@
-"""Make the three images that unpacking is measured with, from files of this machine, as one layer each.
+"""Make the three images that unpacking is measured with, as one layer each.
 
-`debian` needs mmdebstrap; `node` is tens of thousands of small text files in deep directories, as npm leaves
-them; `learning` is large shared objects among many small files, as machine-learning wheels are.
+`debian` is what mmdebstrap installs, `node` what npm does of a web application's packages, `learning` what
+pip does of a machine-learning one's. Where npm or pip can't, files of this machine stand in for theirs, and
+the script says so: such a tree has as many files, but smaller ones than npm brings, and less varied ones.
 
     python benchmarks/unpack_images.py /dev/shm/images [debian node learning]
 """
@@ -15,6 +16,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 OCI = "application/vnd.oci.image."
+NPM = """
+    next@14 react@18 react-dom@18 typescript@5 webpack@5 @babel/core@7 @babel/preset-env@7 eslint@8 jest@29
+    lodash@4 core-js@3 rxjs@7 date-fns@2 @mui/material@5 express@4 @angular/core@17 @angular/compiler-cli@17
+    aws-sdk@2 googleapis@140 echarts@5 three@0.160
+"""
+PYPI = "torch==2.13.0 scipy pandas scikit-learn transformers pyarrow matplotlib"
 
 
 def debian(tar: Path) -> None:
@@ -29,6 +37,39 @@ def debian(tar: Path) -> None:
 
 
 def node(tar: Path) -> None:
+    where = ["--prefix", "{}/app"]
+    quietly = ["--ignore-scripts", "--no-audit", "--no-fund", "--legacy-peer-deps", "--loglevel=error"]
+    if not installed(tar, ["npm", "install", *where, *quietly, *NPM.split()]):
+        stand_in_for_node(tar)
+
+
+def learning(tar: Path) -> None:
+    where = ["--target", "{}/opt/venv/lib/python3/site-packages"]
+    quietly = ["--quiet", "--no-compile", "--only-binary", ":all:"]
+    if not installed(tar, [sys.executable, "-m", "pip", "install", *where, *quietly, *PYPI.split()]):
+        stand_in_for_learning(tar)
+
+
+def installed(tar: Path, command: list[str]) -> bool:
+    """Archive what a package manager installs into a directory, which stands in its command as `{}`."""
+    with tempfile.TemporaryDirectory(dir=tar.parent) as root:
+        try:
+            subprocess.run([part.replace("{}", root) for part in command], check=True, stdout=sys.stderr)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"{tar.stem}: files of this machine stand in for real packages: {error}")
+            return False
+        archive(tar, root)
+    return True
+
+
+def archive(tar: Path, root: str) -> None:
+    """Like a builder of images: PAX headers where a name needs them, whole seconds, root's files."""
+    plain = ["--sort=name", "--mtime=@1700000000", "--owner=0", "--group=0", "--numeric-owner"]
+    pax = ["--format=posix", "--pax-option=delete=atime,delete=ctime"]
+    subprocess.run(["tar", *plain, *pax, "-C", root, "-cf", str(tar), "."], check=True)
+
+
+def stand_in_for_node(tar: Path) -> None:
     texts = [
         path
         for path in files("/usr/share", "/usr/lib/python3", "/usr/include")
@@ -45,7 +86,7 @@ def node(tar: Path) -> None:
                 add_file(archive, f"{base}{where}/module-{number}.js", next(supply))
 
 
-def learning(tar: Path) -> None:
+def stand_in_for_learning(tar: Path) -> None:
     everything = [
         path for path in files("/usr/lib", "/usr/bin", "/usr/share", sys.prefix) if path.stat().st_size
     ]

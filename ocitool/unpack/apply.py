@@ -16,17 +16,21 @@ from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import InvalidContent, OciError, UnsafeContent
 from ocitool.unpack import removal, whiteouts
-from ocitool.unpack.entries import Entry, Kind, shown
+from ocitool.unpack.entries import FILE, Entry, Kind, shown
 from ocitool.unpack.owners import RECORD, Owners, is_refusal
 from ocitool.unpack.root import OPEN_DIRECTORY, Directory, Root
 from ocitool.unpack.volumes import Folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ocitool.unpack.entries import Archive
+    from ocitool.unpack.sparse import Sparse
     from ocitool.unpack.tally import Tally
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE: Final = 0o600
+_open: Final = os.open
 _NODES: Final = {Kind.FIFO: stat.S_IFIFO, Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK}
 _IMPLIED: Final = Entry(Kind.DIRECTORY, b"", 0o755, 0, 0, 0, 0)
 """What a directory gets that no entry describes, the root too: the same every time, so with a fixed time."""
@@ -63,7 +67,7 @@ class Applier:
         self._owners = owners
         self._tally = tally
         self._policy = policy
-        self._umask = _umask()
+        self._unusual = ~0o777 | _umask()  # bits that open(2) would not give
         self._layers = 0
         # Paths that the layer at hand has brought. Their 64-bit hashes, because a layer may have millions of
         # them; two that are equal would spare one file of a lower layer, once in longer than disks last.
@@ -90,21 +94,21 @@ class Applier:
             Kind.CHARACTER: self._node,
             Kind.BLOCK: self._node,
         }
-        made, upper = self.root.made, self._upper
+        known, made, upper = self.root.known, self.root.made, self._upper
         count = 0
         entry = _IMPLIED
         try:
             for entry in archive:
                 count += 1
                 path = entry.path
-                if b".wh." in path and self._whiteout(path):
+                if path.find(whiteouts.MARK) >= 0 and self._whiteout(path):
                     continue
                 directory, _, name = path.rpartition(b"/")
                 if not name:
                     self._top(entry)
                     continue
-                parent = made(directory)
-                if entry.kind is Kind.FILE:
+                parent = known.get(directory) or made(directory)
+                if entry.kind is FILE:
                     self._file(entry, parent, name, archive)
                 else:
                     makers[entry.kind](entry, parent, name)
@@ -155,34 +159,28 @@ class Applier:
     # Making things
 
     def _file(self, entry: Entry, parent: Directory, name: bytes, archive: Archive) -> None:
-        mode = entry.mode
-        owner = self._owners.change(entry.uid, entry.gid)
-        record = self._owners.record(entry.uid, entry.gid)
-        plain = not (owner or record or entry.xattrs or mode & ~0o777 or mode & self._umask)
+        _, _, mode, uid, gid, mtime, size, _, _, xattrs, sparse = entry
+        owner = self._owners.change(uid, gid)
+        record = self._owners.record(uid, gid)
+        plain = not (owner or record or xattrs or mode & self._unusual)
         try:
-            fd = os.open(name, _CREATE, mode if plain else _PRIVATE, dir_fd=parent.fd)
+            fd = _open(name, _CREATE, mode if plain else _PRIVATE, dir_fd=parent.fd)
         except FileExistsError:
             self._replace(parent, name)
-            fd = os.open(name, _CREATE, mode if plain else _PRIVATE, dir_fd=parent.fd)
+            fd = _open(name, _CREATE, mode if plain else _PRIVATE, dir_fd=parent.fd)
         try:
-            if entry.size or entry.sparse:
-                self._fill(fd, entry, archive)
+            if sparse:
+                _write_extents(fd, sparse, archive.body())
+            elif size:
+                for piece in archive.body():
+                    _write(fd, piece)
+            self._tally.bytes += size
             if not plain:
                 self._own(fd, entry, owner, record)
                 os.fchmod(fd, mode)
-            os.utime(fd, ns=(entry.mtime, entry.mtime))
+            os.utime(fd, ns=(mtime, mtime))
         finally:
             os.close(fd)
-
-    def _fill(self, fd: int, entry: Entry, archive: Archive) -> None:
-        self._tally.bytes += entry.size
-        if entry.sparse:
-            _write_extents(fd, entry, archive)
-            return
-        for piece in archive.body():
-            written = os.write(fd, piece)
-            while written < len(piece):
-                written += os.write(fd, piece[written:])
 
     def _directory(self, entry: Entry, parent: Directory, name: bytes) -> None:
         path = parent.join(name)
@@ -389,18 +387,22 @@ class _Replaced:
         """Never called: nothing is spared."""
 
 
-def _write_extents(fd: int, entry: Entry, archive: Archive) -> None:
+def _write(fd: int, piece: memoryview) -> None:
+    written = os.write(fd, piece)
+    while written < len(piece):
+        written += os.write(fd, piece[written:])
+
+
+def _write_extents(fd: int, sparse: Sparse, body: Iterable[memoryview]) -> None:
     """Write a body with holes: the end first, so that the rest of the file is one."""
-    if entry.sparse is None:
-        return
-    os.truncate(fd, entry.sparse.size)
-    pieces = iter(archive.body())
+    os.truncate(fd, sparse.size)
+    pieces = iter(body)
     piece = memoryview(b"")
-    for start, length in entry.sparse.extents:
+    for start, length in sparse.extents:
         at, end = start, start + length
         while at < end:
             if not piece:
-                piece = memoryview(next(pieces))
+                piece = next(pieces)
             written = os.pwrite(fd, piece[: end - at], at)
             piece = piece[written:]
             at += written

@@ -63,7 +63,7 @@ class Root:
         self._top = Directory(fd, b"")
         self._made = made
         self._kernel = openat2.available() if kernel is None else kernel
-        self._open: dict[bytes, Directory] = {}
+        self.known: dict[bytes, Directory] = {}
         self._stale: list[Directory] = []
 
     def close(self) -> None:
@@ -74,8 +74,8 @@ class Root:
 
     def forget(self) -> None:
         """Look every path up anew: a directory or a symbolic link has been removed."""
-        self._stale += self._open.values()
-        self._open.clear()
+        self._stale += self.known.values()
+        self.known.clear()
 
     def directory(self, path: bytes, *, make: bool = False) -> Directory | None:
         """Open the directory at a path, following symbolic links inside the root.
@@ -90,7 +90,7 @@ class Root:
         Raises:
             UnsafeContent: the path has too many links, or leads too deep.
         """
-        known = self._open.get(path)
+        known = self.known.get(path)
         if known is not None or not path:
             return known or self._top
         self._close_stale()
@@ -98,7 +98,7 @@ class Root:
         while known is None:
             path, _, name = path.rpartition(b"/")
             names.append(name)
-            known = self._open.get(path) if path else self._top
+            known = self.known.get(path) if path else self._top
         while names:
             name = names.pop()
             known = self._step(known, name, make=make)
@@ -110,7 +110,7 @@ class Root:
 
     def made(self, path: bytes) -> Directory:
         """Open the directory at a path, and make it where it is missing."""
-        known = self._open.get(path) or self.directory(path, make=True)
+        known = self.known.get(path) or self.directory(path, make=True)
         if known is None:  # pragma: no cover - `directory` makes or raises
             raise UnsafeContent(f"the directory {path!r} can't be made")
         return known
@@ -132,9 +132,9 @@ class Root:
         return None
 
     def _remember(self, path: bytes, directory: Directory) -> None:
-        self._open[path] = directory
-        if len(self._open) > _CACHED:
-            self._stale.append(self._open.pop(next(iter(self._open))))
+        self.known[path] = directory
+        if len(self.known) > _CACHED:
+            self._stale.append(self.known.pop(next(iter(self.known))))
 
     def _close_stale(self) -> None:
         while self._stale:
