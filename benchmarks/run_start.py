@@ -1,17 +1,21 @@
-"""How long a container takes to start: this runtime beside runc and crun, on the same bundle, in one run.
+"""How long a container takes to start, and what a waiting one holds, beside runc, crun and podman in one run.
 
-Needs root, busybox-static, hyperfine, runc and crun::
+Needs root, busybox-static, hyperfine, runc and crun; for the runs of an image, podman and a layout too::
 
-    python benchmarks/run_start.py [RUNS]
+    python benchmarks/run_start.py [RUNS [LAYOUT PROGRAM]]
 
 Everything happens in a mount namespace of its own, in which /sys/fs/cgroup/unified is hidden: crun
-refuses a hybrid layout. Prints medians and minima in milliseconds.
+refuses a hybrid layout. Prints medians and minima in milliseconds, and each figure as a share of a peer's.
+What is measured is compiled first, as an installer does it.
 """
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +28,8 @@ from support.run_bundles import MAIN, PYTHON, Bundle, make_bundle  # noqa: E402 
 
 OURS = f"{PYTHON} -I -S {MAIN}"
 FLOOR = f"{PYTHON} -I -S -c pass"
+RUNTIMES = {"ocitool-runtime": OURS, "runc": "runc", "crun": "crun"}
+OCITOOL = str(Path(sys.executable).parent / "ocitool")
 
 
 def _bundle(path: Path, *, seccomp: bool) -> Bundle:
@@ -44,6 +50,111 @@ def _measure(commands: dict[str, str], runs: int) -> dict[str, dict[str, Any]]:
     return dict(zip(commands, results, strict=True))
 
 
+def _do(command: str, *words: str) -> None:
+    """Run a command whose output is nobody's: a container keeps it open."""
+    subprocess.run(
+        [*command.split(), *words], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+
+
+def _print(results: dict[str, dict[str, Any]], peers: tuple[str, ...]) -> None:
+    """One line for each command; ours with its share of each peer's median, by the last word of the names."""
+    for name, result in results.items():
+        tool, _, what = name.partition(" ")
+        shares = [
+            f"{result['median'] / results[f'{peer} {what}']['median']:.2f} x {peer}"
+            for peer in peers
+            if tool.startswith("ocitool") and f"{peer} {what}" in results
+        ]
+        median, least = result["median"] * 1000, result["min"] * 1000
+        print(f"{name:48} median {median:6.1f}  min {least:6.1f}  {', '.join(shares)}")
+
+
+def _runs(base: Path, runs: int) -> None:
+    commands = {"python -I -S -c pass": FLOOR}
+    for what, seccomp in (("run", False), ("run, default seccomp profile", True)):
+        bundle = _bundle(base / f"seccomp-{seccomp}", seccomp=seccomp)
+        for runtime, command in RUNTIMES.items():
+            commands[f"{runtime} {what}"] = f"{command} run --bundle {bundle.path} ocitool-benchmark"
+        commands[f"ocitool {what}"] = f"{OCITOOL} run {bundle.path}"
+    _print(_measure(commands, runs), ("runc", "crun"))
+
+
+def _exec(base: Path, runs: int) -> None:
+    """A further process in a running container, and the three commands by which an engine runs one."""
+    bundle = _bundle(base / "sleeping", seccomp=False)
+    bundle.config["process"]["args"] = ["sleep", "300"]
+    bundle.save()
+    commands = {}
+    for runtime, command in RUNTIMES.items():
+        name = f"ocitool-benchmark-{runtime}"
+        _do(command, "create", "--bundle", str(bundle.path), name)
+        _do(command, "start", name)
+        commands[f"{runtime} exec"] = f"{command} exec {name} true"
+    try:
+        _print(_measure(commands, runs), ("runc", "crun"))
+    finally:
+        for runtime, command in RUNTIMES.items():
+            name = f"ocitool-benchmark-{runtime}"
+            _do(command, "delete", "--force", name)
+    short = _bundle(base / "short", seccomp=False)
+    commands = {}
+    for runtime, command in RUNTIMES.items():
+        script = base / f"three-{runtime}"
+        script.write_text(
+            f"#!/bin/sh -e\n{command} create --bundle {short.path} three </dev/null >/dev/null\n"
+            f"{command} start three\nuntil {command} delete three 2>/dev/null; do :; done\n"
+        )
+        script.chmod(0o755)
+        commands[f"{runtime} create, start, delete"] = str(script)
+    _print(_measure(commands, runs), ("runc", "crun"))
+
+
+def _image(base: Path, runs: int, layout: str, program: str) -> None:
+    """`ocitool run` of an image that is unpacked already, beside podman on the same one."""
+    os.environ["OCITOOL_STORE"] = str(base / "store")
+    podman = f"podman --root {base}/storage --runroot {base}/run --storage-driver overlay"
+    podman += " --cgroup-manager cgroupfs --runtime crun"
+    (base / "containers.conf").write_text("[containers]\ndefault_ulimits = []\n")
+    os.environ["CONTAINERS_CONF"] = str(base / "containers.conf")
+    pulled = subprocess.run(
+        [*podman.split(), "pull", "--quiet", f"oci:{layout}"], check=True, capture_output=True, text=True
+    )
+    image = pulled.stdout.split()[-1]
+    commands = {
+        "ocitool run IMAGE": f"{OCITOOL} run oci:{layout} {program}",
+        "podman run IMAGE": f"{podman} run --rm --network none {image} {program}",
+    }
+    for command in commands.values():
+        subprocess.run(command.split(), check=True)
+    try:
+        _print(_measure(commands, runs), ("podman",))
+    finally:
+        subprocess.run([*podman.split(), "rmi", "--all", "--force"], check=False, capture_output=True)
+        subprocess.run(["umount", f"{base}/storage/overlay"], check=False, capture_output=True)
+
+
+def _memory(base: Path) -> None:
+    """What the first process of a created container holds, in KiB.
+
+    Two containers of each runtime are there, so that what they share is not counted as either's own.
+    """
+    bundle = _bundle(base / "waiting", seccomp=False)
+    for runtime, command in RUNTIMES.items():
+        names = [f"ocitool-benchmark-{runtime}-{number}" for number in range(2)]
+        try:
+            for name in names:
+                _do(command, "create", "--bundle", str(bundle.path), name)
+            state = subprocess.run([*command.split(), "state", names[1]], check=True, capture_output=True)
+            rollup = Path(f"/proc/{json.loads(state.stdout)['pid']}/smaps_rollup").read_text()
+        finally:
+            for name in names:
+                _do(command, "delete", "--force", name)
+        sizes = {key: int(size) for key, size in re.findall(r"^(\w+): +(\d+) kB$", rollup, re.MULTILINE)}
+        private = sizes["Private_Clean"] + sizes["Private_Dirty"]
+        print(f"{runtime + ' created, memory':48} resident {sizes['Rss']} KiB, private {private} KiB")
+
+
 def main() -> None:
     """Measure and print."""
     if os.environ.get("OCITOOL_BENCHMARK_INSIDE") is None:
@@ -51,16 +162,18 @@ def main() -> None:
         inside = ["unshare", "--mount", "sh", "-c", hide, "sh", sys.executable, *sys.argv]
         environment = {**os.environ, "OCITOOL_BENCHMARK_INSIDE": "1"}
         raise SystemExit(subprocess.run(inside, env=environment, check=False).returncode)
+    # It would be an option of `ocitool run`, as every variable of ours is.
+    del os.environ["OCITOOL_BENCHMARK_INSIDE"]
+    compileall.compile_dir(Path(MAIN).parents[1], quiet=1)
+    subprocess.run([PYTHON, "-m", "compileall", "-q", str(Path(MAIN).parents[1])], check=True)
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 30
-    with tempfile.TemporaryDirectory() as base:
-        plain = _bundle(Path(base) / "plain", seccomp=False)
-        filtered = _bundle(Path(base) / "filtered", seccomp=True)
-        commands = {"python -I -S -c pass": FLOOR}
-        for name, bundle in (("run", plain), ("run, default seccomp profile", filtered)):
-            for runtime, command in (("ocitool-runtime", OURS), ("runc", "runc"), ("crun", "crun")):
-                commands[f"{runtime} {name}"] = f"{command} run --bundle {bundle.path} ocitool-benchmark"
-        for name, result in _measure(commands, runs).items():
-            print(f"{name:45} median {result['median'] * 1000:6.1f}  min {result['min'] * 1000:6.1f}")
+    with tempfile.TemporaryDirectory() as place:
+        base = Path(place)
+        _runs(base, runs)
+        _exec(base, runs)
+        _memory(base)
+        if len(sys.argv) > 3 and shutil.which("podman"):
+            _image(base, runs, sys.argv[2], sys.argv[3])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import struct
@@ -48,6 +47,8 @@ def _call(root: int, path: bytes, flags: int, *, keep: bool = True) -> int:
     try:
         fd: int = _syscall()(_NUMBER, root, path, how, len(how))
         if fd < 0:
+            import ctypes
+
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
     finally:
@@ -58,6 +59,8 @@ def _call(root: int, path: bytes, flags: int, *, keep: bool = True) -> int:
 
 @cache
 def _syscall() -> Any:
+    import ctypes  # loaded late: who only removes trees never gets here
+
     call = ctypes.CDLL(None, use_errno=True).syscall
     call.restype = ctypes.c_long
     call.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
