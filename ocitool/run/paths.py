@@ -84,8 +84,10 @@ def made_directory(kernel: Kernel, root: int, path: str, mode: int = 0o755) -> i
         pass
     here = opened(kernel, root, ".")
     for depth in range(len(names)):
-        following = _step(kernel, root, names[: depth + 1], here, mode)
-        posix.close(here)
+        try:
+            following = _step(kernel, root, names[: depth + 1], here, mode)
+        finally:
+            posix.close(here)
         here = following
     return here
 

@@ -611,7 +611,7 @@ def test_a_container_can_do_without_a_cgroup(containers: Containers, bundle: Bun
 def test_a_cgroup_that_was_there_before_serves_one_container_after_another(
     containers: Containers, bundle: Bundle
 ) -> None:
-    """From Linux 6.15 on, what is cloned into a cgroup that cgroup.kill has emptied dies at once."""
+    """On Linux 6.18, what is cloned into a cgroup that cgroup.kill has emptied dies at once."""
     made = [
         Path(hierarchy.mount_point, "ocitool-test-reused")
         for hierarchy in newcgroup.own_hierarchies()

@@ -86,7 +86,7 @@ def test_what_is_written_is_read_back() -> None:
         assert read == [_plain(item) for item in items]
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     if isinstance(value, Variant):
         return value.value
     return [_plain(each) for each in value] if isinstance(value, list) else value
