@@ -69,8 +69,8 @@ def _run(runtime: Runtime, container: state.State, config: dict[str, Any], bundl
         if job.console is not None:
             job.console.close()
         container.fields |= {"pid": child.pid, "start": (state.process_start(child.pid) or ("", 0))[1]}
-        container.fields["ready"] = True
         container.save()
+        container.mark_ready()
         child.release()
         starting.until_program(child)
         container.unlock()

@@ -88,8 +88,8 @@ def _start(state: State, config: dict[str, Any], settings: Settings, wait: Wait)
     pid = int(read_file(f"{state.directory}/pid", "pid file"))
     state.fields["pid"] = pid
     state.fields["start"] = (process_start(pid) or ("", 0))[1]
-    state.fields["ready"] = True
     state.save()
+    state.mark_ready()
     if settings.network:
         networks.attach(state, settings.network)
     if listener is not None:

@@ -116,16 +116,21 @@ def test_a_container_of_another_runtime_is_taken_away_after_its_owners_were_kill
         [sys.executable, "-m", "ocitool", *words], env=ocitool.environment, cwd=ocitool.home, process_group=0
     )
     state = Path("/run/ocitool/test-orphan")
+    runtime = [sys.executable, "-m", "ocitool.run"]
     deadline = time.monotonic() + 20
-    while not (state / "state.json").exists() or '"ready":true' not in (state / "state.json").read_text():
+    while (
+        '"running"'
+        not in subprocess.run(
+            [*runtime, "state", "test-orphan"], capture_output=True, text=True, check=False
+        ).stdout
+    ):
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.05)
     time.sleep(0.3)
     os.killpg(started.pid, 9)
     started.wait()
     ocitool("run", HELLO)
     assert (ocitool.home / "containers" / "test-orphan").exists()
-    runtime = [sys.executable, "-m", "ocitool.run"]
     subprocess.run([*runtime, "delete", "--force", "test-orphan"], check=True)
     ocitool("run", HELLO)
     assert not (ocitool.home / "containers" / "test-orphan").exists()
