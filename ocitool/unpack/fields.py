@@ -11,6 +11,7 @@ from ocitool.unpack import pax
 
 _MAX_MAJOR: Final = (1 << 12) - 1
 _MAX_MINOR: Final = (1 << 20) - 1
+_MAX_MODE: Final = (1 << 32) - 1
 _MAX_SIZE: Final = (1 << 63) - 1
 
 
@@ -60,9 +61,11 @@ def who(fields: bytes) -> tuple[int, int, int]:
     """Mode, user and group: a layer has few different ones, so they are read together and kept.
 
     Raises:
-        InvalidContent: a user or a group is out of range.
+        InvalidContent: one of them is out of range.
     """
     mode, uid, gid = (number(fields[at : at + 8]) for at in (0, 8, 16))
+    if not 0 <= mode <= _MAX_MODE:
+        raise InvalidContent(f"an entry has the mode {mode}")
     return mode & 0o7777, pax.check_identity(uid), pax.check_identity(gid)
 
 

@@ -398,6 +398,11 @@ def test_a_record_that_is_taken_back_is_refused() -> None:
     refused(archive(pax([(b"path", b"a"), (b"path", b"")]), header(b"x")), "takes it back")
 
 
+@pytest.mark.parametrize("mode", [-1, 1 << 32, b"\x81000644"])
+def test_lu_22_a_mode_that_no_file_can_have_is_refused(mode: int | bytes) -> None:
+    refused(archive(header(b"x", mode=mode)), "has the mode")
+
+
 @pytest.mark.parametrize("name", [b"", b"user.a\0b", b"\0"])
 def test_lu_14_an_attribute_without_a_possible_name_is_refused(name: bytes) -> None:
     refused(archive(pax({b"SCHILY.xattr." + name: b"v"}), header(b"x")), "name of an attribute")
