@@ -18,6 +18,8 @@ from ocitool.errors import OciError
 from ocitool.events import Advanced, Event, Finished, Noted, Planned, Retrying, Started
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tqdm import tqdm
 
     from ocitool.digest import Digest
@@ -54,11 +56,31 @@ def listener(progress: Progress) -> Listener:
     if progress is Progress.AUTO:
         plain = not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or bool(os.environ.get("CI"))
         progress = Progress.PLAIN if plain else Progress.BAR
-    if progress is Progress.BAR:
-        return _Bars()
-    if progress is Progress.JSON:
-        return _JsonLines()
-    return _Lines() if progress is Progress.PLAIN else _Quiet()
+    kinds: dict[Progress, Callable[[], Listener]] = {
+        Progress.BAR: _Bars,
+        Progress.JSON: _JsonLines,
+        Progress.PLAIN: _Lines,
+    }
+    return _UntilClosed(kinds.get(progress, _Quiet)())
+
+
+class _UntilClosed:
+    """Passes events on until it is closed: threads may go on for a moment when the end has been told."""
+
+    def __init__(self, kind: Listener) -> None:
+        self._kind = kind
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __call__(self, event: Event, /) -> None:
+        with self._lock:
+            if not self._closed:
+                self._kind(event)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._kind.close()
 
 
 class _Quiet:

@@ -44,6 +44,16 @@ def test_plain_progress_is_one_line_for_each_thing_that_happened(capsys: pytest.
     ]
 
 
+@pytest.mark.parametrize("progress", [Progress.PLAIN, Progress.BAR, Progress.JSON, Progress.NONE])
+def test_nothing_is_said_after_the_end(capsys: pytest.CaptureFixture[str], progress: Progress) -> None:
+    listener = console.listener(progress)
+    listener.close()
+    capsys.readouterr()
+    for event in EVENTS:
+        listener(event)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_long_transfer_says_how_far_it_is_though_nothing_ends(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
