@@ -65,7 +65,7 @@ def listener(progress: Progress) -> Listener:
 
 
 class _UntilClosed:
-    """Passes events on until it is closed: threads may go on for a moment when the end has been told."""
+    """Passes events on, one at a time, until it is closed: threads may go on when the end has been told."""
 
     def __init__(self, kind: Listener) -> None:
         self._kind = kind
@@ -98,15 +98,13 @@ class _Lines:
     """A line for each piece of content, and one every few seconds while nothing else is said."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._total = self._moved = self._skipped = 0
         self._last = time.monotonic()
 
     def __call__(self, event: Event, /) -> None:
-        with self._lock:
-            if line := self._line(event):
-                self._last = time.monotonic()
-                say(line)
+        if line := self._line(event):
+            self._last = time.monotonic()
+            say(line)
 
     def _line(self, event: Event) -> str:
         match event:
@@ -141,14 +139,9 @@ class _Bars:
     """One bar for each large blob on its way, and notes above them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._bars: dict[Digest, tqdm[Any]] = {}
 
     def __call__(self, event: Event, /) -> None:
-        with self._lock:
-            self._show(event)
-
-    def _show(self, event: Event) -> None:
         from tqdm import tqdm
 
         match event:
@@ -177,22 +170,17 @@ class _Bars:
             bar.close()
 
     def close(self) -> None:
-        with self._lock:
-            for bar in self._bars.values():
-                bar.close()
-            self._bars.clear()
+        for bar in self._bars.values():
+            bar.close()
+        self._bars.clear()
 
 
 class _JsonLines:
     """Each event as one JSON object in a line; docs/reference/events.md has the schema."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
     def __call__(self, event: Event, /) -> None:
         line = json.dumps({"version": 1, "event": type(event).__name__.lower(), **_fields(event)})
-        with self._lock:
-            sys.stderr.write(line + "\n")
+        sys.stderr.write(line + "\n")
 
     def close(self) -> None:
         """Nothing is open."""
