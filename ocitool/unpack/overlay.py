@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from ocitool.digest import Digest
 from ocitool.errors import InvalidContent, OciError
 from ocitool.events import Finished, Planned, Started, ignore
-from ocitool.unpack import layers, twins, whiteouts
+from ocitool.unpack import layers, staging, twins, whiteouts
 from ocitool.unpack.apply import Applier, Policy
 from ocitool.unpack.building import Built, looked_at
 from ocitool.unpack.owners import Given, Single, is_refusal
 from ocitool.unpack.removal import discard
 from ocitool.unpack.root import OPEN_DIRECTORY
 from ocitool.unpack.stacks import Stack
-from ocitool.unpack.staging import staged
 from ocitool.unpack.tally import Tally
 from ocitool.unpack.union import Union
 
@@ -96,6 +95,7 @@ class LayerCache:
         """
         layers.check(manifest.layers, config.diff_ids)
         self._place.mkdir(0o700, parents=True, exist_ok=True)
+        staging.collect(self._place)
         on_event(Planned(manifest.layers))
         wanted: list[_Wanted] = []
         stack: list[Path] = []
@@ -136,16 +136,16 @@ class LayerCache:
                 raise _NeedsLower
             if not target.exists():
                 try:
-                    with staged(target, sync=self._options.sync) as staging:
-                        self._build(staging, source, wanted, merged=merged)
+                    with staging.staged(target, sync=self._options.sync) as private:
+                        self._build(private, source, wanted, merged=merged)
                 except _NeedsLower:
                     refused.touch()
                     raise
         return target / _TREE
 
-    def _build(self, staging: Path, source: Source, wanted: Sequence[_Wanted], *, merged: bool) -> None:
+    def _build(self, private: Path, source: Source, wanted: Sequence[_Wanted], *, merged: bool) -> None:
         self._made += 1
-        tree = staging / _TREE
+        tree = private / _TREE
         tree.mkdir(0o700)
         owners = Given() if self._keep_owner else Single(self._tally)
         devices = self._keep_owner if self._options.devices is None else self._options.devices
@@ -164,7 +164,7 @@ class LayerCache:
                         raise
             applier.finish()
             if merged or applier.describes_root:
-                (staging / _ROOT).touch()
+                (private / _ROOT).touch()
         finally:
             applier.close()
             if names:
@@ -187,7 +187,9 @@ def remove_unused(cache: Path, bundles: Iterable[Path], *, really: bool) -> list
     """
     used = {path for bundle in bundles if (stack := Stack.load(bundle)) for path in stack.lowers}
     removed = []
-    for tree in sorted(cache.glob("*/*")):
+    for place in cache.iterdir():
+        staging.collect(place, really=really)
+    for tree in sorted(cache.glob("*/[!.]*")):
         if (tree / _TREE) in used:
             continue
         if tree.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import tempfile
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SUFFIX: Final = ".partial"
+_TAKEN: Final = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}  # what rename(2) says of a name that is in use
 
 
 @contextmanager
@@ -44,7 +46,7 @@ def staged(target: Path, *, sync: bool) -> Iterator[Path]:
         if sync:
             _sync(staging)
         _check_free(target)
-        staging.rename(target)
+        _publish(staging, target)
     except OSError as error:
         discard(staging)
         raise OciError(f"{target} can't be written: {error.strerror}") from error
@@ -92,7 +94,20 @@ def _private(target: Path) -> tuple[Path, int]:
 
 def _check_free(target: Path) -> None:
     if target.exists() or target.is_symlink():
-        raise Conflict(f"{target} exists", hint="choose another place, or remove it first")
+        raise _exists(target)
+
+
+def _publish(staging: Path, target: Path) -> None:
+    try:
+        staging.rename(target)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            raise _exists(target) from error  # somebody was faster since it was found free
+        raise
+
+
+def _exists(target: Path) -> Conflict:
+    return Conflict(f"{target} exists", hint="choose another place, or remove it first")
 
 
 def _make_plain(directory: Path) -> None:

@@ -114,6 +114,20 @@ def test_what_nobody_needs_is_removed_and_what_runs_stays(
     assert prepared.remove_unused(tmp_path / "none", unused, really=True) == []
 
 
+def test_a_layer_whose_maker_was_killed_is_collected(
+    store: LayoutStore, image: Descriptor, tmp_path: Path
+) -> None:
+    with prepared.prepared(store, image, tmp_path) as ready:
+        layer = ready.stack.lowers[0].parent
+    half_made = layer.with_name(f".{layer.name}.6inad8p4.partial")
+    (half_made / "diff").mkdir(parents=True)
+    prepared.remove_unused(tmp_path, lambda _: True, really=False)
+    assert half_made.exists()
+    prepared.remove_unused(tmp_path, lambda _: True, really=True)
+    assert not half_made.exists()
+    assert layer.exists()
+
+
 def test_layers_stay_while_somebody_adds_some(store: LayoutStore, image: Descriptor, tmp_path: Path) -> None:
     with prepared.prepared(store, image, tmp_path) as ready:
         layers = trees(tmp_path)

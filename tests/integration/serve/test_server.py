@@ -283,12 +283,15 @@ def test_a_client_that_does_not_finish_its_request_is_let_go(
 
 def test_one_client_too_many_is_a_503() -> None:
     with registry(MemoryRepositories(), connections=3) as served, ExitStack() as stack:
-        location = served.http.post("/v2/a/blobs/uploads/").headers["location"]
+        locations = [served.http.post("/v2/a/blobs/uploads/").headers["location"] for _ in range(2)]
         host, _, port = served.server.address.rpartition(":")
-        for _ in range(3):
-            connection = stack.enter_context(socket.create_connection((host, int(port))))
-            connection.sendall(f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n".encode())
-        _wait(lambda: served.http.get("/v2/").status_code == 503)
+        for location in locations:
+            connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            head = "Host: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+            connection.sendall(f"PATCH {location} HTTP/1.1\r\n{head}".encode())
+            # Until its request is read, a client is one that rests, and makes room for the next.
+            assert b" 100 " in connection.recv(100)
+        assert served.http.get("/v2/").status_code == 503
         stack.close()
         _wait(lambda: served.http.get("/v2/").status_code == 200)
 
