@@ -89,6 +89,9 @@ def unpack(  # noqa: PLR0913 - one parameter for each option
         raise click.UsageError("--config-only and --rootfs-only exclude each other")
     if changes["config_only"] and changes["layer_cache"]:
         raise click.UsageError("--config-only and --layer-cache exclude each other")
+    for entry in changes["env"]:
+        if entry.startswith("=") or not entry:
+            raise click.UsageError(f"environment variable {entry!r} has no name")
     if max_bytes:
         changes["max_bytes"] = size(max_bytes)
     if max_entries:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ocitool import defaults
+from ocitool.errors import InvalidContent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +27,15 @@ HOOKS: Final = ("prestart", "createRuntime", "createContainer", "startContainer"
 
 _COMMAND: Final = ("sh",)
 _NAMESPACES: Final = ("pid", "network", "ipc", "uts", "mount")
+_KINDS: Final = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "a boolean",
+    int: "a whole number",
+    float: "a fraction",
+    type(None): "null",
+}
 _ANNOTATION: Final = "org.opencontainers.image."
 
 
@@ -66,6 +76,9 @@ def runtime_config(
         ids: how users and groups are mapped, where the container has a user namespace of its own.
         volumes: mounts for `Config.Volumes`.
         edits: what is wanted otherwise.
+
+    Raises:
+        InvalidContent: the template has something else where there is an object, a list or a string.
     """
     config = {
         "ociVersion": OCI_VERSION,
@@ -178,10 +191,29 @@ def _confined(config: dict[str, Any], machine: str, template: Mapping[str, Any])
     return config
 
 
-def _merged(base: Any, over: Any) -> Any:
-    if isinstance(base, dict) and isinstance(over, dict):
-        return {**base, **{key: _merged(base.get(key), value) for key, value in over.items()}}
-    return base if over is None else over
+def _merged(base: Any, over: Any, where: str = "") -> Any:
+    if base is None or over is None:
+        return base if over is None else over
+    if type(base) is not type(over):
+        raise InvalidContent(f"{where} in the configuration template is {_kind(over)}, not {_kind(base)}")
+    if isinstance(base, dict):
+        return {
+            **base,
+            **{key: _merged(base.get(key), over[key], f"{where}.{key}".lstrip(".")) for key in over},
+        }
+    if isinstance(base, list) and base:
+        # What stands there already tells of which kind all of them are.
+        for item in over:
+            if type(item) is not type(base[0]):
+                raise InvalidContent(
+                    f"{where} in the configuration template has {_kind(item)} for {_kind(base[0])}"
+                )
+    return over
+
+
+def _kind(value: Any) -> str:
+    """What JSON calls it."""
+    return _KINDS[type(value)]
 
 
 def _edited(config: dict[str, Any], edits: Edits) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Accounts:
         if number is None:
             # conversion.md: "If `Config.User` does not correspond to a user in the container's context, the
             # converter MUST return an error."
-            raise InvalidContent(f"the image runs as the user {user!r:.80}, who is not in its /etc/passwd")
+            raise InvalidContent(f"there is no user {user!r:.80} in the image's /etc/passwd")
         # "If the values of `user` or `group` in `Config.User` are numeric (`uid` or `gid`) then the values
         # MUST be copied verbatim".
         return User(number)
@@ -82,7 +82,7 @@ class Accounts:
         for name, gid, _ in self.groups:
             if name == group:
                 return gid
-        raise InvalidContent(f"the image runs in the group {group!r:.80}, which is not in its /etc/group")
+        raise InvalidContent(f"there is no group {group!r:.80} in the image's /etc/group")
 
     def _memberships(self, user: str, primary: int) -> tuple[int, ...]:
         return tuple(sorted({gid for _, gid, members in self.groups if user in members and gid != primary}))

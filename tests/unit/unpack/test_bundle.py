@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ocitool import defaults, strictjson
+from ocitool.errors import InvalidContent
 from ocitool.model import ImageConfig
 from ocitool.unpack.bundle import Edits, dumps, runtime_config
 from ocitool.unpack.idmap import IdMap, Range
@@ -149,6 +150,27 @@ def test_a_rootless_bundle_has_its_own_users() -> None:
     many = IdMap((Range(0, 1000, 1), Range(1, 100_000, 65536)), (Range(0, 100, 1), Range(1, 100_000, 65536)))
     mounts = runtime_config(image(), User(), ids=many)["mounts"]
     assert any("gid=5" in mount["options"] for mount in mounts)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ({"process": []}, "process in the configuration template is a list, not an object"),
+        ({"process": {"env": "A=b"}}, "process.env in the configuration template is a string, not a list"),
+        (
+            {"process": {"env": [1]}},
+            "process.env in the configuration template has a whole number for a string",
+        ),
+        ({"process": {"terminal": 1}}, "process.terminal .* is a whole number, not a boolean"),
+        ({"process": {"user": {"uid": 1.5}}}, "process.user.uid .* is a fraction, not a whole number"),
+        ({"mounts": [None]}, "mounts in the configuration template has null for an object"),
+        ({"linux": {"namespaces": {"type": "pid"}}}, "linux.namespaces .* is an object, not a list"),
+        ({"hostname": True}, "hostname in the configuration template is a boolean, not a string"),
+    ],
+)
+def test_a_template_of_another_shape_is_refused_with_the_place(template: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidContent, match=said):
+        runtime_config(image(), User(), edits=Edits(template=template))
 
 
 def test_edits_win_over_the_template_and_that_over_the_image() -> None:

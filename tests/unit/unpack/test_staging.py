@@ -12,6 +12,7 @@ from ocitool.errors import Conflict
 from ocitool.unpack.staging import staged
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -35,14 +36,23 @@ def test_of_several_that_make_the_same_at_once_one_wins_and_the_others_are_told(
     assert len(list(tmp_path.iterdir())) == 50
 
 
-@pytest.mark.parametrize("by", ["a file", "a directory", "a link to nothing"])
-def test_a_name_that_somebody_took_in_the_meantime_stays_theirs(tmp_path: Path, by: str) -> None:
+def _file(target: Path) -> None:
+    target.touch()
+
+
+def _directory(target: Path) -> None:
+    target.mkdir()
+
+
+def _link_to_nothing(target: Path) -> None:
+    target.symlink_to("nothing")
+
+
+@pytest.mark.parametrize("take", [_file, _directory, _link_to_nothing])
+def test_a_name_that_somebody_took_in_the_meantime_stays_theirs(
+    tmp_path: Path, take: Callable[[Path], None]
+) -> None:
     target = tmp_path / "target"
     with pytest.raises(Conflict, match="exists"), staged(target, sync=False):
-        if by == "a file":
-            target.touch()
-        elif by == "a directory":
-            target.mkdir()
-        else:
-            target.symlink_to("nothing")
+        take(target)
     assert [path.name for path in tmp_path.iterdir()] == ["target"]

@@ -74,7 +74,7 @@ def test_a_user_that_is_not_there_is_an_error(wanted: str) -> None:
 def test_an_image_without_accounts_runs_as_numbers() -> None:
     assert Accounts().find("") == User()
     assert Accounts().find("5:6") == User(5, 6)
-    with pytest.raises(InvalidContent, match="not in its /etc/passwd"):
+    with pytest.raises(InvalidContent, match="no user 'app' in the image's /etc/passwd"):
         Accounts().find("app")
 
 
