@@ -293,8 +293,18 @@ def test_a_listener_that_raises_cancels_the_copy(kind: type[Event], jobs: int) -
 # Failures
 
 
+class UnhurriedStore(FlakyStore):
+    """Takes a moment for each fetch, as a network does: what else goes on gets its turn."""
+
+    @contextmanager
+    def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> Iterator[Reader]:
+        time.sleep(0.005)
+        with super().fetch(desc, offset=offset) as reader:
+            yield reader
+
+
 def test_the_first_failure_stops_the_rest_and_keeps_its_type_and_its_notes() -> None:
-    src, dst = FlakyStore(), RecordingStore()
+    src, dst = UnhurriedStore(), RecordingStore()
     layers = [bytes([n]) * (1000 - n) for n in range(100)]
     image = put_image(src, layers=layers)
     src.tag(image, "1")

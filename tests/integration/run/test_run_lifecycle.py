@@ -237,7 +237,8 @@ def test_limits_are_in_force(containers: Containers, bundle: Bundle) -> None:
     if VERSION_2_ALONE:
         files = "memory.max pids.max cpu.max"
     script = f"cd /sys/fs/cgroup; cat {files}; head -c 64m /dev/zero | tail > /dev/null; echo $?"
-    memory, pids, cpu, status = containers.run(bundle.shell(script)).stdout.splitlines()
+    # Half a processor's time, and perhaps of an emulated processor.
+    memory, pids, cpu, status = containers.run(bundle.shell(script), timeout=300).stdout.splitlines()
     assert (memory, pids) == (str(32 << 20), "20")
     assert cpu == ("50000 100000" if VERSION_2_ALONE else "50000")
     assert status != "0"
