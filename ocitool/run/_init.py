@@ -47,6 +47,8 @@ class Job:
         joined: open namespaces to enter first, by flag.
         time_offsets: text for timens_offsets, or "" (then there is no new time namespace).
         entrances: descriptors by which the version 1 cgroups are entered.
+        cgroup_namespace: an open cgroup namespace to enter once the child is in its cgroup, or -1. Nobody
+            who is inside puts a process into a cgroup that is outside (cgroups(7), "nsdelegate").
         go: the parent's pipe to us: one byte when the id maps are written and the hooks have run.
         console: the socket that a pseudo-terminal is sent to, or None.
         give_terminal: what makes one; set by whoever sets `console`, for the child loads nothing.
@@ -63,6 +65,7 @@ class Job:
         self.joined: dict[int, int] = {}
         self.time_offsets = ""
         self.entrances: list[int] = []
+        self.cgroup_namespace = -1
         self.go = -1
         self.new_cgroup_namespace = False
         self.userns = False
@@ -175,6 +178,8 @@ def _become(job: Job) -> None:
         _become_root_inside(kernel, job)
     if job.new_cgroup_namespace:
         kernel.unshare(CGROUP)
+    elif job.cgroup_namespace >= 0:
+        kernel.setns(job.cgroup_namespace, CGROUP)
     if job.container is not None:
         _set_up(job, job.container)
     else:

@@ -143,6 +143,9 @@ class Attempt:
         job.new = spaces.new & ~namespaces.CGROUP & ~namespaces.TIME
         job.new_cgroup_namespace = bool(spaces.new & namespaces.CGROUP)
         job.joined = spaces.open(self.kernel)
+        if not spaces.has(namespaces.USER):
+            # The rights of another user namespace would not open it.
+            job.cgroup_namespace = job.joined.pop(namespaces.CGROUP, -1)
         job.userns = spaces.has(namespaces.USER)
         if spaces.new & namespaces.TIME:
             offsets = linux.get("timeOffsets") or {}

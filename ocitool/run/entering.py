@@ -138,7 +138,10 @@ def _job(runtime: Runtime, state: State, wanted: dict[str, Any], settings: Setti
     if not state.alive():
         raise Conflict(f"container {state.id} is stopped")
     flags = _different_namespaces(state.pid)
-    job.joined = {flags: target}
+    if first := flags & ~namespaces.CGROUP:
+        job.joined = {first: target}
+    if flags & namespaces.CGROUP:
+        job.cgroup_namespace = target
     job.userns = bool(flags & namespaces.USER)
     return job
 

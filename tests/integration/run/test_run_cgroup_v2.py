@@ -118,7 +118,15 @@ def test_a_cgroup_that_holds_processes_is_named_where_it_keeps_its_controllers(
     assert not (session.directory / "ocitool-test-below").exists()
 
 
-def test_exec_enters_a_cgroup_that_has_controllers(containers: Containers, bundle: Bundle) -> None:
+@pytest.mark.parametrize("own", [True, False], ids=["own namespace", "host's namespace"])
+def test_exec_enters_a_cgroup_that_has_controllers(
+    containers: Containers, bundle: Bundle, *, own: bool
+) -> None:
+    """Also where namespaces are boundaries that nobody crosses from inside, as systemd mounts version 2."""
+    assert "nsdelegate" in Path("/proc/self/mounts").read_text()
+    assert {"type": "cgroup"} in bundle.config["linux"]["namespaces"]
+    if not own:
+        bundle.config["linux"]["namespaces"].remove({"type": "cgroup"})
     bundle.config["linux"]["resources"]["memory"] = {"limit": 64 << 20}
     pid = containers.started(bundle.shell("sleep 60"), "test-exec")
     assert containers.call("exec", "--detach", "test-exec", "sleep", "50").returncode == 0

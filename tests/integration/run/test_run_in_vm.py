@@ -1,4 +1,4 @@
-"""The runtime on another kernel, with cgroup version 2 alone, in a virtual machine."""
+"""The runtime on another kernel, with cgroup version 2 alone and below systemd, in a virtual machine."""
 
 from __future__ import annotations
 
@@ -17,21 +17,29 @@ VIRTUAL = os.access("/dev/kvm", os.W_OK) and re.search(r"\b(vmx|svm)\b", Path("/
 ASKED = os.environ.get("OCITOOL_TEST_VM")
 
 
+V2 = ["tests/integration/run/test_run_cgroup_v2.py", "tests/integration/run/test_run_lifecycle.py"]
+CHOSEN = ["-k", "cgroup_v2 or limits or device or layers or update"]
+
+
 @pytest.mark.root
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(
     not (VIRTUAL or ASKED),
     reason="without KVM a virtual machine takes minutes: OCITOOL_TEST_VM=1 asks for it",
 )
-def test_the_tests_of_cgroup_version_2_pass_where_there_is_no_other() -> None:
+@pytest.mark.parametrize(
+    ("cgroups", "tests"),
+    [("v2", [*V2, *CHOSEN]), ("systemd", ["tests/integration/run/test_run_real_systemd.py"])],
+    ids=["version 2 alone", "systemd"],
+)
+def test_what_other_hosts_have_is_right_in_a_machine_like_them(cgroups: str, tests: list[str]) -> None:
     require_root()
     require("qemu-system-x86_64", "busybox", "bsdtar", "apt-get")
-    tests = ["tests/integration/run/test_run_cgroup_v2.py", "tests/integration/run/test_run_lifecycle.py"]
-    chosen = "cgroup_v2 or limits or device or layers or update"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "-k", chosen]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(
-        [PROJECT / "scripts" / "test-in-vm", *command], capture_output=True, text=True, check=False,
-        timeout=1100, stdin=subprocess.DEVNULL,
+        [PROJECT / "scripts" / "test-in-vm", "--cgroups", cgroups, *command],
+        capture_output=True, text=True, check=False, timeout=1100, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
     assert "skipped" not in done.stdout
