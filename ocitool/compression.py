@@ -6,19 +6,16 @@ Media types lie (Docker's plain layer type often holds gzip), first bytes don't.
 from __future__ import annotations
 
 import enum
-import queue
-import threading
 import zlib
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from ocitool import limits
 from ocitool.errors import InvalidContent, UnsafeContent
-from ocitool.streams import CHUNK, chunks
+from ocitool.streams import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
-    from typing import IO, Self
+    from typing import IO
 
     from ocitool.streams import Reader
 
@@ -368,72 +365,3 @@ class _ZstdFrames:
             raise UnsafeContent(f"{self._what} has more than {limits.EMPTY_MEMBERS} empty zstd frames")
         self._holds_something = False
         self._expect(self._magic, 4)
-
-
-class ReadAhead:
-    """A reader whose content a thread prepares in advance: inflating and hashing leave Python's lock alone.
-
-    What the thread meets is raised from `read`. Leaving the context ends the thread.
-    """
-
-    def __init__(self, opening: Callable[[], AbstractContextManager[Reader]], *, depth: int) -> None:
-        """Start to read.
-
-        Args:
-            opening: opens the reader; it is entered, read and left in the thread.
-            depth: how many chunks of `CHUNK` bytes to hold at most.
-        """
-        self._opening = opening
-        self._free = threading.Semaphore(depth)
-        self._ready: queue.SimpleQueue[bytes | BaseException] = queue.SimpleQueue()
-        self._rest = b""
-        self._ended: BaseException | bool = False
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closed = True
-        self._free.release()
-        self._thread.join()
-
-    def read(self, n: int = -1, /) -> bytes:
-        """Read on; up to a whole chunk comes without being copied."""
-        if n < 0:
-            return b"".join(chunks(self))
-        data = self._rest or self._next()
-        if len(data) > n:
-            data, self._rest = data[:n], data[n:]
-        else:
-            self._rest = b""
-        return data
-
-    def _next(self) -> bytes:
-        if self._ended:
-            if isinstance(self._ended, BaseException):
-                raise self._ended
-            return b""
-        item = self._ready.get()
-        if isinstance(item, BaseException):
-            self._ended = item
-            raise item
-        self._free.release()
-        self._ended = not item
-        return item
-
-    def _run(self) -> None:
-        try:
-            with self._opening() as reader:
-                more = True
-                while more:
-                    self._free.acquire()  # released by whoever takes the chunk
-                    if self._closed:
-                        return
-                    chunk = reader.read(CHUNK)
-                    more = bool(chunk)
-                    self._ready.put(chunk)
-        except BaseException as error:  # noqa: BLE001 - passed on to whoever reads
-            self._ready.put(error)

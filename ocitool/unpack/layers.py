@@ -7,10 +7,11 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from ocitool import mediatypes
-from ocitool.compression import ReadAhead, decompressed
+from ocitool.compression import decompressed
 from ocitool.content import open_verified
 from ocitool.digest import new_hasher
 from ocitool.errors import IntegrityError, InvalidContent, Unsupported
+from ocitool.readahead import ReadAhead
 from ocitool.streams import CHUNK
 
 if TYPE_CHECKING:

@@ -6,24 +6,20 @@ import gzip
 import io
 import random
 import sys
-import threading
 import time
 import tracemalloc
 import zlib
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import zstandard
 
 from ocitool import compression, limits
-from ocitool.compression import Compression, ReadAhead, decompressed, detect
+from ocitool.compression import Compression, decompressed, detect
 from ocitool.errors import InvalidContent, UnsafeContent
 from ocitool.streams import CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ocitool.streams import Reader
 
 _RANDOM = random.Random(1)
@@ -219,60 +215,3 @@ def test_lu_26_no_other_program_is_started(inflater: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", "/nonexistent")
     assert everything(gzip.compress(TEXT)) == TEXT
     assert not started
-
-
-# Reading ahead
-
-
-@contextmanager
-def opened(reader: Reader, left: list[str] | None = None) -> Iterator[Reader]:
-    yield reader
-    if left is not None:
-        left.append(threading.current_thread().name)
-
-
-def test_reading_ahead_changes_nothing() -> None:
-    for n in (-1, 1_000, CHUNK, 3 * CHUNK):
-        with ReadAhead(lambda: opened(io.BytesIO(TEXT)), depth=2) as ahead:
-            found = ahead.read() if n < 0 else b"".join(iter(lambda: ahead.read(n), b""))  # noqa: B023
-            assert found == TEXT
-            assert ahead.read(n) == ahead.read(n) == b""
-
-
-def test_reading_ahead_holds_no_more_than_it_may() -> None:
-    asked: list[int] = []
-
-    class Endless:
-        def read(self, n: int = -1, /) -> bytes:
-            asked.append(n)
-            return bytes(n)
-
-    with ReadAhead(lambda: opened(Endless()), depth=3) as ahead:
-        ahead.read(CHUNK)
-        time.sleep(0.1)
-        assert len(asked) <= 4
-
-
-def test_what_goes_wrong_ahead_is_raised_where_it_is_read() -> None:
-    class Broken:
-        def read(self, _n: int = -1, /) -> bytes:
-            raise InvalidContent("broken")
-
-    with ReadAhead(lambda: opened(Broken()), depth=3) as ahead:
-        for _ in range(2):
-            with pytest.raises(InvalidContent, match="broken"):
-                ahead.read(5)
-
-
-def test_leaving_early_ends_the_thread() -> None:
-    before = threading.active_count()
-    with ReadAhead(lambda: opened(io.BytesIO(TEXT * 10)), depth=1) as ahead:
-        assert ahead.read(10) == TEXT[:10]
-    assert threading.active_count() == before
-
-
-def test_a_stream_is_closed_in_the_thread_that_opened_it() -> None:
-    left: list[str] = []
-    with ReadAhead(lambda: opened(io.BytesIO(b"x"), left), depth=1) as ahead:
-        assert ahead.read() == b"x"
-    assert left == ["read-ahead"]
