@@ -249,6 +249,7 @@ def _fill_root(job: Job, container: Container, linux: dict[str, Any]) -> int:
     around.trees = container.trees
     around.label = _mount_label(job, linux)
     around.cgroup = container.cgroup
+    around.cgroup_namespace = job.new_cgroup_namespace or job.cgroup_namespace >= 0 or CGROUP in job.joined
     entries = config.get("mounts") or []
     mounts.mount_all(around, entries)
     _make_working_directory(kernel, root, job.process)

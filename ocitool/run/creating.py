@@ -233,6 +233,10 @@ class Attempt:
 
             # Now, because nobody may look into the child any more once it goes on.
             networks.attach(self.state, self.settings.network)
+        if linux.get("netDevices"):
+            from . import netdevices
+
+            netdevices.move(self.kernel, pid, linux["netDevices"])
         starting.adjust_oom_score(job, pid)
         configured = self.config.get("hooks") or {}
         if configured.get("prestart") or configured.get("createRuntime"):

@@ -43,7 +43,7 @@ def document() -> dict[str, Any]:
             },
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},
-            "netDevices": {"enabled": False},
+            "netDevices": {"enabled": True},
         },
         "annotations": {"ocitool.version": __version__},
     }

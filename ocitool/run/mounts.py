@@ -47,6 +47,7 @@ class Surroundings:
         trees: detached mounts made by the parent, by position in the list.
         label: `linux.mountLabel`, or "".
         cgroup: the container's cgroup, or None.
+        cgroup_namespace: whether the container has a cgroup namespace of its own.
     """
 
     def __init__(self, kernel: Kernel, root: int, bundle: str) -> None:
@@ -58,6 +59,7 @@ class Surroundings:
         self.trees: dict[int, int] = {}
         self.label = ""
         self.cgroup: Cgroup | None = None
+        self.cgroup_namespace = False
 
 
 def mount_all(around: Surroundings, mounts: list[dict[str, Any]]) -> None:
@@ -85,7 +87,9 @@ def _mount(around: Surroundings, mount: dict[str, Any], options: Options, tree: 
         _remount(around, destination, options)
     elif options.bind:
         _bind(around, mount, destination, options, tree)
-    elif fstype == "cgroup" and around.cgroup is not None:
+    elif around.cgroup is not None and (
+        fstype == "cgroup" or (fstype == "cgroup2" and around.cgroup.pure_v2)
+    ):
         newcgroup.mount(around.cgroup, around, destination, options)
     else:
         _file_system(around, mount, destination, options, fstype)

@@ -271,7 +271,7 @@ def mount(cgroup: Cgroup, around: Surroundings, destination: str, options: Optio
     kernel = around.kernel
     target = paths.made_directory(kernel, around.root, destination)
     if cgroup.pure_v2:
-        tree = _unified_tree(cgroup, kernel, options)
+        tree = _unified_tree(cgroup, around, options)
         kernel.move_mount(tree, target)
         posix.close(tree)
         posix.close(target)
@@ -285,13 +285,21 @@ def mount(cgroup: Cgroup, around: Surroundings, destination: str, options: Optio
     posix.close(target)
 
 
-def _unified_tree(cgroup: Cgroup, kernel: Kernel, options: Options) -> int:
-    try:
-        return kernel.new_mount("cgroup2", "cgroup2", options.file_system, options.set_)
-    except PermissionError:
-        tree = kernel.open_tree(AT_FDCWD, cgroup.unified, recursive=False)
-        kernel.mount_setattr(tree, set_=options.set_)
-        return tree
+def _unified_tree(cgroup: Cgroup, around: Surroundings, options: Options) -> int:
+    kernel = around.kernel
+    shown = cgroup.unified
+    if around.cgroup_namespace:
+        try:
+            return kernel.new_mount("cgroup2", "cgroup2", options.file_system, options.set_)
+        except PermissionError:
+            pass
+    else:
+        # A new mount from the host's namespace would give its options, such as no "nsdelegate", to the host's
+        # too. Paths in /proc/self/cgroup are the host's here, so all of its hierarchy is shown.
+        shown = next((each.mount_point for each in own_hierarchies() if each.unified), shown)
+    tree = kernel.open_tree(AT_FDCWD, shown, recursive=False)
+    kernel.mount_setattr(tree, set_=options.set_)
+    return tree
 
 
 def _bind(kernel: Kernel, cover: int, names: str, path: str, options: Options) -> None:

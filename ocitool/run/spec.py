@@ -310,12 +310,20 @@ def _check_hook(hook: dict[str, Any], name: str) -> None:
         raise _fail(f"hooks.{name}", "has a timeout that is not greater than zero")
 
 
+def _check_net_devices(devices: dict[str, Any], kinds: dict[str, str | None]) -> None:
+    from .netdevices import check
+
+    if "network" not in kinds:
+        raise _fail("linux.netDevices", "needs a network namespace")
+    check(devices)
+
+
 def _check_linux(linux: dict[str, Any], config: dict[str, Any]) -> None:
     kinds = {entry["type"]: entry.get("path") for entry in linux.get("namespaces") or []}
     if linux.get("intelRdt"):
         raise Unsupported("config.json: linux.intelRdt is not supported")
     if linux.get("netDevices"):
-        raise Unsupported("config.json: linux.netDevices is not supported")
+        _check_net_devices(linux["netDevices"], kinds)
     if (linux.get("personality") or {}).get("flags"):
         raise Unsupported("config.json: linux.personality.flags is not supported")
     if "mount" not in kinds:

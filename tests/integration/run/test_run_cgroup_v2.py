@@ -118,6 +118,24 @@ def test_a_cgroup_that_holds_processes_is_named_where_it_keeps_its_controllers(
     assert not (session.directory / "ocitool-test-below").exists()
 
 
+@pytest.mark.parametrize("fstype", ["cgroup", "cgroup2"])
+def test_a_container_in_the_hosts_cgroup_namespace_leaves_the_options_of_the_hosts_mount_alone(
+    containers: Containers, bundle: Bundle, fstype: str
+) -> None:
+    """A new mount from that namespace would take "nsdelegate" from the host."""
+    before = Path("/proc/self/mounts").read_text()
+    assert "nsdelegate,memory_recursiveprot" in before
+    bundle.config["linux"]["namespaces"].remove({"type": "cgroup"})
+    bundle.config["linux"]["resources"]["memory"] = {"limit": 64 << 20}
+    (mount,) = (each for each in bundle.config["mounts"] if each["destination"] == "/sys/fs/cgroup")
+    mount["type"] = fstype
+    script = "cat /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)/memory.max; mkdir /sys/fs/cgroup/x"
+    done = containers.run(bundle.shell(script))
+    assert done.stdout == f"{64 << 20}\n"
+    assert "Read-only file system" in done.stderr
+    assert Path("/proc/self/mounts").read_text() == before
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["own namespace", "host's namespace"])
 def test_exec_enters_a_cgroup_that_has_controllers(
     containers: Containers, bundle: Bundle, *, own: bool
