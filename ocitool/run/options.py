@@ -43,7 +43,7 @@ class RunOptions:
         default_seccomp: give a container without a seccomp profile the default one. The default one changes
             with the capabilities that are added or dropped.
         single_user: the caller's own uid and gid, to be root of a new user namespace.
-        security_opt: `no-new-privileges[=true|false]`, `seccomp=unconfined`, `label=disable`,
+        security_opt: `no-new-privileges[=true|false]`, `seccomp=unconfined|builtin|FILE`, `label=disable`,
             `apparmor=PROFILE`, `mask=PATH`, `unmask=ALL|PATH`.
     """
 
@@ -298,8 +298,8 @@ def _set_security(process: dict[str, Any], linux: dict[str, Any], item: str) -> 
     name, _, value = item.replace(":", "=", 1).partition("=") if "=" not in item else item.partition("=")
     if name == "no-new-privileges" and value in ("", "true", "false"):
         process["noNewPrivileges"] = value != "false"
-    elif name == "seccomp" and value == "unconfined":
-        linux.pop("seccomp", None)
+    elif name == "seccomp" and value:
+        _choose_profile(process, linux, value)
     elif name == "label" and value == "disable":
         process.pop("selinuxLabel", None)
         linux.pop("mountLabel", None)
@@ -316,6 +316,20 @@ def _set_security(process: dict[str, Any], linux: dict[str, Any], item: str) -> 
             linux[key] = [] if value.upper() == "ALL" else [path for path in listed if path not in shown]
     else:
         raise Unsupported(f"security option {item!r} is not supported")
+
+
+def _choose_profile(process: dict[str, Any], linux: dict[str, Any], value: str) -> None:
+    """As docker: "builtin" is what stands there, and anything else but "unconfined" is a file."""
+    if value == "unconfined":
+        linux.pop("seccomp", None)
+    elif value != "builtin":
+        import posix
+
+        from . import profiles
+
+        bounding = (process.get("capabilities") or {}).get("bounding") or ()
+        host = posix.uname()
+        linux["seccomp"] = profiles.load(value, bounding, host.machine, host.release)
 
 
 def _set_single_user(config: dict[str, Any], ids: tuple[int, int]) -> None:

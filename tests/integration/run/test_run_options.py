@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -86,6 +87,20 @@ def test_init_is_the_first_process_and_passes_the_exit_status_on(anyone: Ocitool
 )
 def test_what_can_not_be_is_told(ocitool: Ocitool, words: tuple[str, ...], code: int, said: str) -> None:
     assert said in ocitool("run", *words, HELLO, code=code).err
+
+
+def test_a_profile_of_dockers_form_is_in_force(ocitool: Ocitool, busybox_image: str) -> None:
+    denied = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 122}
+    unless = {"excludes": {"caps": ["CAP_SYS_ADMIN"]}}
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "archMap": [], "syscalls": [{**denied, **unless}]}
+    (ocitool.home / "profile.json").write_text(json.dumps(profile))
+    command = ("run", "--security-opt", "seccomp=profile.json", busybox_image, "mkdir", "/x")
+    assert "Disk quota exceeded" in ocitool(*command, code=1).err
+    ocitool("run", "--cap-add", "SYS_ADMIN", *command[1:])
+    assert (
+        "profile.json does not exist"
+        in ocitool("run", *command[1:2], "seccomp=no/profile.json", HELLO, code=10).err
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to set limits")

@@ -159,6 +159,7 @@ def test_security_options() -> None:
     assert "/proc/keys" not in config["linux"]["maskedPaths"]
     assert _apply(security_opt=("unmask=ALL",))["linux"]["maskedPaths"] == []
     assert _apply(security_opt=("no-new-privileges",))["process"]["noNewPrivileges"] is True
+    assert _apply(security_opt=("seccomp=builtin",))["linux"]["seccomp"] == defaults.seccomp_profile()
     with pytest.raises(Unsupported):
         _apply(security_opt=("odd=1",))
 
