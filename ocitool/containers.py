@@ -14,26 +14,24 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import Conflict, NotFound, OciError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from os import PathLike
     from pathlib import Path
 
-_LOCK: Final = "lock"
-_STATE: Final = "state"
+_LOCK = "lock"
+_STATE = "state"
 
 
-def place(store: Path) -> Path:
+def place(store: str | PathLike[str]) -> str:
     """Where the containers of a local store are made: beside it, for they may share a file system."""
-    return store.absolute().parent / "containers"
+    return os.path.join(os.getcwd(), os.path.dirname(store), "containers")
 
 
-@contextmanager
-def made(directory: Path) -> Iterator[None]:
+def made(directory: str | PathLike[str]) -> Made:
     """A container's directory, which ends with the block, or after it with the next `collect`.
 
     The lock passes to the runtime that the block starts: it holds until both have ended.
@@ -42,23 +40,37 @@ def made(directory: Path) -> Iterator[None]:
         Conflict: there is one of that name.
         OciError: it can't be made.
     """
-    from ocitool.run.state import default_root
-
-    fd = _taken(directory)
-    try:
-        (directory / _STATE).symlink_to(f"{default_root()}/{directory.name}")
-        yield
-    finally:
-        _discard(directory)
-        os.close(fd)
+    return Made(os.fspath(directory))
 
 
-def _taken(directory: Path) -> int:
+class Made:
+    """See `made`."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._lock = -1
+
+    def __enter__(self) -> None:
+        from ocitool.run.state import default_root
+
+        self._lock = _taken(self._directory)
+        try:
+            os.symlink(f"{default_root()}/{os.path.basename(self._directory)}", f"{self._directory}/{_STATE}")
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        _discard(self._directory)
+        os.close(self._lock)
+
+
+def _taken(directory: str) -> int:
     """Make a directory, and hold it."""
     while True:
         try:
-            directory.mkdir(mode=0o700, parents=True)
-            fd = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            os.makedirs(directory, 0o700)
+            fd = os.open(f"{directory}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         except FileExistsError as error:
             raise Conflict(f"{directory} exists", hint="choose another name, or remove it first") from error
         except FileNotFoundError:
@@ -73,7 +85,7 @@ def _taken(directory: Path) -> int:
         os.close(fd)
 
 
-def collect(directory: Path, *, really: bool = True) -> list[str]:
+def collect(directory: str | PathLike[str], *, really: bool = True) -> list[str]:
     """Remove the directories whose owners were killed, or only list them.
 
     A container that lives on without its owner stays, and so does all that is another user's.
@@ -85,16 +97,25 @@ def collect(directory: Path, *, really: bool = True) -> list[str]:
     Returns:
         The containers' IDs.
     """
-    if not directory.is_dir() or not (present := sorted(directory.iterdir())):
+    try:
+        if not os.listdir(directory):
+            return []
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    from pathlib import Path
+
     from ocitool.unpack import staging
 
+    directory = Path(directory)
+    present = sorted(directory.iterdir())
     found = staging.collect(directory, really=really)
     for container in present:
-        with suppress(OSError):
+        try:
             ours = container.stat(follow_symlinks=False).st_uid == os.geteuid()
             if ours and not staging.is_private(container) and _collected(container, really=really):
                 found.append(container.name)
+        except OSError:
+            continue
     return found
 
 
@@ -124,7 +145,7 @@ def _lives(container: Path) -> bool:
     from ocitool.run.state import State
 
     try:
-        root, _, container_id = os.readlink(container / _STATE).rpartition("/")  # noqa: PTH115 - a str
+        root, _, container_id = os.readlink(container / _STATE).rpartition("/")
         return State.load(root, container_id).status() != "stopped"
     except (FileNotFoundError, NotFound):
         return False
@@ -134,21 +155,26 @@ def _forget(container: Path) -> None:
     """Take away what the runtime has left of the container: cgroups, and its record."""
     from ocitool.run.runtime import Runtime
 
-    with suppress(OSError, OciError):
-        root, _, container_id = os.readlink(container / _STATE).rpartition("/")  # noqa: PTH115 - a str
+    try:
+        root, _, container_id = os.readlink(container / _STATE).rpartition("/")
         Runtime(root).delete(container_id, force=True)
+    except (OSError, OciError):
+        return
 
 
-def _discard(container: Path) -> None:
+def _discard(container: str | PathLike[str]) -> None:
     """Remove a directory; its lock goes last, so that what is left after a kill is still collected."""
     from ocitool.unpack.disposal import dispose
 
-    with suppress(OSError):
-        for path in container.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                dispose(path)
-            elif path.name != _LOCK:
-                path.unlink()
-        if [path.name for path in container.iterdir()] == [_LOCK]:
-            (container / _LOCK).unlink()
-        container.rmdir()
+    try:
+        with os.scandir(container) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    dispose(entry.path)
+                elif entry.name != _LOCK:
+                    os.unlink(entry.path)
+        if os.listdir(container) == [_LOCK]:
+            os.unlink(f"{container}/{_LOCK}")
+        os.rmdir(container)
+    except OSError:
+        return

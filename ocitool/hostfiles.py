@@ -7,18 +7,18 @@ and neither the image nor the host notices.
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
-_LOCALHOST: Final = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-_MOST_LINKS: Final = 8
-_OWN_ADDRESS: Final = {"slirp4netns": "10.0.2.100"}
+_LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_MOST_LINKS = 8
+_OWN_ADDRESS = {"slirp4netns": "10.0.2.100"}
 
 
-def mounts(directory: Path, trees: Sequence[Path], hostname: str, network: str) -> list[dict[str, Any]]:
+def mounts(directory: str, trees: Sequence[str], hostname: str, network: str) -> list[dict[str, Any]]:
     """Write the files of a container, and say how to mount them (runtime-spec, config.md, "Mounts").
 
     Args:
@@ -34,21 +34,22 @@ def mounts(directory: Path, trees: Sequence[Path], hostname: str, network: str) 
         files["resolv.conf"] = _resolvers(kind)
     made = []
     for name, text in files.items():
-        path = directory / name
-        path.write_text(text)
-        path.chmod(0o644)
+        path = f"{directory}/{name}"
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), 0o644)
         made.append(
             {
                 "destination": _followed(trees, f"/etc/{name}"),
                 "type": "bind",
-                "source": str(path),
+                "source": path,
                 "options": ["bind", "rprivate", "nosuid", "nodev", "noexec"],
             }
         )
     return made
 
 
-def _followed(trees: Sequence[Path], path: str) -> str:
+def _followed(trees: Sequence[str], path: str) -> str:
     """Where a file is in an image whose `/etc` has a link in its place, which may lead nowhere yet.
 
     The text alone counts: the runtime resolves the path inside the root, whatever it says.
@@ -57,15 +58,15 @@ def _followed(trees: Sequence[Path], path: str) -> str:
         target = _target(trees, path)
         if not target:
             break
-        path = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120 - text
+        path = os.path.normpath(os.path.join(os.path.dirname(path), target))
     return path
 
 
-def _target(trees: Sequence[Path], path: str) -> str:
+def _target(trees: Sequence[str], path: str) -> str:
     """A link's target in the highest tree that has something there; "" where that is no link."""
     for tree in trees:
         try:
-            return os.readlink(f"{tree}{path}")  # noqa: PTH115 - a str, which may end with a slash
+            return os.readlink(f"{tree}{path}")
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:
@@ -92,6 +93,7 @@ def _resolvers(kind: str) -> str:
 
 def _of_the_host(name: str) -> str:
     try:
-        return Path("/etc", name).read_text(errors="surrogateescape")
+        with open(f"/etc/{name}", encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
     except OSError:
         return ""

@@ -13,48 +13,63 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
 
-from ocitool import limits
-from ocitool.digest import Digest
-from ocitool.errors import Conflict, InvalidDigest, OciError
+from ocitool.errors import Conflict, InvalidContent, InvalidDigest, OciError
+from ocitool.run import jsonfast
+from ocitool.unpack.stacks import FILE, Stack
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from os import PathLike
     from pathlib import Path
+    from typing import Any, Self
 
     from ocitool.content import Source
+    from ocitool.digest import Digest
     from ocitool.model import Descriptor, ImageConfig
     from ocitool.run import Overlay
-    from ocitool.unpack.stacks import Stack
 
-_LAYERS: Final = "layers"
-_ACCOUNT_BYTES: Final = 4 * limits.MIB
+_LAYERS = "layers"
+_ACCOUNT_BYTES = 4 << 20
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def place(store: Path) -> Path:
+def place(store: str | PathLike[str]) -> str:
     """Where a local store's prepared images are: each user's own, because owners of files differ."""
-    return store.absolute().parent / f"prepared-{os.geteuid()}"
+    return os.path.join(os.getcwd(), os.path.dirname(store), f"prepared-{os.geteuid()}")
 
 
-@dataclass(frozen=True, slots=True)
 class Prepared:
-    """An image that is ready to be run.
+    """An image that is ready to be run, and that nobody removes before it is closed.
 
     Attributes:
         bundle: its directory, with config.json.
         stack: what makes its root file system.
     """
 
-    bundle: Path
-    stack: Stack
+    def __init__(self, bundle: str, held: int) -> None:
+        self.bundle = bundle
+        self._held = held
+        try:
+            self.stack = stack_of(bundle)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others remove it."""
+        os.close(self._held)
 
 
-@contextmanager
-def prepared(source: Source, image: Descriptor, directory: Path) -> Iterator[Prepared]:
-    """An image unpacked, now if it was not yet, and not removed by anybody while the block lasts.
+def prepared(source: Source, image: Descriptor, directory: str | PathLike[str]) -> Prepared:
+    """An image unpacked, now if it was not yet.
 
     Args:
         source: where the image is.
@@ -64,74 +79,112 @@ def prepared(source: Source, image: Descriptor, directory: Path) -> Iterator[Pre
     Raises:
         OciError: as `ocitool.unpack.unpack`.
     """
-    bundle = directory / f"{image.digest.algorithm}-{image.digest.hex}"
-    while (fd := _held(bundle)) is None:
-        _make(source, image, bundle)
-    try:
-        yield Prepared(bundle, stack_of(bundle))
-    finally:
-        os.close(fd)
+    while (found := ready(str(image.digest), directory)) is None:
+        _make(source, image, _bundle(str(image.digest), directory))
+    return found
 
 
-def is_stacked(bundle: Path) -> bool:
+def ready(digest: str, directory: str | PathLike[str]) -> Prepared | None:
+    """An image that was unpacked before, by the digest of its manifest; None where it was not.
+
+    Raises:
+        NotFound: one of its layers is gone.
+    """
+    bundle = _bundle(digest, directory)
+    fd = _held(bundle)
+    return None if fd is None else Prepared(bundle, fd)
+
+
+def _bundle(digest: str, directory: str | PathLike[str]) -> str:
+    return os.path.join(directory, digest.replace(":", "-"))
+
+
+def is_stacked(bundle: str | PathLike[str]) -> bool:
     """Whether a bundle's root file system is made of layers."""
-    return (bundle / "layers.json").exists()
+    return os.path.exists(f"{bundle}/{FILE}")
 
 
-def stack_of(bundle: Path) -> Stack:
+def stack_of(bundle: str | PathLike[str]) -> Stack:
     """What makes the root file system of a bundle: layers, or its own directory.
 
     Raises:
+        InvalidContent: the bundle's list of layers is none.
         NotFound: a layer is gone.
     """
-    from ocitool.unpack.stacks import Stack
-
-    rootfs = bundle / "rootfs"
-    stack = Stack.load(bundle) or Stack((rootfs,), rootfs, userxattr=os.geteuid() != 0)
+    if is_stacked(bundle):
+        what = f"{bundle}/{FILE}"
+        stack = Stack.of(read(what), what)
+    else:
+        rootfs = f"{bundle}/rootfs"
+        stack = Stack((rootfs,), rootfs, userxattr=os.geteuid() != 0)
     stack.check()
     return stack
 
 
-def _make(source: Source, image: Descriptor, bundle: Path) -> None:
+def read(path: str) -> dict[str, Any]:
+    """A document of a bundle, read as the runtime reads it, which has no time for more.
+
+    Raises:
+        InvalidContent: it is not a JSON object.
+    """
+    with open(path, "rb") as file:
+        document = jsonfast.loads(file.read(), path)
+    if not isinstance(document, dict):
+        raise InvalidContent(f"{path} is not an object")
+    return document
+
+
+def _make(source: Source, image: Descriptor, bundle: str) -> None:
+    from pathlib import Path
+
     from ocitool.unpack import UnpackOptions, staging, unpack
     from ocitool.unpack.idmap import IdMap
 
-    directory = bundle.parent
+    target = Path(bundle)
     alone = os.geteuid() == 0 or IdMap.delegated() is None
-    if directory.is_dir():
-        staging.collect(directory)
-    # Who makes it at the same time makes the same, and the first one to end gives it its name.
-    with _locked(directory / _LAYERS, fcntl.LOCK_SH) as cache, suppress(Conflict):
-        unpack(source, image, bundle, options=UnpackOptions(layer_cache=cache if alone else None))
-
-
-@contextmanager
-def _locked(cache: Path, how: int) -> Iterator[Path]:
-    """Keep others from removing layers, or from adding some."""
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if target.parent.is_dir():
+        staging.collect(target.parent)
+    cache = target.parent / _LAYERS
+    fd = _locked(cache, fcntl.LOCK_SH)
     try:
-        fcntl.flock(fd, how)
-        yield cache
+        unpack(source, image, target, options=UnpackOptions(layer_cache=cache if alone else None))
+    except Conflict:
+        return  # who made it at the same time made the same, and the first one to end gave it its name
     finally:
         os.close(fd)
 
 
-def _held(bundle: Path) -> int | None:
+def _locked(cache: Path, how: int) -> int:
+    """A descriptor that keeps others from removing layers, or from adding some."""
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(cache, _OPEN_DIRECTORY)
+    try:
+        fcntl.flock(fd, how)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _held(bundle: str | PathLike[str]) -> int | None:
     """A descriptor whose lock keeps a bundle where it is; None where there is none."""
     try:
-        fd = os.open(bundle, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(bundle, _OPEN_DIRECTORY)
     except FileNotFoundError:
         return None
     fcntl.flock(fd, fcntl.LOCK_SH)
-    with suppress(FileNotFoundError):
-        if os.path.samestat(os.fstat(fd), bundle.stat()):
+    try:
+        if os.path.samestat(os.fstat(fd), os.stat(bundle)):
             return fd
+    except FileNotFoundError:
+        pass
     os.close(fd)
     return None
 
 
-def remove_unused(directory: Path, is_used: Callable[[Digest], bool], *, really: bool) -> list[Digest]:
+def remove_unused(
+    directory: str | PathLike[str], is_used: Callable[[Digest], bool], *, really: bool
+) -> list[Digest]:
     """Remove bundles of images that are not used any more, and layers that only they had, or only list them.
 
     What a container runs on stays.
@@ -139,11 +192,15 @@ def remove_unused(directory: Path, is_used: Callable[[Digest], bool], *, really:
     Returns:
         The digests of the images, and the diff IDs or chain IDs of the layers.
     """
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         return []
+    from pathlib import Path
+
+    from ocitool.digest import Digest
     from ocitool.unpack import overlay, staging
     from ocitool.unpack.disposal import dispose
 
+    directory = Path(directory)
     staging.collect(directory, really=really)
     removed, kept = [], []
     for bundle in sorted(directory.iterdir()):
@@ -163,46 +220,48 @@ def remove_unused(directory: Path, is_used: Callable[[Digest], bool], *, really:
             kept.append(bundle)
         finally:
             os.close(fd)
-    with suppress(BlockingIOError), _locked(directory / _LAYERS, fcntl.LOCK_EX | fcntl.LOCK_NB) as cache:
-        removed += overlay.remove_unused(cache, kept, really=really)
-    return removed
+    cache = directory / _LAYERS
+    try:
+        fd = _locked(cache, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return removed
+    try:
+        return removed + overlay.remove_unused(cache, kept, really=really)
+    finally:
+        os.close(fd)
 
 
-def overlay(stack: Stack, container: Path) -> Overlay:
+def overlay(stack: Stack, container: str | PathLike[str]) -> Overlay:
     """What to mount as a container's root: a stack, with the container's changes in its own directory."""
     from ocitool.run import Overlay
 
+    rootfs, upper, work = (f"{container}/{name}" for name in ("rootfs", "upper", "work"))
     try:
-        info = stack.root.stat()
-        for name in ("rootfs", "upper", "work"):
-            (container / name).mkdir(mode=0o700)
+        info = os.stat(stack.root)
+        for path in (rootfs, upper, work):
+            os.mkdir(path, 0o700)
         # The root directory of the container is the upper one.
-        upper = container / "upper"
         os.chown(upper, info.st_uid, info.st_gid)
-        upper.chmod(info.st_mode & 0o7777)
+        os.chmod(upper, info.st_mode & 0o7777)
         os.utime(upper, ns=(info.st_mtime_ns, info.st_mtime_ns))
     except OSError as error:
         raise OciError(f"{container} can't be made ready: {error.strerror}") from error
-    return Overlay(
-        str(container / "rootfs"),
-        [str(lower) for lower in stack.lowers],
-        upper=str(upper),
-        work=str(container / "work"),
-        userxattr=stack.userxattr,
-    )
+    return Overlay(rootfs, list(stack.lowers), upper=upper, work=work, userxattr=stack.userxattr)
 
 
-def process_of(bundle: Path, config: ImageConfig, user: str) -> dict[str, Any]:
+def process_of(bundle: str, config: ImageConfig, user: str) -> dict[str, Any]:
     """The process of a bundle's configuration where it runs as another user of the image.
 
     Raises:
         InvalidContent: the image has no such user.
     """
+    from pathlib import Path
+
     from ocitool.unpack.bundle import runtime_config
-    from ocitool.unpack.stacks import opened
+    from ocitool.unpack.union import opened
     from ocitool.unpack.users import Accounts
 
-    with opened(bundle) as tree:
+    with opened(Path(bundle)) as tree:
         passwd, group = (tree.read(path, limit=_ACCOUNT_BYTES) for path in (b"etc/passwd", b"etc/group"))
     process: dict[str, Any] = runtime_config(config, Accounts.parse(passwd or b"", group or b"").find(user))[
         "process"

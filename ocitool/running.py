@@ -2,37 +2,59 @@
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
 
-from ocitool import containers, hostfiles, strictjson
-from ocitool.content import read_config, read_manifest
+from ocitool import containers, hostfiles
 from ocitool.errors import InvalidContent, InvalidReference, OciError, RunError, Unsupported
-from ocitool.model import Manifest
-from ocitool.platforms import host
-from ocitool.prepared import Prepared, is_stacked, overlay, prepared, process_of, stack_of
+from ocitool.prepared import is_stacked, overlay, prepared, process_of, read, stack_of
+from ocitool.run import jsonfast
+from ocitool.run.options import apply
+from ocitool.run.overlay import refused
 
+# What only an image that is not ready yet needs is loaded by the functions that make it so.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from os import PathLike
+    from typing import Any
 
     from ocitool.content import Source
     from ocitool.model import Descriptor, ImageConfig
-    from ocitool.platforms import Platform
+    from ocitool.prepared import Prepared
     from ocitool.run import Overlay
     from ocitool.run.options import RunOptions
 
-_ROOTFS: Final = "rootfs"
-_CHROOT: Final = (
+_ROOTFS = "rootfs"
+_CHROOT = (
     "--isolation chroot: the program is NOT isolated. It sees the processes, network, host name and kernel"
     " settings of this host; only its files are its own"
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """What has to be known of an image whose bundle is ready.
+
+    Attributes:
+        digest: of its manifest.
+        platform: what it is for, as `ocitool.platforms` writes it.
+        entrypoint, command: from which the program's arguments are put together.
+    """
+
+    def __init__(self, digest: str, platform: str, entrypoint: Sequence[str], command: Sequence[str]) -> None:
+        self.digest = digest
+        self.platform = platform
+        self.entrypoint = tuple(entrypoint)
+        self.command = tuple(command)
+
+    @classmethod
+    def of(cls, image: Descriptor, config: ImageConfig) -> Image:
+        """From the image's own documents."""
+        fields = config.config
+        return cls(
+            str(image.digest), str(config.platform), fields.get("Entrypoint", ()), fields.get("Cmd", ())
+        )
+
+
 class Launch:
     """Where and by what a container is started.
 
@@ -48,16 +70,27 @@ class Launch:
         on_warning: is told what the host could not give.
     """
 
-    place: Path
-    name: str = ""
-    runtime: str = ""
-    isolation: str = "auto"
-    hostname: str = ""
-    network: str = "none"
-    platform: Platform | None = None
-    on_warning: Callable[[str], None] | None = None
+    def __init__(
+        self,
+        place: str,
+        *,
+        name: str = "",
+        runtime: str = "",
+        isolation: str = "auto",
+        hostname: str = "",
+        network: str = "none",
+        on_warning: Callable[[str], None] | None = None,
+    ) -> None:
+        self.place = place
+        self.name = name
+        self.runtime = runtime
+        self.isolation = isolation
+        self.hostname = hostname
+        self.network = network
+        self.platform = ""
+        self.on_warning = on_warning
 
-    def directory(self) -> Path:
+    def directory(self) -> str:
         """The directory of the new container; its last part is the ID.
 
         Raises:
@@ -65,15 +98,15 @@ class Launch:
         """
         from ocitool.run.state import check_id
 
-        container_id = self.name or f"ocitool-{secrets.token_hex(6)}"
+        container_id = self.name or f"ocitool-{os.urandom(6).hex()}"
         try:
             # It has to be one before it becomes part of a path.
             check_id(container_id)
         except InvalidContent as error:
             raise InvalidReference(str(error), hint=error.hint) from error
-        return self.place / container_id
+        return f"{self.place}/{container_id}"
 
-    def start(self, bundle: Path, container_id: str, layers: Overlay | None = None) -> int:
+    def start(self, bundle: str, container_id: str, layers: Overlay | None = None) -> int:
         """Run a bundle; see `ocitool.run.run_bundle`.
 
         Raises:
@@ -85,7 +118,7 @@ class Launch:
             self.on_warning(_CHROOT)
         try:
             return run_bundle(
-                str(bundle),
+                bundle,
                 container_id=container_id,
                 overlay=layers,
                 runtime=self.runtime,
@@ -122,9 +155,11 @@ def _explained(error: RunError) -> RunError:
     )
 
 
-def _foreign(error: RunError, platform: Platform) -> RunError:
+def _foreign(error: RunError, platform: str) -> RunError:
     """The error of a program that is not for this processor, if that is what is wrong with it."""
-    if platform.architecture == host().architecture:
+    from ocitool.platforms import Platform, host
+
+    if Platform.parse(platform).architecture == host().architecture:
         return error
     return RunError(
         f"{error.message}: the image is for {platform}, and this host is {host()}",
@@ -157,15 +192,15 @@ def check_chroot(options: RunOptions) -> None:
         )
 
 
-def is_bundle(path: Path) -> bool:
+def is_bundle(path: str) -> bool:
     """Whether a directory is a bundle and not an image layout."""
-    return (path / "config.json").is_file() and not (path / "oci-layout").exists()
+    return os.path.isfile(f"{path}/config.json") and not os.path.exists(f"{path}/oci-layout")
 
 
 def run_image(
     source: Source,
     image: Descriptor,
-    unpacked: Path,
+    unpacked: str,
     options: RunOptions,
     launch: Launch,
     *,
@@ -190,64 +225,112 @@ def run_image(
         RunError: the container could not be started; see `ocitool.run.run_bundle`.
         OciError: the image could not be unpacked.
     """
-    from ocitool.run.overlay import refused
-    from ocitool.unpack import UnpackOptions, unpack
-
     container = launch.directory()
     containers.collect(launch.place)
     config = _image_config(source, image)
     if config is not None:
-        launch = replace(launch, platform=config.platform)
-    if config is not None:
-        options = replace(
-            options,
-            image_entrypoint=tuple(config.config.get("Entrypoint", ())),
-            image_cmd=tuple(config.config.get("Cmd", ())),
-        )
-    if config is not None and not keep and launch.mounts_layers():
-        with prepared(source, image, unpacked) as ready:
-            try:
-                return _run_on(ready, container, config, replace(options, user=None), user, launch)
-            except OciError as error:
-                if not refused(error):
-                    raise
-                if launch.on_warning:
-                    launch.on_warning(f"{error}; the image is unpacked for this container alone")
+        known = Image.of(image, config)
+        if not keep and launch.mounts_layers():
+            with prepared(source, image, unpacked) as ready:
+                try:
+                    process = process_of(ready.bundle, config, user) if user else None
+                    return run_ready(ready, known, options, launch, container, process)
+                except OciError as error:
+                    if not refused(error):
+                        raise
+                    if launch.on_warning:
+                        launch.on_warning(f"{error}; the image is unpacked for this container alone")
+        options = _completed(options, known, launch)
+    return _run_unpacked(source, image, container, options, launch, user=user, keep=keep)
+
+
+def run_ready(
+    ready: Prepared,
+    image: Image,
+    options: RunOptions,
+    launch: Launch,
+    container: str,
+    process: dict[str, Any] | None = None,
+) -> int:
+    """Run an image that is unpacked already, and leave it as it is.
+
+    Args:
+        ready: the image's bundle.
+        image: what it was made of.
+        options: what to change of the image's configuration.
+        launch: where and by what it is started.
+        container: the new container's directory (see `Launch.directory`).
+        process: takes the place of the bundle's own one, for another user.
+
+    Raises:
+        RunError, OciError: see `run_image`.
+    """
+    options = _completed(options, image, launch)
+    with containers.made(container):
+        layers = overlay(ready.stack, container)
+        document = read(f"{ready.bundle}/config.json")
+        if process is not None:
+            document["process"] = process
+        document = _with_host_files(document, ready.stack.lowers, container, launch)
+        _write(_changed(document, options), container)
+        return launch.start(container, _id(container), layers)
+
+
+def _run_unpacked(
+    source: Source,
+    image: Descriptor,
+    container: str,
+    options: RunOptions,
+    launch: Launch,
+    *,
+    user: str,
+    keep: bool,
+) -> int:
+    """Run an image in a bundle of the container's own."""
+    from pathlib import Path
+
+    from ocitool.unpack import UnpackOptions, unpack
+    from ocitool.unpack.bundle import dumps
+
     # Nothing of this has to outlive a power cut.
     unpacking = UnpackOptions(user=user, sync=False)
     if keep:
-        unpack(source, image, container, options=unpacking)
-        _write(
-            _with_host_files(_read(container), [container / _ROOTFS], container, launch), container, options
-        )
-        return launch.start(container, container.name)
+        unpack(source, image, Path(container), options=unpacking)
+        document = _of_bundle(container, container, options, launch)
+        Path(container, "config.json").write_bytes(dumps(document))
+        return launch.start(container, _id(container))
     with containers.made(container):
-        bundle = container / "bundle"
-        unpack(source, image, bundle, options=unpacking)
-        _write(_with_host_files(_read(bundle), [bundle / _ROOTFS], container, launch), bundle, options)
-        return launch.start(bundle, container.name)
+        bundle = f"{container}/bundle"
+        unpack(source, image, Path(bundle), options=unpacking)
+        _write(_of_bundle(bundle, container, options, launch), bundle)
+        return launch.start(bundle, _id(container))
 
 
-def _run_on(
-    ready: Prepared, container: Path, config: ImageConfig, options: RunOptions, user: str, launch: Launch
-) -> int:
-    """Run an image that is unpacked already, and leave it as it is."""
-    with containers.made(container):
-        layers = overlay(ready.stack, container)
-        document = _read(ready.bundle)
-        if user:
-            document["process"] = process_of(ready.bundle, config, user)
-        document = _with_host_files(document, ready.stack.lowers, container, launch)
-        _write(document, container, options)
-        return launch.start(container, container.name, layers)
+def _of_bundle(bundle: str, container: str, options: RunOptions, launch: Launch) -> dict[str, Any]:
+    """The configuration of a bundle of its own, for a container."""
+    document = read(f"{bundle}/config.json")
+    return _changed(_with_host_files(document, [f"{bundle}/{_ROOTFS}"], container, launch), options)
+
+
+def _completed(options: RunOptions, image: Image, launch: Launch) -> RunOptions:
+    """The options with what the image's own documents say to them."""
+    launch.platform = image.platform
+    return options.but(image_entrypoint=image.entrypoint, image_cmd=image.command)
+
+
+def _id(container: str) -> str:
+    return os.path.basename(container)
 
 
 def _image_config(source: Source, image: Descriptor) -> ImageConfig | None:
+    from ocitool.content import read_config, read_manifest
+    from ocitool.model import Manifest
+
     manifest = read_manifest(source, image)
     return read_config(source, manifest) if isinstance(manifest, Manifest) else None
 
 
-def run_directory(bundle: Path, options: RunOptions, launch: Launch) -> int:
+def run_directory(bundle: str | PathLike[str], options: RunOptions, launch: Launch) -> int:
     """Run a bundle that something else made, with changes, and leave it as it was.
 
     Raises:
@@ -256,24 +339,20 @@ def run_directory(bundle: Path, options: RunOptions, launch: Launch) -> int:
     changed = launch.directory()
     containers.collect(launch.place)
     with containers.made(changed):
-        config = _read(bundle)
-        _make_absolute(config, bundle.absolute())
+        config = read(f"{bundle}/config.json")
+        _make_absolute(config, os.path.join(os.getcwd(), bundle))
         layers = None
         if is_stacked(bundle):
             if not launch.mounts_layers():
                 raise Unsupported(f"{bundle} has its root file system in layers, which can't be mounted here")
             layers = overlay(stack_of(bundle), changed)
             config["root"]["path"] = layers.target
-        _write(config, changed, options)
-        return launch.start(changed, changed.name, layers)
-
-
-def _read(bundle: Path) -> dict[str, Any]:
-    return strictjson.load_object((bundle / "config.json").read_bytes(), f"{bundle}/config.json")
+        _write(_changed(config, options), changed)
+        return launch.start(changed, _id(changed), layers)
 
 
 def _with_host_files(
-    config: dict[str, Any], trees: Sequence[Path], container: Path, launch: Launch
+    config: dict[str, Any], trees: Sequence[str], container: str, launch: Launch
 ) -> dict[str, Any]:
     """A configuration whose container finds hostname, hosts and resolv.conf in its `/etc`."""
     network = "host" if launch.isolation == "chroot" else launch.network
@@ -282,13 +361,17 @@ def _with_host_files(
     return {**config, "mounts": [*config["mounts"], *added]}
 
 
-def _write(config: dict[str, Any], directory: Path, options: RunOptions) -> None:
-    """Write a configuration with changes into a container's directory."""
-    from ocitool.run.options import apply
-
+def _changed(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
+    """A configuration with the changes that are asked for."""
     changed = apply(config, options)
     _check_mapped(changed)
-    (directory / "config.json").write_text(json.dumps(changed, indent=2))
+    return changed
+
+
+def _write(config: dict[str, Any], directory: str) -> None:
+    """Write a configuration for the runtime alone."""
+    with open(f"{directory}/config.json", "w", encoding="ascii") as file:
+        file.write(jsonfast.dumps(config))
 
 
 def _check_mapped(config: dict[str, Any]) -> None:
@@ -304,15 +387,15 @@ def _check_mapped(config: dict[str, Any]) -> None:
             )
 
 
-def _make_absolute(config: dict[str, Any], bundle: Path) -> None:
+def _make_absolute(config: dict[str, Any], bundle: str) -> None:
     # config.md, root, path: "On POSIX platforms, `path` is either an absolute path or a relative path to the
     # bundle."
     root = config.get("root")
     if not isinstance(root, dict) or not isinstance(root.get("path"), str):
         raise InvalidContent(f"{bundle}/config.json names no root file system")
-    root["path"] = str(bundle / root["path"])
+    root["path"] = os.path.join(bundle, root["path"])
     for mount in config.get("mounts") or []:
         # config.md, mounts, source: "Path values for bind mounts are either absolute or relative to the
         # bundle."
         if {"bind", "rbind"} & set(mount.get("options") or []) and isinstance(mount.get("source"), str):
-            mount["source"] = str(bundle / mount["source"])
+            mount["source"] = os.path.join(bundle, mount["source"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +143,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     if isolation == "chroot":
         running.check_chroot(options)
     launch = running.Launch(
-        place=containers.place(session.store_path),
+        containers.place(session.store_path),
         name=name,
         runtime=runtime,
         isolation=isolation,
@@ -152,8 +151,8 @@ def run(  # noqa: PLR0913 - one parameter for each option
         network=options.network or "none",
         on_warning=console.say,
     )
-    if location.startswith(("/", "./", "../")) and running.is_bundle(Path(location)):
-        return running.run_directory(Path(location), replace(options, user=user or None), launch)
+    if location.startswith(("/", "./", "../")) and running.is_bundle(location):
+        return running.run_directory(location, options.but(user=user or None), launch)
     source, image = image_of(session, location, platform, pull)
     return running.run_image(source, image, place(session.store_path), options, launch, user=user, keep=keep)
 

@@ -6,22 +6,23 @@ gets, and names of users must have been looked up before.
 
 from __future__ import annotations
 
-from copy import deepcopy
-from dataclasses import dataclass, field
-from typing import Any
-
 from ocitool.errors import InvalidReference, Unsupported
 
 from . import capabilities, defaults, volumes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 _PERIOD = 100_000
 _LEAST_QUOTA = 1000
 _LEAST_MEMORY = 6 << 20  # as docker has it
 _LONGEST_HOSTNAME = 64
+_NOTHING: Mapping[str, str] = {}
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
-@dataclass(frozen=True, slots=True)
 class RunOptions:
     """What a person asked for, in the words of the command line; None or empty leaves it to the image.
 
@@ -52,7 +53,7 @@ class RunOptions:
     image_entrypoint: tuple[str, ...] = ()
     image_cmd: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
-    host_env: dict[str, str] = field(default_factory=dict)
+    host_env: Mapping[str, str] = _NOTHING
     cwd: str | None = None
     user: str | None = None
     additional_gids: tuple[int, ...] = ()
@@ -72,9 +73,20 @@ class RunOptions:
     terminal: bool = False
     console_size: tuple[int, int] | None = None
     security_opt: tuple[str, ...] = ()
-    annotations: dict[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = _NOTHING
     single_user: tuple[int, int] | None = None
     default_seccomp: bool = True
+
+    def __init__(self, **given: Any) -> None:
+        """Take what was asked for, by the names above."""
+        for name, value in given.items():
+            if name not in RunOptions.__annotations__:
+                raise TypeError(f"there is no option {name!r}")
+            setattr(self, name, value)
+
+    def but(self, **changes: Any) -> RunOptions:
+        """The same with some changes."""
+        return RunOptions(**{**vars(self), **changes})
 
 
 def apply(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
@@ -84,7 +96,7 @@ def apply(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
         InvalidReference: an option is not well-formed (exit code 2: it is what the user typed).
         Unsupported: it asks for what this runtime does not have.
     """
-    result = deepcopy(config)
+    result: dict[str, Any] = _copy(config)
     process = result.setdefault("process", {})
     linux = result.setdefault("linux", {})
     _set_command(process, options)
@@ -110,6 +122,13 @@ def apply(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
     if options.annotations:
         result.setdefault("annotations", {}).update(options.annotations)
     return result
+
+
+def _copy(value: Any) -> Any:
+    """A document of its own; `copy.deepcopy` takes as long to load as all of this."""
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
 def _absolute(path: str, what: str) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from ocitool.errors import InvalidReference, RunError, Unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _BIND_MODES = frozenset(
     ("ro", "rw", "z", "Z", "private", "rprivate", "shared", "rshared", "slave", "rslave", "exec", "noexec",

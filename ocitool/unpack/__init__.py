@@ -5,8 +5,7 @@ The way back is `ocitool.unpack.repack`, which is imported by itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocitool.unpack.image import UnpackOptions, UnpackReport, unpack
 

@@ -273,7 +273,7 @@ class Applier:
         if name:
             self._remove_if_there(directory, name, self)
         else:
-            removal.clear(directory, self)
+            removal.clear(directory.fd, directory.path, self)
             self.root.forget()
 
     def _replace(self, parent: Directory, name: bytes) -> None:

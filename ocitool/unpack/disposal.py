@@ -7,25 +7,28 @@ ids on the host. An ordinary user may remove them from inside of such a namespac
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from ocitool.errors import OciError
 from ocitool.unpack.removal import discard
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pathlib import Path
+    from os import PathLike
 
 
-def dispose(directory: Path) -> None:
+def dispose(directory: str | PathLike[str]) -> None:
     """Remove a directory and what it holds, as far as this user may by any means."""
     discard(directory)
     if os.geteuid() == 0 or not os.path.lexists(directory):
         return
+    from pathlib import Path
+
     from ocitool.unpack.idmap import IdMap
     from ocitool.unpack.namespace import Mapped
 
     ids = IdMap.delegated()
     if ids:
-        with suppress(OSError, OciError):
-            Mapped(directory, ids).close(keep=False)
+        try:
+            Mapped(Path(directory), ids).close(keep=False)
+        except (OSError, OciError):
+            return

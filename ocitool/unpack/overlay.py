@@ -106,7 +106,8 @@ class LayerCache:
             stack = self._above(stack, source, wanted)
             on_event(Finished(pair[0], "skipped" if self._made == before else "applied"))
         described = [path for path in stack if (path.parent / _ROOT).exists()]
-        return Stack(tuple(stack), described[0] if described else stack[-1], userxattr=not self._keep_owner)
+        root = described[0] if described else stack[-1]
+        return Stack(tuple(map(str, stack)), str(root), userxattr=not self._keep_owner)
 
     def _above(self, stack: list[Path], source: Source, wanted: Sequence[_Wanted]) -> list[Path]:
         """The trees of some layers, where those of all but the last are known."""
@@ -190,7 +191,7 @@ def remove_unused(cache: Path, bundles: Iterable[Path], *, really: bool) -> list
     for place in cache.iterdir():
         staging.collect(place, really=really)
     for tree in sorted(cache.glob("*/[!.]*")):
-        if (tree / _TREE) in used:
+        if str(tree / _TREE) in used:
             continue
         if tree.is_dir():
             _, _, name = tree.name.partition("-")

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
 
 from ocitool.errors import OciError, UnsafeContent
-from ocitool.unpack.root import OPEN_DIRECTORY, Directory
 
+# Every run of a container ends here, so nothing is loaded that costs time.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pathlib import Path
+    from os import PathLike
+    from typing import Protocol
+
+    from ocitool.unpack.root import Directory
+
+    class Survivors(Protocol):
+        """Who decides what a removal spares, and hears what became of the rest."""
+
+        def spares(self, path: bytes, /) -> bool:
+            """Whether what is at this path stays."""
+            ...
+
+        def removed(self, path: bytes, /) -> None:
+            """The directory at this path is gone."""
+            ...
+
+        def emptied(self, path: bytes, /) -> None:
+            """The directory at this path was to go, and stays for the sake of what is in it."""
+            ...
 
 
-class Survivors(Protocol):
-    """Who decides what a removal spares, and hears what became of the rest."""
-
-    def spares(self, path: bytes, /) -> bool:
-        """Whether what is at this path stays."""
-        ...
-
-    def removed(self, path: bytes, /) -> None:
-        """The directory at this path is gone."""
-        ...
-
-    def emptied(self, path: bytes, /) -> None:
-        """The directory at this path was to go, and stays for the sake of what is in it."""
-        ...
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Nobody:
@@ -71,8 +75,8 @@ class _Level:
         return self.path + b"/" + name if self.path else name
 
 
-def clear(directory: Directory, survivors: Survivors) -> bool:
-    """Remove everything that a directory holds, but for what is spared.
+def clear(directory: int, path: bytes, survivors: Survivors) -> bool:
+    """Remove everything that an open directory at some path holds, but for what is spared.
 
     Goes down and up with one file descriptor, so that no depth is too great; on the way up it makes sure
     to arrive in the directory that it came from.
@@ -83,9 +87,9 @@ def clear(directory: Directory, survivors: Survivors) -> bool:
     Raises:
         UnsafeContent: directories were moved meanwhile.
     """
-    fd = os.open(b".", OPEN_DIRECTORY, dir_fd=directory.fd)
+    fd = os.open(b".", _OPEN_DIRECTORY, dir_fd=directory)
     try:
-        levels = [_Level(fd, b"", directory.path, survivors)]
+        levels = [_Level(fd, b"", path, survivors)]
         while True:
             level = levels[-1]
             if level.directories:
@@ -119,9 +123,9 @@ def remove(parent: Directory, name: bytes, survivors: Survivors) -> bool:
         if not survivors.spares(path):
             os.unlink(name, dir_fd=parent.fd)
         return stat.S_ISLNK(mode)
-    fd = os.open(name, OPEN_DIRECTORY, dir_fd=parent.fd)
+    fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent.fd)
     try:
-        empty = clear(parent._replace(fd=fd, path=path), survivors)
+        empty = clear(fd, path, survivors)
     finally:
         os.close(fd)
     if survivors.spares(path):
@@ -134,15 +138,17 @@ def remove(parent: Directory, name: bytes, survivors: Survivors) -> bool:
     return True
 
 
-def discard(directory: Path) -> None:
+def discard(directory: str | PathLike[str]) -> None:
     """Remove a directory and what it holds, as far as we may."""
-    with suppress(OSError, OciError):
-        fd = os.open(directory, OPEN_DIRECTORY)
+    try:
+        fd = os.open(directory, _OPEN_DIRECTORY)
         try:
-            clear(Directory(fd, b""), Nobody())
+            clear(fd, b"", Nobody())
         finally:
             os.close(fd)
-        directory.rmdir()
+        os.rmdir(directory)
+    except (OSError, OciError):
+        return
 
 
 def _leave(fd: int, level: _Level, survivors: Survivors) -> bool:
@@ -159,7 +165,7 @@ def _leave(fd: int, level: _Level, survivors: Survivors) -> bool:
 
 def _move(fd: int, name: bytes) -> int:
     try:
-        there = os.open(name, OPEN_DIRECTORY, dir_fd=fd)
+        there = os.open(name, _OPEN_DIRECTORY, dir_fd=fd)
     except PermissionError:
         there = _open_shut(fd, name)
     os.close(fd)
@@ -170,8 +176,8 @@ def _open_shut(fd: int, name: bytes) -> int:
     """Open a directory of ours whose mode shuts us out."""
     held = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
     try:
-        os.chmod(b"/proc/self/fd/%d" % held, 0o700)  # noqa: PTH101 - a magic link, in bytes
-        return os.open(name, OPEN_DIRECTORY, dir_fd=fd)
+        os.chmod(b"/proc/self/fd/%d" % held, 0o700)
+        return os.open(name, _OPEN_DIRECTORY, dir_fd=fd)
     finally:
         os.close(held)
 

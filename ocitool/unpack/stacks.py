@@ -1,25 +1,20 @@
-"""Bundles whose root file system is yet to be mounted: which layers make it, beside config.json."""
+"""Bundles whose root file system is yet to be mounted: which layers make it, beside config.json.
+
+Nothing is imported for it that costs time: whoever runs an image that is unpacked already reads one first.
+"""
 
 from __future__ import annotations
 
-import os
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-from ocitool import jsontypes, strictjson
 from ocitool.errors import InvalidContent, NotFound
-from ocitool.unpack.root import OPEN_DIRECTORY, Root
-from ocitool.unpack.union import Union
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from os import PathLike
+    from typing import Any
 
-FILE: Final = "layers.json"
+FILE = "layers.json"
 
 
-@dataclass(frozen=True, slots=True)
 class Stack:
     """An image's layers in a cache.
 
@@ -29,37 +24,51 @@ class Stack:
         userxattr: whether the mount needs the option `userxattr`, as one without privilege does.
     """
 
-    lowers: tuple[Path, ...]
-    root: Path
-    userxattr: bool
+    __slots__ = ("lowers", "root", "userxattr")
 
-    def save(self, bundle: Path) -> None:
+    def __init__(self, lowers: tuple[str, ...], root: str, *, userxattr: bool) -> None:
+        self.lowers = lowers
+        self.root = root
+        self.userxattr = userxattr
+
+    def save(self, bundle: str | PathLike[str]) -> None:
         """Write it into a bundle."""
-        document = {
-            "lowers": [str(path) for path in self.lowers],
-            "root": str(self.root),
-            "userxattr": self.userxattr,
-        }
-        (bundle / FILE).write_bytes(strictjson.dumps(document))
+        from ocitool import strictjson
+
+        document = {"lowers": list(self.lowers), "root": self.root, "userxattr": self.userxattr}
+        with open(f"{bundle}/{FILE}", "wb") as file:
+            file.write(strictjson.dumps(document))
 
     @classmethod
-    def load(cls, bundle: Path) -> Stack | None:
+    def load(cls, bundle: str | PathLike[str]) -> Stack | None:
         """The layers that a bundle names; None for a bundle that has its root file system itself.
 
         Raises:
             InvalidContent: the document is none.
         """
-        what = f"{bundle / FILE}"
+        from ocitool import strictjson
+
+        what = f"{bundle}/{FILE}"
         try:
-            raw = (bundle / FILE).read_bytes()
+            with open(what, "rb") as file:
+                raw = file.read()
         except FileNotFoundError:
             return None
-        document = strictjson.load_object(raw, what)
-        lowers = tuple(Path(path) for path in jsontypes.strings(document, "lowers", what))
-        if not lowers:
-            raise InvalidContent(f"{what} names no layer")
-        root = Path(jsontypes.string(document, "root", what))
-        return cls(lowers, root, document.get("userxattr") is True)
+        return cls.of(strictjson.loads(raw, what), what)
+
+    @classmethod
+    def of(cls, document: Any, what: str) -> Stack:
+        """The layers that a parsed document names.
+
+        Raises:
+            InvalidContent: it names none.
+        """
+        fields = document if isinstance(document, dict) else {}
+        lowers, root = fields.get("lowers"), fields.get("root")
+        listed = isinstance(lowers, list) and all(isinstance(path, str) for path in lowers)
+        if not (listed and lowers and isinstance(root, str)):
+            raise InvalidContent(f"{what} names no layers")
+        return cls(tuple(lowers), root, userxattr=fields.get("userxattr") is True)
 
     def check(self) -> None:
         """Make sure that the layers are there.
@@ -67,20 +76,8 @@ class Stack:
         Raises:
             NotFound: one is not in its cache any more.
         """
+        from os.path import isdir
+
         for path in self.lowers:
-            if not path.is_dir():
+            if not isdir(path):
                 raise NotFound(f"the unpacked layer {path} is gone", hint="unpack the image again")
-
-
-@contextmanager
-def opened(bundle: Path) -> Iterator[Root | Union]:
-    """The root file system of a bundle, to be looked at, wherever it is."""
-    stack = Stack.load(bundle)
-    tree: Root | Union
-    if stack:
-        stack.check()
-        tree = Union(stack.lowers, userxattr=stack.userxattr)
-    else:
-        tree = Root(os.open(bundle / "rootfs", OPEN_DIRECTORY))
-    with closing(tree):
-        yield tree

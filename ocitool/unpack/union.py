@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from ocitool.unpack.root import OPEN_DIRECTORY, read_link, read_regular
+from ocitool.unpack.root import OPEN_DIRECTORY, Root, read_link, read_regular
+from ocitool.unpack.stacks import Stack
 from ocitool.unpack.volumes import Folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _MAX_LINKS: Final = 40  # as path_resolution(7)
@@ -35,7 +36,7 @@ class _Other:
 class Union:
     """The directory tree of layers on top of each other; close it."""
 
-    def __init__(self, lowers: Sequence[Path], *, userxattr: bool) -> None:
+    def __init__(self, lowers: Sequence[str], *, userxattr: bool) -> None:
         """Open the layers.
 
         Args:
@@ -117,7 +118,21 @@ class Union:
             return False
 
 
-def _open(path: Path | bytes, opened: ExitStack, above: int | None = None) -> int:
+@contextmanager
+def opened(bundle: Path) -> Iterator[Root | Union]:
+    """The root file system of a bundle, to be looked at, wherever it is."""
+    stack = Stack.load(bundle)
+    tree: Root | Union
+    if stack:
+        stack.check()
+        tree = Union(stack.lowers, userxattr=stack.userxattr)
+    else:
+        tree = Root(os.open(bundle / "rootfs", OPEN_DIRECTORY))
+    with closing(tree):
+        yield tree
+
+
+def _open(path: str | bytes, opened: ExitStack, above: int | None = None) -> int:
     fd = os.open(path, OPEN_DIRECTORY, dir_fd=above)
     opened.callback(os.close, fd)
     return fd

@@ -7,6 +7,7 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,6 @@ from ocitool.model import Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from ocitool.model import Descriptor
 
@@ -58,9 +58,9 @@ def trees(directory: Path) -> set[Path]:
 
 def test_an_image_is_unpacked_once(store: LayoutStore, image: Descriptor, tmp_path: Path) -> None:
     with prepared.prepared(store, image, tmp_path) as first:
-        made = first.bundle.stat()
+        made = Path(first.bundle).stat()
     with prepared.prepared(store, image, tmp_path) as second:
-        assert os.path.samestat(second.bundle.stat(), made)
+        assert os.path.samestat(Path(second.bundle).stat(), made)
     assert names(tmp_path) == ["layers", digests()["layers:1.0"].replace(":", "-")]
 
 
@@ -69,8 +69,8 @@ def test_whoever_asks_at_the_same_time_gets_the_same(
 ) -> None:
     def ask(_: int) -> int:
         with prepared.prepared(store, image, tmp_path) as ready:
-            assert (ready.bundle / "config.json").is_file()
-            return ready.bundle.stat().st_ino
+            assert Path(ready.bundle, "config.json").is_file()
+            return Path(ready.bundle).stat().st_ino
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(ask, range(4)))) == 1
@@ -100,13 +100,13 @@ def test_what_nobody_needs_is_removed_and_what_runs_stays(
     with prepared.prepared(store, image, tmp_path) as ready:
         prepared.remove_unused(tmp_path, unused, really=True)
         layers = trees(tmp_path)
-        assert layers == {path.parent for path in ready.stack.lowers}
+        assert layers == {Path(path).parent for path in ready.stack.lowers}
         assert prepared.remove_unused(tmp_path, unused, really=True) == []
     assert prepared.remove_unused(tmp_path, lambda digest: digest == image.digest, really=True) == []
     listed = prepared.remove_unused(tmp_path, unused, really=False)
     assert listed[0] == image.digest
     assert len(listed) == 1 + len(layers)
-    assert ready.bundle.exists()
+    assert Path(ready.bundle).exists()
     assert trees(tmp_path) == layers
     assert prepared.remove_unused(tmp_path, unused, really=True) == listed
     assert names(tmp_path) == ["layers", "something else"]
@@ -118,7 +118,7 @@ def test_a_layer_whose_maker_was_killed_is_collected(
     store: LayoutStore, image: Descriptor, tmp_path: Path
 ) -> None:
     with prepared.prepared(store, image, tmp_path) as ready:
-        layer = ready.stack.lowers[0].parent
+        layer = Path(ready.stack.lowers[0]).parent
     half_made = layer.with_name(f".{layer.name}.6inad8p4.partial")
     (half_made / "diff").mkdir(parents=True)
     prepared.remove_unused(tmp_path, lambda _: True, really=False)
@@ -153,8 +153,8 @@ def test_the_root_of_the_container_is_as_the_image_has_it(
     container.mkdir()
     with prepared.prepared(store, image, tmp_path / "images") as ready:
         mount = prepared.overlay(ready.stack, container)
-        root, upper = ready.stack.root.stat(), (container / "upper").stat()
-    assert mount.lower == [str(path) for path in ready.stack.lowers]
+        root, upper = Path(ready.stack.root).stat(), (container / "upper").stat()
+    assert mount.lower == list(ready.stack.lowers)
     assert (upper.st_mode, upper.st_uid, upper.st_mtime_ns) == (root.st_mode, root.st_uid, root.st_mtime_ns)
 
 
