@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from ocitool import places
 from ocitool.digest import Digest
 from ocitool.errors import InvalidReference, NotFound, OciError
 from ocitool.events import Event, Finished, OnEvent, ignore
@@ -143,11 +144,8 @@ def _check_directory(archive: Path) -> None:
 
 
 def local_store() -> Path:
-    """Where pulled images are kept: $OCITOOL_STORE, else the user's data directory (XDG)."""
-    if chosen := os.environ.get("OCITOOL_STORE"):
-        return Path(chosen)
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "ocitool" / "store"
+    """See `places.local_store`."""
+    return Path(places.local_store())
 
 
 class Session:
@@ -215,6 +213,12 @@ class Session:
     def local(self) -> LayoutStore:
         """The local store."""
         return self._layout(self.store_path, create=True)
+
+    def layout_of(self, location: Location) -> Path | None:
+        """The layout that a location's image is in, or is pulled to by those who run it."""
+        if location.kind in {Kind.REGISTRY, Kind.STORE}:
+            return self.store_path
+        return location.path if location.kind is Kind.LAYOUT else None
 
     def source(self, location: Location) -> Source:
         """What to read from; `location.name` is the image's name in it."""

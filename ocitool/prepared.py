@@ -95,6 +95,11 @@ def ready(digest: str, directory: str | PathLike[str]) -> Prepared | None:
     return None if fd is None else Prepared(bundle, fd)
 
 
+def is_there(digest: str, directory: str | PathLike[str]) -> bool:
+    """Whether an image is unpacked, by the digest of its manifest."""
+    return os.path.isdir(_bundle(digest, directory))
+
+
 def _bundle(digest: str, directory: str | PathLike[str]) -> str:
     return os.path.join(directory, digest.replace(":", "-"))
 

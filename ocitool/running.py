@@ -7,6 +7,7 @@ import os
 from ocitool import containers, hostfiles
 from ocitool.errors import InvalidContent, InvalidReference, OciError, RunError, Unsupported
 from ocitool.prepared import is_stacked, overlay, prepared, process_of, read, stack_of
+from ocitool.remembered import Image
 from ocitool.run import jsonfast
 from ocitool.run.options import apply
 from ocitool.run.overlay import refused
@@ -29,30 +30,6 @@ _CHROOT = (
     "--isolation chroot: the program is NOT isolated. It sees the processes, network, host name and kernel"
     " settings of this host; only its files are its own"
 )
-
-
-class Image:
-    """What has to be known of an image whose bundle is ready.
-
-    Attributes:
-        digest: of its manifest.
-        platform: what it is for, as `ocitool.platforms` writes it.
-        entrypoint, command: from which the program's arguments are put together.
-    """
-
-    def __init__(self, digest: str, platform: str, entrypoint: Sequence[str], command: Sequence[str]) -> None:
-        self.digest = digest
-        self.platform = platform
-        self.entrypoint = tuple(entrypoint)
-        self.command = tuple(command)
-
-    @classmethod
-    def of(cls, image: Descriptor, config: ImageConfig) -> Image:
-        """From the image's own documents."""
-        fields = config.config
-        return cls(
-            str(image.digest), str(config.platform), fields.get("Entrypoint", ()), fields.get("Cmd", ())
-        )
 
 
 class Launch:
@@ -112,20 +89,10 @@ class Launch:
         Raises:
             RunError: as there; where the host can't isolate a container, it says what is missing.
         """
-        from ocitool.run import run_bundle
-
         if self.isolation == "chroot" and self.on_warning:
             self.on_warning(_CHROOT)
         try:
-            return run_bundle(
-                bundle,
-                container_id=container_id,
-                overlay=layers,
-                runtime=self.runtime,
-                network="" if self.network in ("none", "host") else self.network,
-                isolation="chroot" if self.isolation == "chroot" else "",
-                on_warning=self.on_warning,
-            )
+            return self._run(bundle, container_id, layers)
         except RunError as error:
             if self.isolation == "auto" and not self.runtime and error.exit_code == RunError.exit_code:
                 raise _explained(error) from error
@@ -133,12 +100,44 @@ class Launch:
                 raise _foreign(error, self.platform) from error
             raise
 
+    def _run(self, bundle: str, container_id: str, layers: Overlay | None) -> int:
+        from ocitool.run import run_bundle
+
+        return run_bundle(
+            bundle,
+            container_id=container_id,
+            overlay=layers,
+            runtime=self.runtime,
+            network=self._helper(),
+            isolation="chroot" if self.isolation == "chroot" else "",
+            on_warning=self.on_warning,
+        )
+
+    def _helper(self) -> str:
+        """What connects the container, where that takes a program of its own."""
+        return "" if self.network in ("none", "host") else self.network
+
     def mounts_layers(self) -> bool:
         """Whether an image's layers can be mounted, so that nothing has to be unpacked for the container.
 
         Another runtime mounts none itself, and only root can do it beforehand.
         """
         return self.isolation != "chroot" and (not self.runtime or os.geteuid() == 0)
+
+
+class LaunchHere(Launch):
+    """The same by our own runtime in this very process (see `ocitool.run.inplace`)."""
+
+    def _run(self, bundle: str, container_id: str, layers: Overlay | None) -> int:
+        from ocitool.run.inplace import run_here
+
+        return run_here(
+            bundle,
+            container_id=container_id,
+            overlay=layers,
+            network=self._helper(),
+            on_warning=self.on_warning,
+        )
 
 
 def _explained(error: RunError) -> RunError:
@@ -197,7 +196,7 @@ def is_bundle(path: str) -> bool:
     return os.path.isfile(f"{path}/config.json") and not os.path.exists(f"{path}/oci-layout")
 
 
-def run_image(
+def run_image(  # noqa: PLR0913 - one keyword for each choice
     source: Source,
     image: Descriptor,
     unpacked: str,
@@ -206,6 +205,7 @@ def run_image(
     *,
     user: str = "",
     keep: bool = False,
+    on_known: Callable[[Image], None] = lambda _: None,
 ) -> int:
     """Run an image's program in a new container, in the foreground.
 
@@ -217,6 +217,7 @@ def run_image(
         launch: where and by what it is started.
         user: whom to run as, by name or number, in place of the image's user.
         keep: leave the container's directory, a bundle, when the program has ended.
+        on_known: is told what the image's documents say, before the container starts.
 
     Returns:
         The program's own exit status, or 128 and the number of the signal that ended it.
@@ -229,7 +230,8 @@ def run_image(
     containers.collect(launch.place)
     config = _image_config(source, image)
     if config is not None:
-        known = Image.of(image, config)
+        known = _known(image, config)
+        on_known(known)
         if not keep and launch.mounts_layers():
             with prepared(source, image, unpacked) as ready:
                 try:
@@ -320,6 +322,12 @@ def _completed(options: RunOptions, image: Image, launch: Launch) -> RunOptions:
 
 def _id(container: str) -> str:
     return os.path.basename(container)
+
+
+def _known(image: Descriptor, config: ImageConfig) -> Image:
+    """What of an image's documents is worth to be remembered."""
+    entrypoint, command = (tuple(config.config.get(key, ())) for key in ("Entrypoint", "Cmd"))
+    return Image(str(image.digest), str(config.platform), entrypoint, command)
 
 
 def _image_config(source: Source, image: Descriptor) -> ImageConfig | None:

@@ -1,22 +1,23 @@
 """The command line: parse, one library call, render.
 
 A command's module is loaded when the command is used. It imports click and nothing that costs time; what a
-command needs it imports in its body, so that `ocitool --help` loads no command's libraries.
+command needs it imports in its body, so that `ocitool --help` loads no command's libraries. `run` has a way
+that does without click, too (see `launching`), so this module imports nothing.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from importlib import import_module
-from typing import Any, Final, NoReturn
 
-import click
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from typing import Any, NoReturn
+else:
+    import _signal
 
-from ocitool import __version__
-
-COMMANDS: Final = {
+COMMANDS = {
     "bundling": ("bundle",),
     "checking": ("check",),
     "containers": ("run",),
@@ -32,45 +33,6 @@ COMMANDS: Final = {
 """The commands that each module of this package has in its own `COMMANDS`."""
 
 
-class _Commands(click.Group):
-    """Loads the module of the command that is used, and no other one."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return sorted(name for names in COMMANDS.values() for name in names)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
-        for module, names in COMMANDS.items():
-            if cmd_name in names:
-                commands: tuple[click.Command, ...] = import_module(f"{__name__}.{module}").COMMANDS
-                return next(command for command in commands if command.name == cmd_name)
-        return None
-
-
-@click.group(
-    cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OCITOOL"},
-)
-@click.version_option(__version__, prog_name="ocitool", message="%(prog)s %(version)s")
-@click.option("--debug", is_flag=True, help="Show where in the program an error arose.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but results, warnings and errors.")
-@click.option(
-    "--progress",
-    type=click.Choice(["auto", "bar", "plain", "json", "none"]),
-    default="auto",
-    show_default=True,
-    help="How to show progress.",
-)
-@click.pass_context
-def cli(ctx: click.Context, *, debug: bool, quiet: bool, progress: str) -> None:
-    """Move, inspect, unpack and run container images without a daemon.
-
-    A LOCATION is where an image is or goes: a registry reference (alpine:3.20), oci:DIR[:TAG],
-    oci-archive:FILE[:TAG], docker-archive:FILE[:REF], store:REF for the local store, or a path that
-    starts with /, ./ or ../.
-    """
-    ctx.obj = {"debug": debug, "progress": "none" if quiet else progress}
-
-
 class _Terminated(BaseException):
     """SIGTERM: end as an interrupt does."""
 
@@ -80,19 +42,21 @@ def _terminate(*_: Any) -> NoReturn:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code; every error becomes one clear sentence."""
+    """Run one command and return its exit code; every error becomes one clear sentence.
+
+    Without `arguments` the command line is the process's own, which then is this function's, too.
+    """
     _open_standard_streams()
-    signal.signal(signal.SIGTERM, _terminate)
+    _signal.signal(_signal.SIGTERM, _terminate)
     try:
-        code: int = cli.main(arguments, prog_name="ocitool", standalone_mode=False) or 0
+        if arguments is None and sys.argv[1:2] == ["run"]:
+            _run_quickly(sys.argv[2:])
+        from ocitool.cli.group import run
+
+        code = run(arguments)
         sys.stdout.flush()
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        _leave(_report(KeyboardInterrupt()))
+    except KeyboardInterrupt as error:
+        _leave(_report(error))
     except _Terminated:
         from ocitool import console
 
@@ -109,6 +73,19 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         return _report(error)
     return code
+
+
+def _run_quickly(words: list[str]) -> None:
+    """Run an image that is ready, and end the process; return where it takes more than that."""
+    import gc
+
+    from ocitool.cli.launching import quick
+
+    gc.disable()  # a process of a few milliseconds makes no garbage worth collecting
+    code = quick(words)
+    if code is not None:
+        _leave(code)
+    gc.enable()
 
 
 def _open_standard_streams() -> None:

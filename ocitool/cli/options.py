@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ocitool.cli import runoptions
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from ocitool.locations import Session
     from ocitool.registry import ClientConfig
@@ -52,9 +54,35 @@ jobs_option = click.option(
     help="Blobs on their way at once.",
 )
 
-platform_option = click.option(
-    "--platform", metavar="OS/ARCH[/VARIANT]", help="The platform to take. [the host's]"
-)
+
+def described(option: runoptions.Option) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """A command's option, from the table that those of `run` are in."""
+    kinds: dict[str, dict[str, Any]] = {
+        "texts": {"multiple": True},
+        "number": {"type": int},
+        "choice": {"type": click.Choice(option.choices), "show_default": True},
+        "flag": {"is_flag": True},
+    }
+    shown = {"metavar": option.metavar, "help": option.help or None, "hidden": option.hidden}
+    given = {"default": option.default, **shown, **kinds.get(option.kind, {})}
+    return click.option(*option.names, option.attribute, **given)
+
+
+def with_options(
+    options: Iterable[runoptions.Option],
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Give a command options, in their order."""
+
+    def decorated(command: Callable[..., R]) -> Callable[..., R]:
+        for option in reversed(list(options)):
+            command = described(option)(command)
+        return command
+
+    return decorated
+
+
+platform_option = described(runoptions.PLATFORM)
+pull_option = described(runoptions.PULL)
 
 format_option = click.option(
     "--format",

@@ -115,7 +115,7 @@ def _described(repair: Repair) -> dict[str, str]:
 @format_option
 def gc(path: Path | None, *, really: bool, output: str) -> None:
     """Delete content that no name reaches, and what interrupted processes left."""
-    from ocitool import console, containers, prepared
+    from ocitool import console, containers, prepared, remembered
     from ocitool.layout.gc import collect, plan
     from ocitool.locations import local_store
 
@@ -123,11 +123,14 @@ def gc(path: Path | None, *, really: bool, output: str) -> None:
     garbage = (collect if really else plan)(opened)
     gone = {blob.digest for blob in garbage.blobs}
     # Images that `run` has unpacked go with the images themselves.
+    place = prepared.place(path or local_store())
     unpacked = prepared.remove_unused(
-        prepared.place(path or local_store()),
+        place,
         lambda digest: digest not in gone and opened.blobs.size(digest) is not None,
         really=really,
     )
+    if really:
+        remembered.forget(place, lambda digest: prepared.is_there(digest, place))
     dead = containers.collect(containers.place(path or local_store()), really=really)
     if output == "json":
         console.result_json(

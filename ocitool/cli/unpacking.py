@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocitool.cli.options import platform_option, wanted_platform, with_session
+from ocitool.cli.options import platform_option, pull_option, wanted_platform, with_session
 from ocitool.cli.registries import name_in
 
 if TYPE_CHECKING:
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from ocitool.locations import Location, Session
     from ocitool.model import Descriptor
     from ocitool.unpack import UnpackReport
-
-pull_option = click.option(
-    "--pull",
-    type=click.Choice(["missing", "always", "never"]),
-    default="missing",
-    show_default=True,
-    help="When to pull an image that is named by its reference.",
-)
 
 
 @click.command()

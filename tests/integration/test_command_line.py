@@ -280,8 +280,10 @@ def test_what_a_run_leaves_that_was_killed_is_collected_by_the_next_one(
     time.sleep(delay)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    ocitool("run", IMAGE)
     record = Path("/run/ocitool/test-killed")
+    # What dies with the runtime does so a moment later.
+    wait_for(lambda: alive(record) or not is_held(ocitool.home / "containers" / "test-killed" / "lock"))
+    ocitool("run", IMAGE)
     if containers(ocitool):
         wait_for(lambda: containers(ocitool) == [] or alive(record))
         os.kill(json.loads((record / "state.json").read_text())["pid"], signal.SIGKILL)
@@ -297,4 +299,17 @@ def test_what_a_run_leaves_that_was_killed_is_collected_by_the_next_one(
 
 def alive(record: Path) -> bool:
     """Whether the runtime's record is of a container whose program runs."""
-    return State(str(record), json.loads((record / "state.json").read_text())).alive()
+    state = record / "state.json"
+    return state.exists() and State(str(record), json.loads(state.read_text())).alive()
+
+
+def is_held(lock: Path) -> bool:
+    """Whether somebody holds a lock."""
+    if not lock.exists():
+        return False
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -18,7 +18,7 @@ from support.fixtures import digests, layout
 import ocitool.cli
 from ocitool import __version__
 from ocitool.cli import COMMANDS
-from ocitool.cli import cli as group
+from ocitool.cli.group import cli as group
 from ocitool.layout import LayoutStore
 
 if TYPE_CHECKING:

@@ -1,0 +1,66 @@
+"""All commands, as the library that reads command lines wants them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from ocitool import __version__
+from ocitool.cli import COMMANDS as _MODULES
+
+
+class _Commands(click.Group):
+    """Loads the module of the command that is used, and no other one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(name for names in _MODULES.values() for name in names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        for module, names in _MODULES.items():
+            if cmd_name in names:
+                commands: tuple[click.Command, ...] = import_module(f"ocitool.cli.{module}").COMMANDS
+                return next(command for command in commands if command.name == cmd_name)
+        return None
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OCITOOL"},
+)
+@click.version_option(__version__, prog_name="ocitool", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show where in the program an error arose.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but results, warnings and errors.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "bar", "plain", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="How to show progress.",
+)
+@click.pass_context
+def cli(ctx: click.Context, *, debug: bool, quiet: bool, progress: str) -> None:
+    """Move, inspect, unpack and run container images without a daemon.
+
+    A LOCATION is where an image is or goes: a registry reference (alpine:3.20), oci:DIR[:TAG],
+    oci-archive:FILE[:TAG], docker-archive:FILE[:REF], store:REF for the local store, or a path that
+    starts with /, ./ or ../.
+    """
+    ctx.obj = {"debug": debug, "progress": "none" if quiet else progress}
+
+
+def run(arguments: list[str] | None) -> int:
+    """Run one command and return its exit code; a command line that is wrong is told here.
+
+    Raises:
+        Exception: what the command raised.
+    """
+    try:
+        return cli.main(arguments, prog_name="ocitool", standalone_mode=False) or 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None

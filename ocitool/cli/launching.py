@@ -1,0 +1,113 @@
+"""From the values of `run`'s options to what is run, and the short way for an image that is ready.
+
+Loads nothing that costs time: see `runoptions`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ocitool import containers, places, prepared, remembered, running
+from ocitool.cli import runoptions
+from ocitool.errors import OciError
+from ocitool.run.options import RunOptions
+from ocitool.run.overlay import refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_UNCHANGED = (
+    "entrypoint", "hostname", "tmpfs", "mounts", "read_only", "cap_add", "cap_drop", "memory", "cpus",
+    "pids_limit", "network", "security_opt", "init",
+)  # fmt: skip
+# What needs more than an image that is ready, or is checked where there is time for it.
+_LONG_WAY = ("detach", "env_files", "keep", "runtime", "user")
+
+
+def options_of(values: dict[str, Any], env: tuple[str, ...]) -> RunOptions:
+    """What to change of an image's configuration."""
+    command = values["command"]
+    return RunOptions(
+        args=command[command[:1] == ("--",) :] or None,
+        env=env,
+        host_env=dict(os.environ),
+        cwd=values["workdir"],
+        volumes=tuple(_absolute_source(volume) for volume in values["volumes"]),
+        terminal=values["tty"],
+        console_size=_terminal_size() if values["tty"] else None,
+        **{name: values[name] for name in _UNCHANGED},
+    )
+
+
+def launch_of(
+    kind: type[running.Launch], values: dict[str, Any], store: str | os.PathLike[str]
+) -> running.Launch:
+    """Where and by what it is started."""
+    return kind(
+        containers.place(store),
+        name=values["name"],
+        runtime=values["runtime"],
+        isolation=values["isolation"],
+        hostname=values["hostname"] or "",
+        network=values["network"] or "none",
+        on_warning=_say,
+    )
+
+
+def quick(words: list[str]) -> int | None:
+    """Run an image that was run before and is unpacked, in this very process, which ends with it.
+
+    Args:
+        words: the command line after `run`.
+
+    Returns:
+        The program's exit status; None where nothing has been done, because it takes more than that.
+
+    Raises:
+        OciError: as `running.run_image`.
+    """
+    # Variables of ours are options, and sockets that were opened for the program have to be counted.
+    if any(name.startswith("OCITOOL_") and name != "OCITOOL_STORE" for name in os.environ):
+        return None
+    values = runoptions.parse(words)
+    if values is None or "LISTEN_FDS" in os.environ or any(values[name] for name in _LONG_WAY):
+        return None
+    if values["pull"] == "always" or values["isolation"] == "chroot" or values["userns"] != "auto":
+        return None
+    store = places.local_store()
+    images = prepared.place(store)
+    question = remembered.Question(values["location"], store, values["platform"] or "")
+    image = question.remembered(images)
+    ready = prepared.ready(image.digest, images) if image else None
+    if image is None or ready is None:
+        return None
+    launch = launch_of(running.LaunchHere, values, store)
+    with ready:
+        container = launch.directory()
+        containers.collect(launch.place)
+        try:
+            return running.run_ready(ready, image, options_of(values, values["env"]), launch, container)
+        except OciError as error:
+            if refused(error):
+                return None  # nothing has been started, and the long way knows another one
+            raise
+
+
+def _say(text: str) -> None:
+    from ocitool import console
+
+    console.say(text)
+
+
+def _absolute_source(volume: str) -> str:
+    """A volume whose source is relative to where we are, as shells' users write it."""
+    source, colon, rest = volume.partition(":")
+    return f"{os.path.join(os.getcwd(), source)}:{rest}" if colon and source.startswith(".") else volume
+
+
+def _terminal_size() -> tuple[int, int]:
+    import shutil
+
+    columns, lines = shutil.get_terminal_size()
+    return lines, columns

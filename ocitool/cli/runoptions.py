@@ -1,0 +1,195 @@
+"""The options of `run`, and a reader of them that loads nothing.
+
+`ocitool run` with an image that is ready should take no longer than its container. The library that reads all
+other command lines takes as long to load, so what is plain is read here. Whatever is not (an error, a request
+for help, an option of registries) is left to the library, which has its options from the same table.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Option:
+    """An option of the command line.
+
+    Attributes:
+        names: its spellings.
+        attribute: what its value is called.
+        kind: "text"; "texts", which may be given several times; "number"; "choice"; or "flag", without value.
+        choices: the values of a choice.
+        default: the value where it is not given.
+        metavar, help: what is shown of it.
+        hidden: whether nothing is.
+    """
+
+    def __init__(
+        self,
+        *names: str,
+        attribute: str = "",
+        kind: str = "text",
+        choices: tuple[str, ...] = (),
+        default: Any = None,
+        metavar: str | None = None,
+        help: str = "",  # noqa: A002 - as the library calls it
+        hidden: bool = False,
+    ) -> None:
+        self.names = names
+        self.attribute = attribute or names[-1].lstrip("-").replace("-", "_")
+        self.kind = "choice" if choices else kind
+        self.choices = choices
+        self.default = {"texts": (), "flag": False}.get(kind, default)
+        self.metavar = metavar
+        self.help = help
+        self.hidden = hidden
+
+
+PLATFORM = Option("--platform", metavar="OS/ARCH[/VARIANT]", help="The platform to take. [the host's]")
+PULL = Option(
+    "--pull",
+    choices=("missing", "always", "never"),
+    default="missing",
+    help="When to pull an image that is named by its reference.",
+)
+OPTIONS = (
+    PLATFORM,
+    PULL,
+    Option(
+        "-e", "--env", kind="texts", metavar="NAME[=VALUE]", help="Set a variable; the caller's without =."
+    ),
+    Option(
+        "--env-file",
+        attribute="env_files",
+        kind="texts",
+        metavar="FILE",
+        help="Set the variables of a file, one on each line.",
+    ),
+    Option("-w", "--workdir", metavar="DIR", help="Working directory in the container."),
+    Option(
+        "-u",
+        "--user",
+        default="",
+        metavar="USER[:GROUP]",
+        help="Run as this user of the image, or number.",
+    ),
+    Option("--entrypoint", metavar="PROGRAM", help="Run this instead of the image's entrypoint."),
+    Option("--name", default="", metavar="ID", help="The container's ID. [random]"),
+    Option("--hostname", metavar="NAME", help="The container's host name."),
+    Option(
+        "-v",
+        "--volume",
+        attribute="volumes",
+        kind="texts",
+        metavar="SOURCE:DEST[:MODE]",
+        help="Mount a directory.",
+    ),
+    Option(
+        "--mount",
+        attribute="mounts",
+        kind="texts",
+        metavar="NAME=VALUE,…",
+        help="As docker's: type=bind or tmpfs, source, target, readonly.",
+    ),
+    Option("--tmpfs", kind="texts", metavar="DEST[:OPTIONS]", help="Mount an empty directory in memory."),
+    Option("--read-only", kind="flag", help="Make the root file system read-only."),
+    Option("--cap-add", kind="texts", metavar="CAP", help="Give a capability."),
+    Option("--cap-drop", kind="texts", metavar="CAP", help="Take a capability away."),
+    Option("-m", "--memory", metavar="SIZE", help="Limit memory, as 512m."),
+    Option("--cpus", metavar="NUMBER", help="Limit processor time, as 1.5."),
+    Option("--pids-limit", kind="number", metavar="NUMBER", help="Limit processes."),
+    Option(
+        "--network",
+        metavar="KIND",
+        help="The network: none, host, slirp4netns[:OPTION] or pasta[:OPTION]. [none]",
+    ),
+    Option(
+        "--userns",
+        choices=("auto", "host"),
+        default="auto",
+        help="A user namespace of its own: where root needs none and others do, or never.",
+    ),
+    Option(
+        "--isolation",
+        choices=("auto", "full", "chroot"),
+        default="auto",
+        help="chroot: a root directory of its own and nothing else.",
+    ),
+    Option(
+        "--security-opt",
+        kind="texts",
+        metavar="OPTION",
+        help="As docker's, such as seccomp=unconfined.",
+    ),
+    Option(
+        "--runtime",
+        default="",
+        metavar="NAME|PATH",
+        help="Hand the bundle to this runtime, as crun. [our own]",
+    ),
+    Option("-t", "--tty", kind="flag", help="Give the program a terminal."),
+    Option("--init", kind="flag", help="Have a small program collect orphans and pass signals on."),
+    Option("-d", "--detach", kind="flag", hidden=True),
+    Option("-i", "--interactive", kind="flag", help="Pass stdin on, as is always done."),
+    Option(
+        "--rm",
+        attribute="remove",
+        kind="flag",
+        help="Remove the container afterwards, as is the default.",
+    ),
+    Option("--keep", kind="flag", help="Leave the container's directory when the program has ended."),
+)
+
+
+def parse(words: list[str]) -> dict[str, Any] | None:
+    """The values of a command line, by their attributes, with `location` and `command`.
+
+    None where the library has to look at it.
+    """
+    known = {name: option for option in OPTIONS for name in option.names}
+    values: dict[str, Any] = {option.attribute: option.default for option in OPTIONS}
+    rest = list(words)
+    while rest and rest[0].startswith("-"):
+        for name, attached in _spelled(rest.pop(0), known):
+            option = known.get(name)
+            if option is None or (attached is not None and option.kind == "flag"):
+                return None
+            needs_value = attached is None and option.kind != "flag"
+            if needs_value and not rest:
+                return None
+            if not _take(values, option, rest.pop(0) if needs_value else attached):
+                return None
+    if not rest:
+        return None
+    return {**values, "location": rest[0], "command": tuple(rest[1:])}
+
+
+def _spelled(word: str, known: dict[str, Option]) -> list[tuple[str, str | None]]:
+    """The options that one word has, each with the value that is attached to it."""
+    if word.startswith("--"):
+        name, attached, value = word.partition("=")
+        return [(name, value if attached else None)]
+    found: list[tuple[str, str | None]] = []
+    for after, letter in enumerate(word[1:], 2):
+        option = known.get(f"-{letter}")
+        if option is not None and option.kind != "flag":
+            return [*found, (f"-{letter}", word[after:] or None)]
+        found.append((f"-{letter}", None))
+    return found or [(word, None)]
+
+
+def _take(values: dict[str, Any], option: Option, value: Any) -> bool:
+    """Note an option; False where the library would have something to say about its value."""
+    if option.kind == "texts":
+        value = (*values[option.attribute], value)
+    elif option.kind == "flag":
+        value = True
+    elif option.kind == "number":
+        if not (value.isascii() and value.isdigit()):
+            return False
+        value = int(value)
+    elif option.kind == "choice" and value not in option.choices:
+        return False
+    values[option.attribute] = value
+    return True
