@@ -31,7 +31,6 @@ class _Context:
 
 
 _scan = _json.make_scanner(_Context())  # type: ignore[arg-type]  # it asks for attributes, not for a class
-_quote = _json.encode_basestring_ascii
 _SPACE = " \t\r\n"
 
 
@@ -66,16 +65,15 @@ def _reason(data: bytes) -> str:
     return ""
 
 
+def _refuse(value: object) -> Any:
+    raise TypeError(f"{type(value).__name__} has no JSON")
+
+
+_quote = _json.encode_basestring_ascii
+# Nothing is looked at twice to find circles, indented, sorted, left out or passed where it is not JSON.
+_encode = _json.make_encoder(None, _refuse, _quote, None, ":", ",", False, False, False)
+
+
 def dumps(value: Any) -> str:
     """Write `value` (dicts with string keys, lists, strings, numbers, booleans, None) as JSON."""
-    if isinstance(value, str):
-        return _quote(value)
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return "{" + ",".join([f"{_quote(key)}:{dumps(item)}" for key, item in value.items()]) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join([dumps(item) for item in value]) + "]"
-    return repr(value)
+    return "".join(_encode(value, 0))
