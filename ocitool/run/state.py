@@ -285,7 +285,9 @@ class State:
         if not self.pid:
             creator = self.fields.get("creator") or [0, 0]
             found = process_start(creator[0])
-            return "creating" if found is not None and found[1] == creator[1] else "stopped"
+            # One that was killed stays in the table until its parent has collected it.
+            lives = found is not None and found[0] not in "ZX" and found[1] == creator[1]
+            return "creating" if lives else "stopped"
         if not self.alive():
             return "stopped"
         if not posix.access(f"{self.directory}/ready", 0):

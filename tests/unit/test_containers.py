@@ -121,6 +121,26 @@ def test_a_container_that_lives_on_without_its_owner_stays(tmp_path: Path, state
     assert not (state_root / "one").exists()
 
 
+def test_a_runtime_that_was_killed_is_dead_before_its_parent_has_noticed(
+    tmp_path: Path, state_root: Path
+) -> None:
+    place, runtime = tmp_path / "all", subprocess.Popen(["sleep", "60"])
+    found = process_start(runtime.pid)
+    assert found
+    state = State.new(str(state_root), "one", {"creator": [runtime.pid, found[1]], "ociVersion": "1.3.0"})
+    state.save()
+    process = owner(place / "one")
+    (place / "one" / "state").unlink()
+    (place / "one" / "state").symlink_to(state_root / "one")
+    kill(process)
+    assert containers.collect(place) == []
+    runtime.kill()
+    os.waitid(os.P_PID, runtime.pid, os.WEXITED | os.WNOWAIT)
+    assert containers.collect(place) == ["one"]
+    assert not (state_root / "one").exists()
+    runtime.wait()
+
+
 def test_what_was_kept_on_purpose_is_nobodys_to_remove(tmp_path: Path) -> None:
     (tmp_path / "kept" / "rootfs").mkdir(parents=True)
     (tmp_path / "killed-before-it-was-held").mkdir()
