@@ -30,7 +30,7 @@ def run(session: Session, **values: Any) -> int:
     the program's own; 125 to 127 say that it could not be started.
     """
     from ocitool import running
-    from ocitool.cli.launching import launch_of, options_of
+    from ocitool.cli.launching import launch_of, names_bundle, options_of
 
     _check(values)
     from_files = [line for path in values["env_files"] for line in _env_lines(Path(path))]
@@ -38,9 +38,8 @@ def run(session: Session, **values: Any) -> int:
     if values["isolation"] == "chroot":
         running.check_chroot(options)
     launch = launch_of(running.Launch, values, session.store_path)
-    location: str = values["location"]
-    if location.startswith(("/", "./", "../")) and running.is_bundle(location):
-        return running.run_directory(location, options.but(user=values["user"] or None), launch)
+    if names_bundle(values["location"]):
+        return running.run_directory(values["location"], options.but(user=values["user"] or None), launch)
     return _run_image(session, values, options, launch)
 
 

@@ -1,4 +1,4 @@
-"""From the values of `run`'s options to what is run, and the short way for an image that is ready.
+"""From the values of `run`'s options to what is run, and the short way to what is ready.
 
 Loads nothing that costs time: see `runoptions`.
 """
@@ -55,8 +55,13 @@ def launch_of(
     )
 
 
+def names_bundle(location: str) -> bool:
+    """Whether a location is a bundle's path and not an image's."""
+    return location.startswith(("/", "./", "../")) and running.is_bundle(location)
+
+
 def quick(words: list[str]) -> int | None:
-    """Run an image that was run before and is unpacked, in this very process, which ends with it.
+    """Run a bundle, or an image that was run before, in this very process, which ends with it.
 
     Args:
         words: the command line after `run`.
@@ -67,31 +72,41 @@ def quick(words: list[str]) -> int | None:
     Raises:
         OciError: as `running.run_image`.
     """
-    # Variables of ours are options, and sockets that were opened for the program have to be counted.
-    if any(name.startswith("OCITOOL_") and name != "OCITOOL_STORE" for name in os.environ):
-        return None
     values = runoptions.parse(words)
-    if values is None or "LISTEN_FDS" in os.environ or any(values[name] for name in _LONG_WAY):
+    if values is None or _takes_long(values):
         return None
-    if values["pull"] == "always" or values["isolation"] == "chroot" or values["userns"] != "auto":
-        return None
-    store = places.local_store()
+    options, store = options_of(values, values["env"]), places.local_store()
+    launch = launch_of(running.LaunchHere, values, store)
+    if names_bundle(values["location"]):
+        return running.run_directory(values["location"], options, launch)
     images = prepared.place(store)
     question = remembered.Question(values["location"], store, values["platform"] or "")
     image = question.remembered(images)
     ready = prepared.ready(image.digest, images) if image else None
     if image is None or ready is None:
         return None
-    launch = launch_of(running.LaunchHere, values, store)
     with ready:
         container = launch.directory()
         containers.collect(launch.place)
         try:
-            return running.run_ready(ready, image, options_of(values, values["env"]), launch, container)
+            return running.run_ready(ready, image, options, launch, container)
         except OciError as error:
             if refused(error):
                 return None  # nothing has been started, and the long way knows another one
             raise
+
+
+def _takes_long(values: dict[str, Any]) -> bool:
+    # Variables of ours are options, and sockets that were opened for the program have to be counted.
+    given = any(name.startswith("OCITOOL_") and name != "OCITOOL_STORE" for name in os.environ)
+    return (
+        given
+        or "LISTEN_FDS" in os.environ
+        or any(values[name] for name in _LONG_WAY)
+        or values["pull"] == "always"
+        or values["isolation"] == "chroot"
+        or values["userns"] != "auto"
+    )
 
 
 def _say(text: str) -> None:

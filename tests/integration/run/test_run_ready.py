@@ -77,8 +77,11 @@ def opened(lines: list[str]) -> set[str]:
     return {path for line in calls for path in re.findall(r'"([^"]*)"', line)}
 
 
-def test_the_program_is_the_commands_own_child(home: Ocitool, image: str) -> None:
-    with started(home, image, "sh", "-c", "echo ready; read line; exit 7", stdin=subprocess.PIPE) as run:
+@pytest.mark.parametrize("what", ["image", "bundle"])
+def test_the_program_is_the_commands_own_child(home: Ocitool, image: str, what: str) -> None:
+    home("unpack", image, "bundle")
+    location = {"image": image, "bundle": "./bundle"}[what]
+    with started(home, location, "sh", "-c", "echo ready; read line; exit 7", stdin=subprocess.PIPE) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "ready\n"
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
