@@ -88,7 +88,8 @@ def compare(title: str, contenders: Sequence[Contender], rounds: int = 5) -> dic
     first = present[0].name
     print(f"\n{title}: medians of {rounds}")
     for name, median in medians.items():
-        figures = f"{median.wall:8.3f} s wall {median.cpu:8.3f} s cpu {median.memory:8.1f} MiB peak"
+        wall = f"{median.wall:8.3f} s wall (min {min(done.wall for done in runs[name]):.3f})"
+        figures = f"{wall} {median.cpu:8.3f} s cpu {median.memory:8.1f} MiB peak"
         ratio = "" if name == first else f"  {first} / {name} = {medians[first].wall / median.wall:.2f}"
         print(f"  {name:<16} {figures}{ratio}")
     for contender in contenders:

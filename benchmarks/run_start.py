@@ -1,8 +1,8 @@
-"""How long a container takes to start, and what a waiting one holds, beside runc, crun and podman in one run.
+"""How long a container takes to start, and what a waiting one holds, beside runc and crun in one run.
 
-Needs root, busybox-static, hyperfine, runc and crun; for the runs of an image, podman and a layout too::
+Needs root, busybox-static, hyperfine, runc and crun (`run_image.py` has the runs of an image)::
 
-    python benchmarks/run_start.py [RUNS [LAYOUT PROGRAM]]
+    python benchmarks/run_start.py [RUNS]
 
 Everything happens in a mount namespace of its own, in which /sys/fs/cgroup/unified is hidden: crun
 refuses a hybrid layout. Prints medians and minima in milliseconds, and each figure as a share of a peer's.
@@ -15,7 +15,6 @@ import compileall
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -110,30 +109,6 @@ def _exec(base: Path, runs: int) -> None:
     _print(_measure(commands, runs), ("runc", "crun"))
 
 
-def _image(base: Path, runs: int, layout: str, program: str) -> None:
-    """`ocitool run` of an image that is unpacked already, beside podman on the same one."""
-    os.environ["OCITOOL_STORE"] = str(base / "store")
-    podman = f"podman --root {base}/storage --runroot {base}/run --storage-driver overlay"
-    podman += " --cgroup-manager cgroupfs --runtime crun"
-    (base / "containers.conf").write_text("[containers]\ndefault_ulimits = []\n")
-    os.environ["CONTAINERS_CONF"] = str(base / "containers.conf")
-    pulled = subprocess.run(
-        [*podman.split(), "pull", "--quiet", f"oci:{layout}"], check=True, capture_output=True, text=True
-    )
-    image = pulled.stdout.split()[-1]
-    commands = {
-        "ocitool run IMAGE": f"{OCITOOL} run oci:{layout} {program}",
-        "podman run IMAGE": f"{podman} run --rm --network none {image} {program}",
-    }
-    for command in commands.values():
-        subprocess.run(command.split(), check=True)
-    try:
-        _print(_measure(commands, runs), ("podman",))
-    finally:
-        subprocess.run([*podman.split(), "rmi", "--all", "--force"], check=False, capture_output=True)
-        subprocess.run(["umount", f"{base}/storage/overlay"], check=False, capture_output=True)
-
-
 def _memory(base: Path) -> None:
     """What the first process of a created container holds, in KiB.
 
@@ -155,15 +130,18 @@ def _memory(base: Path) -> None:
         print(f"{runtime + ' created, memory':48} resident {sizes['Rss']} KiB, private {private} KiB")
 
 
-def main() -> None:
-    """Measure and print."""
-    if os.environ.get("OCITOOL_BENCHMARK_INSIDE") is None:
+def enter_namespace() -> None:
+    """Go on in a mount namespace in which the second half of a hybrid cgroup layout is not to be seen."""
+    if os.environ.pop("OCITOOL_BENCHMARK_INSIDE", None) is None:
         hide = 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"'
         inside = ["unshare", "--mount", "sh", "-c", hide, "sh", sys.executable, *sys.argv]
         environment = {**os.environ, "OCITOOL_BENCHMARK_INSIDE": "1"}
         raise SystemExit(subprocess.run(inside, env=environment, check=False).returncode)
-    # It would be an option of `ocitool run`, as every variable of ours is.
-    del os.environ["OCITOOL_BENCHMARK_INSIDE"]
+
+
+def main() -> None:
+    """Measure and print."""
+    enter_namespace()
     compileall.compile_dir(Path(MAIN).parents[1], quiet=1)
     subprocess.run([PYTHON, "-m", "compileall", "-q", str(Path(MAIN).parents[1])], check=True)
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 30
@@ -172,8 +150,6 @@ def main() -> None:
         _runs(base, runs)
         _exec(base, runs)
         _memory(base)
-        if len(sys.argv) > 3 and shutil.which("podman"):
-            _image(base, runs, sys.argv[2], sys.argv[3])
 
 
 if __name__ == "__main__":
