@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ocitool.registry import lean  # noqa: F401 - first, as it decides how httpx is loaded
 from ocitool.registry.client import Client
 from ocitool.registry.config import ClientConfig
 from ocitool.registry.store import RegistryStore

@@ -17,7 +17,7 @@ from ocitool.errors import OciError, RegistryError, Unauthorized
 from ocitool.registry import headers
 from ocitool.registry.origins import Origin, follow
 from ocitool.registry.responses import Answer, error_of
-from ocitool.registry.text import printable, redacted
+from ocitool.registry.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -116,7 +116,7 @@ class Authenticator:
             Unauthorized: the token service refuses.
             RegistryError: it may not be asked, or its answer makes no sense.
         """
-        offered = headers.challenges(response.headers.get_list("www-authenticate"))
+        offered = headers.challenges(response.headers.all("www-authenticate"))
         with self._lock:
             challenge = self._chosen(offered, repository)
             if challenge is None:
@@ -221,12 +221,12 @@ class Authenticator:
 
 
 def _refused(error: OciError, answer: Answer) -> Unauthorized:
-    return Unauthorized(error.message, url=redacted(str(answer.url)), status=answer.status)
+    return Unauthorized(error.message, url=answer.where, status=answer.status)
 
 
 def _parsed(answer: Answer) -> tuple[str, float]:
     """The token, and for how many seconds it is good."""
-    where = redacted(str(answer.url))
+    where = answer.where
     fields = answer.json("token")
     value = fields.get("token") or fields.get("access_token")
     if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:

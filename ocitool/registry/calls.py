@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import RegistryError, Unreachable
-from ocitool.registry.text import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     import httpx
 
     from ocitool.registry.connections import Reply
+    from ocitool.registry.headers import Fields
 
 _SHORT: Final = 16 << 10
 
@@ -77,7 +77,7 @@ class Live:
         return self.reply.status
 
     @property
-    def headers(self) -> httpx.Headers:
+    def headers(self) -> Fields:
         """The header fields."""
         return self.reply.headers
 
@@ -85,6 +85,11 @@ class Live:
     def url(self) -> httpx.URL:
         """Where the response came from."""
         return self.reply.url
+
+    @property
+    def where(self) -> str:
+        """The same, fit to be shown."""
+        return self.reply.where
 
     def body(self) -> Iterator[bytes]:
         """The body as it comes.
@@ -114,8 +119,8 @@ class Live:
             content += chunk
             if len(content) > limit:
                 raise RegistryError(
-                    f"the answer of {redacted(str(self.url))} is larger than {limit} bytes",
-                    url=redacted(str(self.url)),
+                    f"the answer of {self.where} is larger than {limit} bytes",
+                    url=self.where,
                     status=self.status,
                 )
         return bytes(content)

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import httpcore
-import httpx
 
 from ocitool.errors import OciError, RegistryError, Unreachable
 from ocitool.registry import tls
 from ocitool.registry.addresses import Reach, check_literal
+from ocitool.registry.headers import Fields
 from ocitool.registry.proxies import proxy_for
 from ocitool.registry.sockets import Backend, Pace, PlainAnswer, Stream, Streams
 from ocitool.registry.text import printable, redacted
@@ -26,6 +25,8 @@ from ocitool.registry.text import printable, redacted
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    import httpx
 
     from ocitool.registry.origins import Origin
 
@@ -58,7 +59,7 @@ class Reply:
         self.origin = origin
         self._path = path
         self.status = response.status
-        self.headers = httpx.Headers(response.headers)
+        self.headers = Fields(response.headers)
         self._response = response
         self._done = done
         self._closed = False
@@ -67,6 +68,11 @@ class Reply:
     def url(self) -> httpx.URL:
         """Where the request was sent."""
         return self.origin.url(self._path)
+
+    @property
+    def where(self) -> str:
+        """The same, fit to be shown."""
+        return redacted(f"{self.origin}{self._path}")
 
     def body(self) -> Iterator[bytes]:
         """The body as it comes; an end before its time is an error.
@@ -77,7 +83,7 @@ class Reply:
         try:
             yield from self._response.iter_stream()
         except _FAILURES as error:
-            raise translated(error, self.method, self.url) from error
+            raise translated(error, self.method, self.where) from error
 
     def close(self) -> None:
         """Give the connection back; what was not read of the body is lost, and the connection with it."""
@@ -125,11 +131,13 @@ class Connections:
         """
         answer = self._pace.commit if commits else self._pace.answer
         timeouts = {"connect": self._pace.connect, "read": answer, "write": self._pace.idle}
-        scheme, host, port, authority = _spelt(route.origin)
-        url = httpcore.URL(scheme=scheme, host=host, port=port, target=path.encode())
+        origin = route.origin
+        url = httpcore.URL(
+            scheme=origin.scheme.encode(), host=origin.host.encode(), port=origin.port, target=path.encode()
+        )
         request = httpcore.Request(method, url, content=body, extensions={"timeout": timeouts})
         request.headers = [
-            (b"Host", authority),
+            (b"Host", origin.authority.encode()),
             *((name.encode(), value.encode()) for name, value in fields.items()),
         ]
         pool = self._pool(route)
@@ -139,7 +147,7 @@ class Connections:
         except BaseException as error:
             pool.give_back(connection)
             if isinstance(error, _FAILURES):
-                raise translated(error, method, route.origin.url(path)) from error
+                raise translated(error, method, redacted(f"{origin}{path}")) from error
             raise
         stream = response.extensions.get("network_stream")
         if isinstance(stream, Stream):
@@ -201,6 +209,8 @@ class Connections:
         # The proxy resolves names itself, so only an address that is written out can be judged; the proxy's
         # own address is the user's choice.
         check_literal(route.origin.host, route.reach)
+        from ocitool.registry.lean import httpx
+
         url = httpx.URL(proxy)
         return httpcore.HTTPProxy(
             str(url.copy_with(userinfo=b"")),
@@ -209,13 +219,6 @@ class Connections:
             network_backend=Backend(Reach.ANY, self._pace, self._streams),
             keepalive_expiry=_KEEPALIVE,
         )
-
-
-@lru_cache
-def _spelt(origin: Origin) -> tuple[bytes, bytes, int | None, bytes]:
-    """Scheme, host, port and authority as they stand in a request: a name in the spelling of IDNA."""
-    url = origin.url("/")
-    return url.raw_scheme, url.raw_host, url.port, url.netloc
 
 
 class _Pool:
@@ -264,9 +267,8 @@ _FAILURES: Final = (
 )
 
 
-def translated(error: Exception, method: str, url: httpx.URL) -> OciError:
+def translated(error: Exception, method: str, where: str) -> OciError:
     """Every exception of httpcore as one of ours."""
-    where = redacted(str(url))
     text = printable(str(error))
     lost = isinstance(error, httpcore.TimeoutException | httpcore.NetworkError)
     # These are h11's words for a connection that ended too early, which it does not tell apart by type.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import IntegrityError, OciError, RegistryError, Unreachable
 from ocitool.registry import headers
-from ocitool.registry.text import printable, redacted
+from ocitool.registry.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -187,21 +187,21 @@ class Download:
 
     def _check_range(self, live: Live, first: int, last: int) -> None:
         """Bytes are joined only where the server says that they belong together."""
-        got = headers.content_range(live.headers.get_list("content-range"))
+        got = headers.content_range(live.headers.all("content-range"))
         if got is not None and got.total not in {None, self._size}:
             self._mismatch(live, str(got.total))
         if got is None or got.first != first or got.last > last:
             said = printable(live.headers.get("content-range", "no range"), 100)
             raise RegistryError(
                 f"{self._call.what}: asked for the bytes {first} to {last},"
-                f" {redacted(str(live.url))} answered with {said}",
-                url=redacted(str(live.url)),
+                f" {live.where} answered with {said}",
+                url=live.where,
                 status=live.status,
             )
 
     def _mismatch(self, live: Live, length: str) -> NoReturn:
         raise IntegrityError(
-            f"{self._call.what} has {printable(length, 30)} bytes at {redacted(str(live.url))};"
+            f"{self._call.what} has {printable(length, 30)} bytes at {live.where};"
             f" its descriptor promises {self._size}",
             expected=str(self._size),
             actual=printable(length, 30),

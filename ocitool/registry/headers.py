@@ -6,14 +6,14 @@ None of them raises on what a stranger may send; what does not follow the gramma
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from ocitool.registry.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator
 
 # RFC 9110, 5.6.2: token; 5.6.4: quoted-string; 11.2: token68.
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a grammar, not a secret
@@ -37,6 +37,40 @@ _MAX_LENGTH: Final = 16 << 10
 _MAX_WARNING: Final = 4096
 _EPOCH_FROM: Final = 300_000_000
 """Ten years in seconds: a longer wait than that is the time itself, as some servers send it."""
+
+
+class Fields(Mapping[str, str]):
+    """The fields of a response's header, by their names in any case; those of one name are joined.
+
+    RFC 9110, 5.3: "A recipient MAY combine multiple field lines within a field section that have the same
+    field name into one field line".
+    """
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self._values: dict[str, list[str]] = {}
+        for name, value in raw:
+            self._values.setdefault(name.decode("latin-1").lower(), []).append(_text(value))
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(self._values[name.lower()])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def all(self, name: str) -> list[str]:
+        """The values of a field that may stand several times, each as it came."""
+        return self._values.get(name.lower(), [])
+
+
+def _text(value: bytes) -> str:
+    """A field's value: UTF-8, or where it is not that, what it was before there was UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +176,8 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         seconds = float(value)
         delay = seconds - now if seconds > _EPOCH_FROM else seconds
     else:
+        from email.utils import parsedate_to_datetime  # all of `email`, for what few servers send
+
         try:
             delay = parsedate_to_datetime(value).timestamp() - now
         except (ValueError, OverflowError):

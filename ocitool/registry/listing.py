@@ -35,7 +35,7 @@ def pages(transport: Transport, endpoint: Endpoint, call: Call) -> Iterator[Answ
     for _ in range(_MAX_PAGES):
         answer = transport.request(endpoint, call)
         yield answer
-        target = headers.next_link(answer.headers.get_list("link"))
+        target = headers.next_link(answer.headers.all("link"))
         if not target or answer.status not in call.expect:
             return
         url = follow(answer.url, target, endpoint.origin, "the next page")

@@ -10,13 +10,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import httpx
-
 from ocitool.errors import RegistryError
 from ocitool.registry.text import printable, redacted
 
 if TYPE_CHECKING:
     from typing import NoReturn
+
+    import httpx
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _MAX_LENGTH: Final = 16 << 10
@@ -25,7 +25,7 @@ _LOOPBACK_V4: Final = re.compile(r"127(?:\.[0-9]{1,3}){3}")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Scheme, host and port, with the default port written out."""
+    """Scheme, host and port: the name in the spelling of IDNA, the default port written out."""
 
     scheme: str
     host: str
@@ -34,12 +34,16 @@ class Origin:
     @classmethod
     def of(cls, url: httpx.URL) -> Origin:
         """The origin of a URL."""
-        return cls(url.scheme, url.host.lower(), url.port or _DEFAULT_PORTS.get(url.scheme, 0))
+        host = url.raw_host.decode("ascii").lower()
+        return cls(url.scheme, host, url.port or _DEFAULT_PORTS.get(url.scheme, 0))
 
     @classmethod
     def parse(cls, scheme: str, authority: str) -> Origin:
         """The origin of `host` or `host:port`, as it stands in a reference."""
-        return cls.of(httpx.URL(f"{scheme}://{authority}"))
+        host, colon, port = authority.rpartition(":")
+        if not colon or port.endswith("]"):  # the colon is one of an address's
+            host, port = authority, ""
+        return cls(scheme, host.strip("[]").lower(), int(port or 0) or _DEFAULT_PORTS[scheme])
 
     @property
     def authority(self) -> str:
@@ -49,6 +53,8 @@ class Origin:
 
     def url(self, path: str) -> httpx.URL:
         """The URL of a path, which may have a query."""
+        from ocitool.registry.lean import httpx
+
         return httpx.URL(f"{self.scheme}://{self.authority}{path}")
 
     def __str__(self) -> str:
@@ -84,6 +90,8 @@ def follow(base: httpx.URL, target: str, home: Origin, what: str) -> httpx.URL:
 
     if len(target) > _MAX_LENGTH or not target.isprintable() or " " in target or "\\" in target:
         refuse(f"is not a URL: {printable(target, 100)!r}")
+    from ocitool.registry.lean import httpx
+
     try:
         url = base.join(target).copy_with(fragment=None)
     except (httpx.InvalidURL, ValueError, TypeError):
@@ -96,7 +104,7 @@ def follow(base: httpx.URL, target: str, home: Origin, what: str) -> httpx.URL:
         refuse(f"has the port {url.port}")
     if base.scheme == "https" and url.scheme == "http":
         # Registries behind a proxy that ends TLS often don't know that they are reached by https.
-        if url.host.lower() == home.host and url.port in {None, 80, 443, home.port}:
+        if url.raw_host.decode("ascii").lower() == home.host and url.port in {None, 80, 443, home.port}:
             return url.copy_with(scheme="https", port=home.port)
         refuse(f"leads from https down to {redacted(str(url))}")
     return url

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 from ocitool import strictjson
 from ocitool.errors import InvalidContent, NotFound, OciError, RegistryError, Unauthorized, Unsupported
 from ocitool.registry import headers
-from ocitool.registry.text import printable, redacted
+from ocitool.registry.text import printable
 
 if TYPE_CHECKING:
     import httpx
 
     from ocitool.registry.calls import Live
+    from ocitool.registry.headers import Fields
 
 TRANSIENT: Final = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
 """The statuses after which the same request may succeed a little later."""
@@ -41,12 +42,17 @@ class Answer:
         return self.live.url
 
     @property
+    def where(self) -> str:
+        """The same, fit to be shown."""
+        return self.live.where
+
+    @property
     def status(self) -> int:
         """The HTTP status."""
         return self.live.status
 
     @property
-    def headers(self) -> httpx.Headers:
+    def headers(self) -> Fields:
         """The header fields."""
         return self.live.headers
 
@@ -65,9 +71,9 @@ class Answer:
             return strictjson.load_object(self.body, what)
         except InvalidContent as error:
             raise RegistryError(
-                f"{self.method} {redacted(str(self.url))} did not answer with JSON: {error.message}",
+                f"{self.method} {self.where} did not answer with JSON: {error.message}",
                 method=self.method,
-                url=redacted(str(self.url)),
+                url=self.where,
                 status=self.status,
             ) from error
 
@@ -81,12 +87,13 @@ def error_of(answer: Answer, what: str) -> OciError:
     """The error that an answer means; `what` names what was wanted ("manifest latest of host/name")."""
     codes, messages = _explained(answer.body)
     said = f": {'; '.join(messages)}" if messages else ""
-    url = redacted(str(answer.url))
+    url = answer.where
     text = f"{what}: {answer.method} {url} answered {answer.status}{_named(codes)}{said}"
     if answer.status in {401, 403}:
+        registry = answer.live.reply.origin.authority
         return Unauthorized(
             text,
-            hint=f"is the name right, and have you logged in? ocitool login {answer.url.netloc.decode()}",
+            hint=f"is the name right, and have you logged in? ocitool login {registry}",
             method=answer.method,
             url=url,
             status=answer.status,

@@ -71,7 +71,7 @@ def _with_system_roots(environ: Mapping[str, str]) -> ssl.SSLContext:
     if paths.cafile or paths.capath:
         return ssl.create_default_context()
     # A bare container has no certificates of its own; httpx brings Mozilla's.
-    import httpx
+    from ocitool.registry.lean import httpx
 
     return httpx.create_ssl_context()
 

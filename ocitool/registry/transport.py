@@ -212,8 +212,7 @@ class Transport:
             refused = call.bare or leaves or live.status not in _RESENDING or not call.repeatable
         if refused:
             raise RegistryError(
-                f"{call.what}: {call.method} {redacted(str(live.url))} is redirected"
-                f" to {redacted(str(target))}",
+                f"{call.what}: {call.method} {live.where} is redirected to {redacted(str(target))}",
                 hint="such a request stays where it was sent: it carries what is meant for that server alone",
             )
         return target
@@ -311,14 +310,14 @@ class Transport:
         coding = live.headers.get("content-encoding", "identity")
         if coding.lower() != "identity":
             raise RegistryError(
-                f"{redacted(str(live.url))} came in the coding {printable(coding, 60)}, not as it is",
-                url=redacted(str(live.url)),
+                f"{live.where} came in the coding {printable(coding, 60)}, not as it is",
+                url=live.where,
                 status=live.status,
             )
         if not live.at_home:
             return
         endpoint.settle(origin)
-        for text in headers.warnings(live.headers.get_list("warning")):
+        for text in headers.warnings(live.headers.all("warning")):
             self.note(f"{endpoint.name}: {text}")
         if quota := headers.rate_limit(live.headers):
             endpoint.rate_limit = quota

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ocitool.errors import NotFound, OciError, RegistryError, Unreachable
 from ocitool.registry import headers
 from ocitool.registry.origins import follow
-from ocitool.registry.text import redacted
 from ocitool.streams import CHUNK, Reader, VerifiedReader
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def location_of(answer: Answer, endpoint: Endpoint) -> httpx.URL:
     location = answer.headers.get("location")
     if not location:
         raise RegistryError(
-            f"{answer.method} {redacted(str(answer.url))} answered {answer.status} without a Location",
+            f"{answer.method} {answer.where} answered {answer.status} without a Location",
             status=answer.status,
         )
     return follow(answer.url, location, endpoint.origin, "the upload location")
