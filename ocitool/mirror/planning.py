@@ -31,12 +31,11 @@ _REFERRER_DEPTH: Final = 4  # a signature of an SBOM of an image is three
 
 
 @runtime_checkable
-class ListsByTag(Protocol):
-    """A repository that may come to know that its registry has no API for referrers."""
+class ListsByApi(Protocol):
+    """A repository whose registry may have an API for referrers, or keep their lists as tags alone."""
 
-    @property
-    def lists_by_tag(self) -> bool:
-        """Whether it is known by now that lists of referrers are kept as tags alone."""
+    def referrers_by_api(self, desc: Descriptor, /) -> list[Descriptor] | None:
+        """What refers to a manifest, as the API says; None where there is none, which it then knows."""
         ...
 
 
@@ -50,7 +49,7 @@ class Planner:
         self._jobs = jobs
         self._blobs: Once[tuple[str, Digest], bool] = Once()
         self._new: Once[str, bool] = Once()
-        self._referrer_lists: Once[str, tuple[Digest, list[Descriptor]]] = Once()
+        self._referrer_lists: Once[str, tuple[Digest, list[Descriptor] | None]] = Once()
 
     def plan(self, items: Iterable[Item], pins: Mapping[Target, Pin] | None = None) -> Plan:
         """Plan images; those that have a pin are taken as it says, whatever the source says by now."""
@@ -152,17 +151,18 @@ class Planner:
         """What refers to a manifest. Where lists are kept as tags, the tags say for which there is one."""
         if not isinstance(source, Referrers):
             return []
+        if not isinstance(source, ListsByApi):
+            return source.referrers(subject)
         # The first answer of a repository shows how its lists are kept, which others wait to know.
         asked_first, found = self._referrer_lists.get(
-            reference.name, lambda: (subject.digest, list(source.referrers(subject)))
+            reference.name, lambda: (subject.digest, source.referrers_by_api(subject))
         )
-        if asked_first == subject.digest:
+        if asked_first != subject.digest:
+            found = source.referrers_by_api(subject)
+        if found is not None:
             return found
-        if isinstance(source, ListsByTag) and source.lists_by_tag:
-            tag = f"{subject.digest.algorithm}-{subject.digest.hex[:64]}"
-            if tag not in self._listed(reference, source):
-                return []
-        return source.referrers(subject)
+        tag = f"{subject.digest.algorithm}-{subject.digest.hex[:64]}"
+        return source.referrers(subject) if tag in self._listed(reference, source) else []
 
     def _digest_tags(
         self, item: Item, source: Source, subjects: Iterable[Descriptor]

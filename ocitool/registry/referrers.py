@@ -76,14 +76,10 @@ def is_index(raw: bytes) -> bool:
 
 
 class ReferrerLists:
-    """Who refers to what in one repository, by the API or by the tag schema.
-
-    Attributes:
-        by_tag: the registry has said that it has no such API; it is not asked again.
-    """
+    """Who refers to what in one repository, by the API or by the tag schema."""
 
     def __init__(self, repository: Repository) -> None:
-        self.by_tag = False
+        self._has_no_api = False  # as the registry has said; it is not asked again
         self._repository = repository
         self._amending = threading.Lock()
 
@@ -93,7 +89,7 @@ class ReferrerLists:
         "A client querying the referrers API and receiving a 404 Not Found MUST fallback to using an image
         index pushed to a tag described by the referrers tag schema."
         """
-        found = self._by_api(subject, artifact_type)
+        found = self.by_api(subject, artifact_type)
         if found is None:
             found = self._by_tag(subject)
         # "If filtering is requested and applied, the response MUST include a header": many don't filter.
@@ -116,14 +112,14 @@ class ReferrerLists:
 
     def remove(self, desc: Descriptor, manifest: Manifest | Index) -> None:
         """A manifest has been deleted: take it out of its subject's list."""
-        if manifest.subject and self._by_api(manifest.subject, "") is None:
+        if manifest.subject and self.by_api(manifest.subject, "") is None:
             self._amend(
                 manifest.subject.digest, lambda found: [item for item in found if item.digest != desc.digest]
             )
 
-    def _by_api(self, desc: Descriptor, artifact_type: str) -> list[Descriptor] | None:
+    def by_api(self, desc: Descriptor, artifact_type: str) -> list[Descriptor] | None:
         """What the referrers API says; None where there is no such thing."""
-        if self.by_tag:
+        if self._has_no_api:
             return None
         query = {"artifactType": artifact_type} if artifact_type else {}
         what = f"referrers of {desc.digest} in {self._repository.name}"
@@ -143,7 +139,7 @@ class ReferrerLists:
             if answer.status != 200 or answer.media_type != mediatypes.OCI_INDEX:
                 # "If the registry supports the referrers API, the registry MUST NOT return a `404 Not Found`
                 # to a referrers API requests."
-                self.by_tag = answer.status == 404
+                self._has_no_api = answer.status == 404
                 return None
             found += listed(answer.body, what)
         return found

@@ -182,10 +182,15 @@ class RegistryStore:
         """
         return self._referrers.find(desc, artifact_type)
 
-    @property
-    def lists_by_tag(self) -> bool:
-        """Whether it is known by now that the registry keeps lists of referrers as tags alone."""
-        return self._referrers.by_tag
+    def referrers_by_api(self, desc: Descriptor, /) -> list[Descriptor] | None:
+        """What refers to a manifest, as the registry's API says; None where it has none.
+
+        Once that is known from its 404, no request is sent.
+
+        Raises:
+            RegistryError: the registry does not answer, or not as it should.
+        """
+        return self._referrers.by_api(desc, "")
 
     # Writing
 

@@ -6,11 +6,12 @@ import threading
 from dataclasses import replace
 
 import pytest
-from support.mirror_stores import World, push_image, push_index, push_multi, push_signature
+from support.mirror_stores import Repository, World, push_image, push_index, push_multi, push_signature
 
 from ocitool.digest import Digest
 from ocitool.errors import UnsafeContent
 from ocitool.mirror import Run, neighbours
+from ocitool.model import Descriptor
 
 REPOSITORY = """
 version: 1
@@ -215,6 +216,28 @@ def test_a_signature_that_is_added_later_makes_an_image_changed() -> None:
 
     assert [r.outcome for r in result.results] == ["copied"]
     assert list(world.repository("down.example/mirror/app").referrers(image)) == [signature]
+
+
+class ByTag(Repository):
+    """A repository whose registry has no API for referrers: their lists are tags."""
+
+    def referrers_by_api(self, desc: Descriptor, /) -> list[Descriptor] | None:
+        return None
+
+
+def test_where_lists_are_tags_only_the_lists_that_there_are_are_read() -> None:
+    world = World()
+    source = world.repositories["up.example/app"] = ByTag("up.example")
+    signed, _ = (push_image(source, name, tag=name) for name in ("signed", "plain"))
+    signature = push_signature(source, signed)
+    source.tag(signature, f"sha256-{signed.digest.hex}")
+    source.requests.clear()
+
+    run(world)
+
+    assert list(world.repository("down.example/mirror/app").referrers(signed)) == [signature]
+    # The tags, once, and the one list; none for the plain image and for the signature itself.
+    assert source.requests["list"] == 2
 
 
 def test_signatures_stay_behind_where_the_file_says_so() -> None:
