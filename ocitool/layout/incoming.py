@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import time
 from typing import TYPE_CHECKING, Final
 
 from ocitool.digest import Digest, new_hasher
@@ -29,7 +30,11 @@ _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXE
 
 
 class IncomingBlob:
-    """See `content.Incoming`; hashed while it is written, so that it is never read again."""
+    """See `content.Incoming`; hashed while it is written, so that it is never read again.
+
+    Attributes:
+        begun: when it was made, in seconds of the monotonic clock.
+    """
 
     def __init__(self, store: LayoutStore, committed: Callable[[Descriptor], None]) -> None:
         """Make the file.
@@ -40,6 +45,7 @@ class IncomingBlob:
         """
         self._store = store
         self._committed = committed
+        self.begun = time.monotonic()
         self._hasher = new_hasher(_ALGORITHM)
         self._name = f"upload-{secrets.token_hex(8)}"
         self.size = 0
@@ -87,6 +93,11 @@ class IncomingBlob:
             files.unlink(private, self._name)
         files.close_unwritten(self._fd)
         self._fd = -1
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more may come."""
+        return self._fd >= 0
 
     def _verify(self, desc: Descriptor) -> None:
         if desc.digest.algorithm != _ALGORITHM:

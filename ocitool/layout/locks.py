@@ -27,7 +27,7 @@ from ocitool.errors import OciError
 from ocitool.layout import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 PRIVATE: Final = ".ocitool"
@@ -80,12 +80,15 @@ class Lease:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
         self._finalizer = weakref.finalize(self, _end, root, self.name, self._fd, os.getpid())
 
-    def note(self, digest: Digest) -> None:
-        """Keep content from being collected. To be called with `GC_LOCK` held."""
+    def note(self, digest: Digest) -> bool:
+        """Keep content from being collected; False where the lease has ended. With `GC_LOCK` held."""
         with self._mutex:
+            if not self._finalizer.alive:
+                return False
             if digest not in self.names:
                 files.write_all(self._fd, f"{digest}\n".encode())
                 self.names.add(digest)
+            return True
 
     def trust(self, digest: Digest) -> None:
         """Content has been read and is right; once all of it is, the marks of the crash go."""
@@ -103,7 +106,8 @@ class Lease:
 
     def close(self) -> None:
         """End the lease."""
-        self._finalizer()
+        with self._mutex:
+            self._finalizer()
 
 
 def _end(root: Path, name: str, fd: int, owner: int) -> None:
@@ -140,11 +144,10 @@ def if_unheld(parent: int, name: str) -> Iterator[bool]:
         files.close_unlocked(fd)
 
 
-def leased(root: Path, *, but: Lease | None = None) -> set[Digest]:
+def leased(root: Path, *, but: Iterable[Lease] = ()) -> set[Digest]:
     """What living writers rely on. To be called with `GC_LOCK` held exclusively."""
     with files.directory(root, PRIVATE, LEASES, create=True) as leases:
-        living = set(files.names_in(leases)) - set(dead_leases(leases))
-        living.discard(but.name if but else "")
+        living = set(files.names_in(leases)) - set(dead_leases(leases)) - {lease.name for lease in but}
         return {digest for name in living for digest in _read(leases, name)}
 
 

@@ -7,8 +7,11 @@ without a name belongs to, so every repository has all of it; only what a client
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
+import weakref
 from typing import TYPE_CHECKING, Final
 
 from ocitool.content import read_manifest
@@ -21,7 +24,7 @@ from ocitool.model import Descriptor
 from ocitool.reference import Reference, check_tag, is_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
     from ocitool.content import Incoming
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
 _BLOB: Final = "application/octet-stream"
 _DEFAULT: Final = "image"  # where the directory's name is no repository's
 _REMEMBERED: Final = 10_000  # repositories that were pushed to and have no tag yet
+_RELIED_ON: Final = 600.0
+"""Seconds for which content stays that a client has pushed or found here and not named: between two requests
+of one push there may be another blob, for which it waits as well, but hardly more than that."""
+_RENEWAL: Final = 60.0  # seconds between two leases
 
 
 class LayoutRepositories:
@@ -41,6 +48,15 @@ class LayoutRepositories:
         self._created: dict[str, None] = {}
         self._hidden: set[tuple[str, Digest]] = set()
         self._catalogue = _Catalogue(store)
+        self._incoming = _Incoming(store)
+        self._renewed = time.monotonic()
+
+    def tend(self) -> None:
+        """Let garbage be collected that no client can still rely on. See `serve.Tended`."""
+        now = time.monotonic()
+        if now - self._renewed >= _RENEWAL:
+            self._renewed = now
+            self._store.renew(min(now - _RELIED_ON, self._incoming.oldest()))
 
     def names(self) -> Iterable[str]:
         """The repositories that have a tag, and those that were pushed to since this object was made."""
@@ -55,7 +71,28 @@ class LayoutRepositories:
                 self._created.pop(next(iter(self._created)), None)
         elif name not in self._created and name not in self._catalogue.read().tags:
             return None
-        return Repository(self._store, name, self._catalogue, self._hidden)
+        return Repository(self._store, name, self._catalogue, self._hidden, self._incoming)
+
+
+class _Incoming:
+    """The uploads that are under way."""
+
+    def __init__(self, store: LayoutStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._begun: weakref.WeakSet[IncomingBlob] = weakref.WeakSet()
+
+    def begin(self, committed: Callable[[Descriptor], None]) -> IncomingBlob:
+        """Begin one."""
+        blob = IncomingBlob(self._store, committed)
+        with self._lock:
+            self._begun.add(blob)
+        return blob
+
+    def oldest(self) -> float:
+        """When the one began that began first, in seconds of the monotonic clock."""
+        with self._lock:
+            return min((blob.begun for blob in self._begun if blob.is_open), default=math.inf)
 
 
 class _View:
@@ -104,12 +141,18 @@ class Repository:
     """One repository of a layout. Implements Store, Deleter, Referrers, Lister and Receiver."""
 
     def __init__(
-        self, store: LayoutStore, name: str, catalogue: _Catalogue, hidden: set[tuple[str, Digest]]
+        self,
+        store: LayoutStore,
+        name: str,
+        catalogue: _Catalogue,
+        hidden: set[tuple[str, Digest]],
+        incoming: _Incoming,
     ) -> None:
         self._store = store
         self._name = name
         self._catalogue = catalogue
         self._hidden = hidden
+        self._incoming = incoming
 
     def resolve(self, ref: str, /) -> Descriptor:
         """See `Source`; a blob's media type is not known to a layout."""
@@ -138,7 +181,7 @@ class Repository:
 
     def receive(self) -> Incoming:
         """See `Receiver`."""
-        return IncomingBlob(self._store, lambda desc: self._hidden.discard((self._name, desc.digest)))
+        return self._incoming.begin(lambda desc: self._hidden.discard((self._name, desc.digest)))
 
     def tag(self, desc: Descriptor, ref: str, /) -> None:
         """See `Store`; a tag that there is keeps the name that its entry has, with its host."""

@@ -8,9 +8,11 @@ the whole story.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -46,7 +48,7 @@ class LayoutStore:
 
     Implements Source, Store, Mounter, Deleter, Referrers, Lister and Resumer, and may be used from several
     threads. A store that has written holds a lease on what it wrote or found there, against the collection of
-    garbage, until it is closed or forgotten.
+    garbage, until it is closed or forgotten; one that lives for long calls `renew` now and then.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class LayoutStore:
         self._verify = verify
         self._mutex = threading.Lock()
         self._lease: Lease | None = None
+        self._older: list[tuple[float, Lease]] = []
         self._prepared = False
         self._subjects = Subjects(self)
         self.blobs = Blobs(self._path)
@@ -77,10 +80,22 @@ class LayoutStore:
 
     def close(self) -> None:
         """Let garbage be collected that this store has added and not named."""
+        self.renew(math.inf)
+
+    def renew(self, since: float) -> None:
+        """Let garbage be collected that this store has added and not named, or found, before a moment.
+
+        Args:
+            since: seconds of the monotonic clock. What came after it stays, and some of what came before.
+        """
         with self._mutex:
             if self._lease:
-                self._lease.close()
-            self._lease = None
+                self._older.append((time.monotonic(), self._lease))
+                self._lease = None
+            for ended, lease in self._older:
+                if ended <= since:
+                    lease.close()
+            self._older = [(ended, lease) for ended, lease in self._older if ended > since]
 
     # Source
 
@@ -191,7 +206,7 @@ class LayoutStore:
                 raise NotFound(f"{desc.digest} is not in the layout {self._path}")
             with self._edit() as index:
                 index.remove(desc.digest)
-            if desc.digest not in leased(self._path, but=self._lease):
+            if desc.digest not in leased(self._path, but=self._leases()):
                 self.blobs.remove(desc.digest)
 
     # Referrers and Lister
@@ -264,11 +279,17 @@ class LayoutStore:
     def _noted(self, digest: Digest) -> Iterator[Lease]:
         """Put content on the lease; while the body runs, no garbage is collected."""
         with files.translated(PRIVATE, self._path):
-            with self._mutex:
-                self._lease = lease = self._lease or Lease(self._path)
-            with lock(self._path, GC_LOCK, shared=True):
-                lease.note(digest)
-                yield lease
+            while True:
+                with self._mutex:
+                    self._lease = lease = self._lease or Lease(self._path)
+                with lock(self._path, GC_LOCK, shared=True):
+                    if lease.note(digest):
+                        yield lease
+                        return
+
+    def _leases(self) -> list[Lease]:
+        with self._mutex:
+            return [lease for _, lease in self._older] + ([self._lease] if self._lease else [])
 
     def _prepare(self) -> None:
         """Make sure that there is a layout to write to."""

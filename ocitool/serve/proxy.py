@@ -18,6 +18,7 @@ from ocitool.errors import NotFound, OciError, RegistryError, Unauthorized
 from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor, parse_manifest
 from ocitool.reference import is_digest
+from ocitool.serve.repositories import Tended
 from ocitool.serve.uploads import write_all
 from ocitool.streams import Reader, VerifiedReader, chunks
 
@@ -69,6 +70,11 @@ class ProxyRepositories:
         """A repository of the upstream, whether or not it has it; nothing can be pushed to it."""
         del create
         return _Proxied(name, self._cache, self._upstream(name), self._downloads, self._known)
+
+    def tend(self) -> None:
+        """See `Tended`."""
+        if isinstance(self._cache, Tended):
+            self._cache.tend()
 
     def close(self) -> None:
         """Give downloads up that nobody waits for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ocitool.errors import NotFound
 
@@ -30,6 +30,15 @@ class Repositories(Protocol):
 
         What is no Store can only be pulled from.
         """
+        ...
+
+
+@runtime_checkable
+class Tended(Protocol):
+    """Repositories that have to be looked after while they are served."""
+
+    def tend(self) -> None:
+        """Do what is due; to be called about every second, by one thread."""
         ...
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from ocitool.errors import Conflict, OciError
 from ocitool.serve.app import create_app
 from ocitool.serve.certificates import Certificate
+from ocitool.serve.repositories import Tended
 from ocitool.serve.service import Options
 
 if TYPE_CHECKING:
@@ -218,6 +219,8 @@ def serve(
         while not stop.wait(_CHECK_SECONDS):
             if not server.is_alive:
                 raise OciError("the server has stopped by itself")
+            if isinstance(repositories, Tended):
+                repositories.tend()
 
 
 def _allow_many_files() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +21,9 @@ from support.serve_registry import (
     registry,
 )
 
-from ocitool.layout import LayoutStore
+from ocitool.digest import Digest
+from ocitool.layout import LayoutStore, incoming, repositories, store
+from ocitool.layout.gc import collect
 from ocitool.layout.repositories import LayoutRepositories
 
 if TYPE_CHECKING:
@@ -113,3 +117,88 @@ def test_referrers_under_a_tag_that_are_lost_are_passed_over(tmp_path: Path) -> 
         response = served.http.get(f"/v2/a/referrers/{digest_of(subject)}")
         assert (response.status_code, response.headers["content-type"]) == (200, INDEX)
         assert response.json()["manifests"] == []
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    for module in (incoming, repositories, store):  # and not for the servers' own timers
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=made))
+    return made
+
+
+class Clock:
+    """Time that can be made to pass."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+def test_what_was_deleted_is_collected_while_the_server_runs(tmp_path: Path, clock: Clock) -> None:
+    served = layout_repositories(tmp_path / "layout")
+    with registry(served) as running:
+        document = running.push_image("a", "1.0", b"to be deleted")
+        kept = running.push_image("a", "2.0", b"to be kept")
+        layer = Digest.parse(document["layers"][0]["digest"])
+        assert running.http.delete(f"/v2/a/manifests/{digest_of(document)}").status_code == 202
+
+        # A client may have asked for the layer just now, for an image that it is about to push.
+        served.tend()
+        assert layer not in collected(tmp_path)
+        pass_by(clock, served)
+
+        assert layer in collected(tmp_path)
+        assert running.http.get(f"/v2/a/blobs/{layer}").status_code == 404
+        for entry in (kept["config"], *kept["layers"]):
+            assert running.http.get(f"/v2/a/blobs/{entry['digest']}").status_code == 200
+
+
+def test_a_push_that_waits_for_its_largest_layer_loses_none_of_the_others(
+    tmp_path: Path, clock: Clock
+) -> None:
+    served = layout_repositories(tmp_path / "layout")
+    with registry(served) as running:
+        small, large = b"a small layer", b"a large layer"
+        location = running.http.post("/v2/a/blobs/uploads/").headers["location"]
+        running.push_blob("a", b"{}")
+        running.push_blob("a", small)
+        running.http.patch(location, content=large[:5])
+
+        pass_by(clock, served)
+
+        assert collected(tmp_path) == set()
+        done = running.http.put(location, params={"digest": digest_of(large)}, content=large[5:])
+        assert done.status_code == 201
+        assert running.push_manifest("a", "1.0", image(small, large)).status_code == 201
+
+
+def test_what_a_client_has_found_a_moment_ago_stays(tmp_path: Path, clock: Clock) -> None:
+    served = layout_repositories(tmp_path / "layout")
+    with registry(served) as running:
+        running.push_blob("a", b"{}")
+        layer = running.push_blob("a", b"a layer")
+        clock.ahead += repositories._RENEWAL
+        served.tend()
+        clock.ahead += repositories._RELIED_ON - 1
+        mounted = running.http.post("/v2/b/blobs/uploads/", params={"mount": layer, "from": "a"})
+        assert mounted.status_code == 201
+        clock.ahead += repositories._RENEWAL
+        served.tend()
+
+        assert collected(tmp_path) == {Digest.parse(digest_of(b"{}"))}
+
+
+def collected(tmp_path: Path) -> set[Digest]:
+    """What another process collects of the layout."""
+    return {blob.digest for blob in collect(LayoutStore(tmp_path / "layout")).blobs}
+
+
+def pass_by(clock: Clock, served: LayoutRepositories) -> None:
+    """Let the time go by after which nobody relies on what he has found."""
+    served.tend()
+    for _ in range(2):
+        clock.ahead += repositories._RELIED_ON
+        served.tend()
