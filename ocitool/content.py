@@ -20,6 +20,8 @@ from ocitool.streams import Reader, VerifiedReader
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from ocitool.digest import Digest
+
 
 @runtime_checkable
 class Source(Protocol):
@@ -135,6 +137,19 @@ class Inquirer(Protocol):
 
         Raises:
             NotFound: nothing has that name.
+        """
+        ...
+
+
+@runtime_checkable
+class BlobFinder(Protocol):
+    """A source that can say how large a blob is of which nothing is known but its digest."""
+
+    def find_blob(self, digest: Digest, /) -> Descriptor:
+        """Find a blob; its type is not known. Whether its bytes are right, who reads them verifies.
+
+        Raises:
+            NotFound: it is not there.
         """
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,14 +18,13 @@ from ocitool.cli.bundleplaces import (
     lines_of,
     opened,
 )
-from ocitool.cli.options import format_option, with_session
+from ocitool.cli.options import byte_count, format_option, with_session
 from ocitool.cli.serving import listen, listening
 
 if TYPE_CHECKING:
     from ocitool.bundle import Image, Inventory, Sink
     from ocitool.locations import Session
 
-_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 _jobs_option = click.option(
     "--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="How much is done at once."
@@ -45,18 +44,6 @@ def bundle() -> None:
 
     A BUNDLE is a file, the parts of one (name the file without .001), or - for a stream.
     """
-
-
-def _bytes(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
-    """A number of bytes, with K, M, G or T for powers of 1024."""
-    if value is None:
-        return None
-    number, unit = value.rstrip("iB"), ""
-    if number and number[-1].upper() in _UNITS:
-        number, unit = number[:-1], number[-1].upper()
-    if not number.isdecimal():
-        raise click.BadParameter(f"{value!r} is no number of bytes, such as 4G")
-    return int(number) * _UNITS[unit]
 
 
 @bundle.command()
@@ -82,7 +69,7 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option(
     "--no-referrers", is_flag=True, help="Leave out signatures, SBOMs and what else refers to images."
 )
-@click.option("--part-size", callback=_bytes, metavar="SIZE", help="Write parts of this size (4G).")
+@click.option("--part-size", callback=byte_count, metavar="SIZE", help="Write parts of this size (4G).")
 @click.option("--sign-key", type=_file, help="Sign the inventory with this private key (PEM).")
 @click.option("--dry-run", is_flag=True, help="Write nothing, say what there would be.")
 @_jobs_option

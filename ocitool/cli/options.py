@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -24,6 +24,7 @@ R = TypeVar("R")
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 _REGISTRY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--username", {"help": "User at the registry."}),
@@ -196,3 +197,15 @@ def wanted_platform(text: str | None) -> Wanted:
 
     text = text or os.environ.get("DOCKER_DEFAULT_PLATFORM")
     return Wanted(Platform.parse(text), named=True) if text else Wanted(host())
+
+
+def byte_count(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    """A number of bytes, with K, M, G or T for powers of 1024."""
+    if value is None:
+        return None
+    number, unit = value.rstrip("iB"), ""
+    if number and number[-1].upper() in _UNITS:
+        number, unit = number[:-1], number[-1].upper()
+    if not number.isdecimal():
+        raise click.BadParameter(f"{value!r} is no number of bytes, such as 4G")
+    return int(number) * _UNITS[unit]

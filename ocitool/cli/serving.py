@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ocitool.cli.options import with_session
+from ocitool.cli.options import byte_count, with_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,10 +47,23 @@ def listening(command: Callable[..., R]) -> Callable[..., R]:
 @click.option("--read-only", is_flag=True, help="Refuse what would change the layout.")
 @click.option("--sparse", is_flag=True, help="Take an index though platforms of it are missing.")
 @click.option("--proxy", metavar="REGISTRY", help="Fetch from this registry what is asked for, and keep it.")
+@click.option(
+    "--cache-size",
+    callback=byte_count,
+    metavar="SIZE",
+    help="With --proxy, keep so much (20G); what was not used for longest goes.",
+)
 @listening
 @with_session
 def serve(
-    session: Session, layout: Path, *, read_only: bool, sparse: bool, proxy: str | None, **options: Any
+    session: Session,
+    layout: Path,
+    *,
+    read_only: bool,
+    sparse: bool,
+    proxy: str | None,
+    cache_size: int | None,
+    **options: Any,
 ) -> None:
     """Serve an image layout as a registry, until interrupted.
 
@@ -66,7 +79,10 @@ def serve(
 
     if proxy and read_only:
         raise click.UsageError("--proxy keeps what it fetches, so it excludes --read-only")
-    repositories = LayoutRepositories(LayoutStore(layout, create=not read_only, read_only=read_only))
+    if cache_size is not None and not proxy:
+        raise click.UsageError("--cache-size is for a cache, and so for --proxy: an image layout keeps all")
+    store = LayoutStore(layout, create=not read_only, read_only=read_only)
+    repositories = LayoutRepositories(store, limit=cache_size)
     with _proxied(session, repositories, layout, proxy) if proxy else nullcontext(repositories) as served:
         listen(served, str(layout), read_only=read_only, sparse=sparse, **options)
 

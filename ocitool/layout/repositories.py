@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import weakref
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 from ocitool.content import read_manifest
@@ -19,13 +20,13 @@ from ocitool.digest import Digest
 from ocitool.errors import InvalidReference, NotFound, OciError
 from ocitool.layout.incoming import IncomingBlob
 from ocitool.layout.index import is_full, names
+from ocitool.layout.room import Room
 from ocitool.layout.store import INDEX_JSON
 from ocitool.model import Descriptor
 from ocitool.reference import Reference, check_tag, is_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterable, Iterator
 
     from ocitool.content import Incoming
     from ocitool.layout.store import LayoutStore
@@ -43,8 +44,15 @@ _RENEWAL: Final = 60.0  # seconds between two leases
 class LayoutRepositories:
     """The repositories of one layout; for `ocitool.serve`."""
 
-    def __init__(self, store: LayoutStore) -> None:
+    def __init__(self, store: LayoutStore, *, limit: int | None = None) -> None:
+        """See a layout as a registry.
+
+        Args:
+            store: the layout.
+            limit: how many bytes of content `tend` leaves there; None is all.
+        """
         self._store = store
+        self._room = Room(store, limit) if limit is not None else None
         self._created: dict[str, None] = {}
         self._hidden: set[tuple[str, Digest]] = set()
         self._catalogue = _Catalogue(store)
@@ -52,7 +60,9 @@ class LayoutRepositories:
         self._renewed = time.monotonic()
 
     def tend(self) -> None:
-        """Let garbage be collected that no client can still rely on. See `serve.Tended`."""
+        """Let garbage be collected that no client can still rely on, and make room. See `serve.Tended`."""
+        if self._room:
+            self._room.trim()
         now = time.monotonic()
         if now - self._renewed >= _RENEWAL:
             self._renewed = now
@@ -71,7 +81,7 @@ class LayoutRepositories:
                 self._created.pop(next(iter(self._created)), None)
         elif name not in self._created and name not in self._catalogue.read().tags:
             return None
-        return Repository(self._store, name, self._catalogue, self._hidden, self._incoming)
+        return Repository(self._store, name, self._catalogue, self._hidden, self._incoming, self._room)
 
 
 class _Incoming:
@@ -147,12 +157,14 @@ class Repository:
         catalogue: _Catalogue,
         hidden: set[tuple[str, Digest]],
         incoming: _Incoming,
+        room: Room | None,
     ) -> None:
         self._store = store
         self._name = name
         self._catalogue = catalogue
         self._hidden = hidden
         self._incoming = incoming
+        self._room = room
 
     def resolve(self, ref: str, /) -> Descriptor:
         """See `Source`; a blob's media type is not known to a layout."""
@@ -166,9 +178,14 @@ class Repository:
             raise NotFound(f"{ref} is not in repository {self._name}")
         return desc
 
-    def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> AbstractContextManager[Reader]:
+    @contextmanager
+    def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> Iterator[Reader]:
         """See `Source`."""
-        return self._store.fetch(desc, offset=offset)
+        with (
+            self._room.reading(desc.digest) if self._room else nullcontext(),
+            self._store.fetch(desc, offset=offset) as reader,
+        ):
+            yield reader
 
     def exists(self, desc: Descriptor, /) -> bool:
         """See `Store`."""
@@ -177,11 +194,16 @@ class Repository:
     def push(self, desc: Descriptor, stream: Reader, /) -> None:
         """See `Store`."""
         self._store.push(desc, stream)
-        self._hidden.discard((self._name, desc.digest))
+        self._added(desc)
 
     def receive(self) -> Incoming:
         """See `Receiver`."""
-        return self._incoming.begin(lambda desc: self._hidden.discard((self._name, desc.digest)))
+        return self._incoming.begin(self._added)
+
+    def _added(self, desc: Descriptor) -> None:
+        self._hidden.discard((self._name, desc.digest))
+        if self._room:
+            self._room.grown()
 
     def tag(self, desc: Descriptor, ref: str, /) -> None:
         """See `Store`; a tag that there is keeps the name that its entry has, with its host."""

@@ -10,7 +10,7 @@ from ocitool.digest import Digest
 from ocitool.errors import IntegrityError, NotFound, RegistryError, Unsupported
 from ocitool.model import Descriptor, parse_manifest
 from ocitool.reference import DOCKER_HUB, check_tag, is_digest
-from ocitool.registry import listing
+from ocitool.registry import headers, listing
 from ocitool.registry.auth import scope
 from ocitool.registry.download import Download
 from ocitool.registry.referrers import ReferrerLists
@@ -34,8 +34,8 @@ _SOURCE_HINT: Final = "containerd.io/distribution.source."
 class RegistryStore:
     """One repository of one registry.
 
-    Implements Store, Mounter, Deleter, Referrers, Lister, Inquirer and Publisher. What is read may come
-    from a mirror; what is written goes to the registry itself. Made by `Client.repository`.
+    Implements Store, Mounter, Deleter, Referrers, Lister, Inquirer, BlobFinder and Publisher. What is read
+    may come from a mirror; what is written goes to the registry itself. Made by `Client.repository`.
 
     Attributes:
         name: registry and repository, as people write them.
@@ -161,6 +161,30 @@ class RegistryStore:
         except (NotFound, IntegrityError):
             return False
         return True
+
+    def find_blob(self, digest: Digest, /) -> Descriptor:
+        """See `BlobFinder`.
+
+        Raises:
+            RegistryError: the registry does not answer, or not as it should.
+        """
+        what = f"blob {digest} of {self.name}"
+        path = ("blobs", str(digest))
+        transport, site = self._repo.transport, self._repo.site
+        call = self._repo.call(site, "HEAD", path, what, expect=frozenset({200}) | REDIRECTS)
+        answer = transport.request(site.endpoint, call)
+        length = answer.headers.get("content-length", "")
+        if answer.status in REDIRECTS:
+            # A storage's URL is signed for GET. Its first byte comes with the size of the whole.
+            call = self._repo.call(
+                site, "GET", path, what, headers={"Range": "bytes=0-0"}, expect=frozenset({200, 206})
+            )
+            with transport.open(site.endpoint, call) as live:
+                place = headers.content_range(live.headers.all("content-range"))
+                length = str(place.total if place else live.headers.get("content-length", ""))
+        if not length.isdecimal():
+            raise RegistryError(f"{what}: {site.endpoint.name} does not say how large it is")
+        return Descriptor("application/octet-stream", digest, int(length))
 
     def tags(self) -> Iterable[str]:
         """See `Lister`.

@@ -12,7 +12,7 @@ from functools import lru_cache
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Final
 
-from ocitool.content import Inquirer, Lister, Referrers, Source, Store, read_verified
+from ocitool.content import BlobFinder, Inquirer, Lister, Referrers, Source, Store, read_verified
 from ocitool.digest import Digest
 from ocitool.errors import NotFound, OciError, RegistryError, Unauthorized
 from ocitool.memory import MemoryStore
@@ -103,10 +103,20 @@ class _Proxied:
         if not is_digest(ref):
             self._tag = ref
             return self._resolve_tag(ref)
+        digest = Digest.parse(ref)
         try:
-            return self._known.get(Digest.parse(ref)) or self._cached().resolve(ref)
+            return self._known.get(digest) or self._cached().resolve(ref)
         except NotFound:
+            pass
+        try:
             return self._ask(ref)
+        except NotFound:
+            # A blob whose manifest was pulled from elsewhere, or before this server started.
+            if not isinstance(self._upstream, BlobFinder):
+                raise
+            found = self._upstream.find_blob(digest)
+            self._remember([found])
+            return found
 
     def _resolve_tag(self, tag: str) -> Descriptor:
         try:
@@ -149,9 +159,12 @@ class _Proxied:
         """Name a manifest in the cache, and remember what it names: clients ask for that by digest alone."""
         if self._tag:
             store.tag(desc, self._tag)
+        self._remember(parse_manifest(raw, desc).children)
+
+    def _remember(self, blobs: Iterable[Descriptor]) -> None:
         if len(self._known) > _KNOWN:
             self._known.clear()
-        self._known.update({child.digest: child for child in parse_manifest(raw, desc).children})
+        self._known.update({blob.digest: blob for blob in blobs})
 
     def _cached(self) -> Source:
         """The repository of the cache; where there is none it is not made for that."""

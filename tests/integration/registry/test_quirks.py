@@ -308,6 +308,24 @@ def test_rr_11_rr_12_a_password_goes_with_every_request_but_not_to_the_storage(f
         assert {request.authorization for request in storage.log} == {""}
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_blob_of_unknown_size_is_found_where_it_is_stored(fake: FakeRegistry, *, ranges: bool) -> None:
+    with FakeRegistry().running() as storage:
+        stocked(fake, 1000)
+        desc = blob_of(fake)
+        content = layers_of(fake)[0]
+        storage.quirks.no_ranges = not ranges
+        storage.before.append(always("GET", "", lambda request: storage.ranged(request, content, {})))
+        with client() as made:
+            repo = repository(made, fake.name)
+            assert repo.find_blob(desc.digest).size == desc.size
+            fake.quirks.redirect_blobs = storage.url
+            assert repo.find_blob(desc.digest).size == desc.size
+            assert not storage.asked("HEAD")
+            with pytest.raises(NotFound):
+                repository(made, fake.name, "other/repo").find_blob(desc.digest)
+
+
 def test_rr_13_a_signature_that_ran_out_is_renewed_and_no_storage_is_asked_by_head(
     fake: FakeRegistry,
 ) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def proxy(ocitool: Ocitool, cache: Path, upstream: str) -> Iterator[str]:
+def proxy(ocitool: Ocitool, cache: Path, upstream: str, *options: str) -> Iterator[str]:
     """The command, while it serves; gives its address."""
     address = ocitool.home / "address"
     command = [
@@ -36,6 +36,7 @@ def proxy(ocitool: Ocitool, cache: Path, upstream: str) -> Iterator[str]:
         upstream,
         "--listen",
         "127.0.0.1:0",
+        *options,
     ]
     with subprocess.Popen(
         [*map(str, command), "--address-file", address], env=ocitool.environment, stderr=subprocess.DEVNULL
@@ -72,11 +73,36 @@ def test_what_was_pulled_once_is_served_though_the_upstream_is_gone(tmp_path: Pa
         ocitool("push", f"oci:{tmp_path}/one:1.0", f"{address}/mine:1.0", code=12)
 
 
+def test_a_cache_with_a_size_keeps_to_it_and_serves_all_the_same(tmp_path: Path) -> None:
+    ocitool = Ocitool(tmp_path)
+    images = LayoutRepositories(LayoutStore(layout(), create=False))
+    cache = tmp_path / "cache"
+    with (
+        Server(images) as upstream,
+        proxy(ocitool, cache, upstream.address, "--cache-size", "1K") as address,
+    ):
+        for place in ("one", "two"):
+            told = ocitool("pull", f"{address}/layers:1.0", f"oci:{tmp_path}/{place}")
+            assert told.result == digests()["layers:1.0"]
+            deadline = time.monotonic() + 20
+            while sum(stat.st_size for _, stat in LayoutStore(cache).blobs) > 1024:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+
 def blobs_of(asked: list[Served]) -> list[str]:
     return [served.path for served in asked if served.route == "blob" and served.method == "GET"]
 
 
-@pytest.mark.parametrize("options", [("--proxy", "not a host"), ("--proxy", "localhost:5000", "--read-only")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--proxy", "not a host"),
+        ("--proxy", "localhost:5000", "--read-only"),
+        ("--cache-size", "20G"),
+        ("--proxy", "localhost:5000", "--cache-size", "much"),
+    ],
+)
 def test_what_can_not_be_is_told_before_anything_listens(tmp_path: Path, options: tuple[str, ...]) -> None:
     refused = Ocitool(tmp_path)("serve", tmp_path / "cache", "--listen", "127.0.0.1:0", *options, code=2)
     assert "serving" not in refused.err

@@ -23,6 +23,7 @@ from support.serve_registry import (
 )
 
 from ocitool import mediatypes
+from ocitool.digest import Digest
 from ocitool.errors import OciError, RegistryError, Unauthorized, Unreachable
 from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor
@@ -296,3 +297,43 @@ def test_a_registry_is_pulled_through(cache: Repositories) -> None:
             assert served.http.get("/v2/hello/manifests/.not-a-tag").status_code == 404
         assert "HEAD" in {one.method for one in origin.served if one.path.endswith("/1.0")}
         proxy.close()
+
+
+def test_a_blob_whose_manifest_was_never_asked_for_is_found_and_kept(cache: Repositories) -> None:
+    with (
+        registry(layout_repositories(fixtures.layout()), read_only=True) as origin,
+        Client(ClientConfig(plain_http=True)) as client,
+    ):
+        layer = origin.http.get("/v2/layers/manifests/1.0").json()["layers"][0]
+        path = f"/v2/layers/blobs/{layer['digest']}"
+        origin.served.clear()
+        proxy = ProxyRepositories(
+            cache, lambda name: client.repository(Reference(origin.server.address, name))
+        )
+        with registry(proxy) as served:
+            assert served.http.head(path).headers["content-length"] == str(layer["size"])
+            for _ in range(2):
+                assert digest_of(served.http.get(path).content) == layer["digest"]
+            absent = served.http.get(f"/v2/layers/blobs/sha256:{'0' * 64}")
+            assert (absent.status_code, codes(absent)) == (404, ["BLOB_UNKNOWN"])
+        proxy.close()
+        # The size is asked for once, and the bytes are.
+        assert [one.method for one in origin.served if one.path == path] == ["HEAD", "GET"]
+
+
+def test_a_blob_that_the_upstream_has_wrong_does_not_reach_a_client_whole(cache: Repositories) -> None:
+    wrong = LAYER[:-1] + b"!"
+
+    class Finding(Upstream):
+        def find_blob(self, digest: Digest, /) -> Descriptor:
+            return Descriptor(mediatypes.OCI_LAYER, digest, len(wrong))
+
+        @contextmanager
+        def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> Iterator[Reader]:
+            yield BytesIO(wrong[offset:])
+
+    with _proxied(cache, Finding()) as served:
+        with pytest.raises(httpx.RemoteProtocolError):
+            served.http.get(f"/v2/a/blobs/{digest_of(LAYER)}")
+        with pytest.raises(OciError):
+            (cache.open("a", create=True) or MemoryStore()).resolve(digest_of(LAYER))
