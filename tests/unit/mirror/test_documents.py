@@ -70,3 +70,14 @@ def test_mirror_file_is_mirror_apply_file(tmp_path: Path) -> None:
     file.write_text("version: 1")
     told = CliRunner().invoke(mirror, [str(file), "--report", "pdf=x"], obj={"progress": "none"}).output
     assert "'pdf=x' is not text=FILE, json=FILE or junit=FILE" in told
+
+
+def test_every_test_that_a_promise_names_exists() -> None:
+    page = (ROOT / "docs" / "reference" / "mirror-and-bundle.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| what")]
+    assert len(rows) > 30
+    for row in rows:
+        named = re.findall(r"`([\w/]+)::(test_\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (ROOT / "tests" / f"{file}.py").read_text()
