@@ -154,16 +154,19 @@ class Connections:
             stream.answered()
         return Reply(method, route.origin, path, response, lambda: pool.give_back(connection))
 
-    def knock(self, route: Route) -> None:
+    def knock(self, route: Route) -> bool:
         """See whether TLS is spoken at a registry that may be spoken to without, before it is trusted.
 
         To load whom to trust takes longer than to ask, so that it is done for those that do speak it.
+
+        Returns:
+            Whether it surely is.
 
         Raises:
             PlainAnswer: it is not.
         """
         if not route.trust.verify:
-            return  # then nobody is trusted or distrusted, and there is nothing to load
+            return False  # then nobody is trusted or distrusted, and there is nothing to load
         origin = route.origin
         backend = Backend(route.reach, self._pace, self._streams)
         try:
@@ -172,7 +175,8 @@ class Connections:
         except PlainAnswer:
             raise
         except Unreachable:
-            return  # who asks in earnest will be told why
+            return False  # who asks in earnest will be told why
+        return True
 
     def close(self) -> None:
         """Close every connection, also those that another thread waits for."""

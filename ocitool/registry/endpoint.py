@@ -33,6 +33,7 @@ class Endpoint:
     Attributes:
         name: how references call it.
         auth: its challenge and token flow.
+        unsettled: held by whoever finds out which of the candidates it is.
         rate_limit: the quota that it reported last.
     """
 
@@ -54,6 +55,7 @@ class Endpoint:
         self._candidates = self._schemes()
         self._reach: Reach | None = None
         self._lock = threading.Lock()
+        self.unsettled = threading.Lock()
         self.auth = Authenticator(lambda: self.origin, find, ask(self), pause)
 
     @property

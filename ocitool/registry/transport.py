@@ -270,9 +270,28 @@ class Transport:
         *earlier, last = endpoint.candidates
         for origin in earlier:
             with suppress(PlainAnswer):
-                self._connections.knock(endpoint.route(origin))
+                self._knock(endpoint, origin)
                 return self._exchange(endpoint, call, origin, target, authorization)
         return self._exchange(endpoint, call, last, target, authorization)
+
+    def _knock(self, endpoint: Endpoint, origin: Origin) -> None:
+        """Find out whether TLS is spoken at an origin, once for all threads that want to know.
+
+        Raises:
+            PlainAnswer: it is not.
+        """
+        with endpoint.unsettled:
+            if endpoint.candidates == (origin,):
+                return
+            if origin not in endpoint.candidates:
+                raise PlainAnswer(f"{endpoint.origin} has answered")
+            try:
+                if self._connections.knock(endpoint.route(origin)):
+                    endpoint.settle(origin)
+            except PlainAnswer as answer:
+                if not answer.temporary:  # somebody is there, and speaks something else
+                    endpoint.settle(endpoint.candidates[-1])
+                raise
 
     def _exchange(
         self, endpoint: Endpoint, call: Call, origin: Origin, path: str, authorization: str

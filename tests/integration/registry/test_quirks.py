@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -635,6 +636,21 @@ def test_rr_33_docker_hub_is_asked_before_it_is_read(fake: FakeRegistry) -> None
         repo._repo.site.endpoint._candidates = (Origin.parse("http", fake.name),)
         assert repo.resolve("v1") == desc
     assert [request.method for request in fake.log] == ["HEAD"]
+
+
+def test_threads_that_begin_together_find_out_once_that_no_tls_is_spoken(fake: FakeRegistry) -> None:
+    stocked(fake, 10)
+    threads = 8
+    together = threading.Barrier(threads)
+
+    def resolve(_: int) -> Descriptor:
+        together.wait(10)
+        return repository(made, fake.name).resolve("v1")
+
+    with client() as made, ThreadPoolExecutor(threads) as pool:
+        assert len(set(pool.map(resolve, range(threads)))) == 1
+    # Each has a connection of its own at most; the one that was tried with TLS is one more.
+    assert fake.connections <= threads + 1
 
 
 def test_rr_34_a_manifest_that_is_too_large_for_the_registry_is_an_error(fake: FakeRegistry) -> None:
