@@ -147,7 +147,9 @@ class Connections:
         except BaseException as error:
             pool.give_back(connection)
             if isinstance(error, _FAILURES):
-                raise translated(error, method, redacted(f"{origin}{path}")) from error
+                told = translated(error, method, redacted(f"{origin}{path}"))
+                # Ours alone: what h11 refuses to send, it shows, and that may be a token.
+                raise told from (None if isinstance(error, httpcore.LocalProtocolError) else error)
             raise
         stream = response.extensions.get("network_stream")
         if isinstance(stream, Stream):
@@ -274,6 +276,8 @@ _FAILURES: Final = (
 def translated(error: Exception, method: str, where: str) -> OciError:
     """Every exception of httpcore as one of ours."""
     text = printable(str(error))
+    if isinstance(error, httpcore.LocalProtocolError):
+        text = text.partition(" b")[0]
     lost = isinstance(error, httpcore.TimeoutException | httpcore.NetworkError)
     # These are h11's words for a connection that ended too early, which it does not tell apart by type.
     ended = isinstance(error, httpcore.RemoteProtocolError) and any(

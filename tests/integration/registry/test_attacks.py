@@ -569,6 +569,16 @@ def all_of(action: Callable[..., object], *args: object) -> str:
     return ""
 
 
+def test_rc_18_a_token_that_no_header_can_hold_is_not_repeated(
+    fake: FakeRegistry, token_server: TokenServer
+) -> None:
+    token_server.protects(fake)
+    with client({"registry_token": "secret-token "}) as made:
+        told = all_of(repository(made, fake.name).resolve, "v1")
+    assert "header" in told
+    assert "secret" not in told
+
+
 def test_rc_18_no_secret_is_in_anything_that_is_said(
     fake: FakeRegistry, token_server: TokenServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
