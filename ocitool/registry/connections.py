@@ -18,7 +18,7 @@ from ocitool.errors import OciError, RegistryError, Unreachable
 from ocitool.registry import tls
 from ocitool.registry.addresses import Reach, check_literal
 from ocitool.registry.headers import Fields
-from ocitool.registry.proxies import proxy_for
+from ocitool.registry.proxies import checked, proxy_for
 from ocitool.registry.sockets import Backend, Pace, PlainAnswer, Stream, Streams
 from ocitool.registry.text import printable, redacted
 
@@ -215,9 +215,7 @@ class Connections:
         # The proxy resolves names itself, so only an address that is written out can be judged; the proxy's
         # own address is the user's choice.
         check_literal(route.origin.host, route.reach)
-        from ocitool.registry.lean import httpx
-
-        url = httpx.URL(proxy)
+        url = checked(proxy)
         return httpcore.HTTPProxy(
             str(url.copy_with(userinfo=b"")),
             proxy_auth=(url.username, url.password) if url.userinfo else None,

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
+from ocitool.errors import OciError
 from ocitool.registry.origins import is_loopback_name
+from ocitool.registry.text import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import httpx
 
     from ocitool.registry.origins import Origin
 
@@ -27,6 +31,28 @@ def proxy_for(origin: Origin, environ: Mapping[str, str]) -> str:
     else:
         proxy = _get(environ, name) or _get(environ, "all_proxy")
     return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+
+
+def checked(proxy: str) -> httpx.URL:
+    """A proxy's URL, with the user and the password that it may hold.
+
+    Raises:
+        OciError: it is no URL, or that of another kind of proxy.
+    """
+    from ocitool.registry.lean import httpx
+
+    hint = (
+        "HTTP_PROXY, HTTPS_PROXY and ALL_PROXY name one as http://host:port; what is encrypted stays so"
+        " on its way through"
+    )
+    try:
+        url = httpx.URL(proxy)
+    except httpx.InvalidURL:
+        # Without what is wrong with it: in a password that needs escapes it is a part of that.
+        raise OciError("the proxy that the environment names is not a URL", hint=hint) from None
+    if url.scheme != "http" or not url.host:
+        raise OciError(f"the proxy {redacted(proxy)} is of no kind that is known here", hint=hint)
+    return url
 
 
 def _get(environ: Mapping[str, str], name: str) -> str:

@@ -8,10 +8,10 @@ import socket
 import httpx
 import pytest
 
-from ocitool.errors import RegistryError, Unreachable
+from ocitool.errors import OciError, RegistryError, Unreachable
 from ocitool.registry.addresses import Reach, check, check_literal, reach_of, resolve
 from ocitool.registry.origins import Origin, follow, is_loopback_name
-from ocitool.registry.proxies import proxy_for
+from ocitool.registry.proxies import checked, proxy_for
 from ocitool.registry.text import printable, redacted
 
 HOME = Origin("https", "reg.example", 443)
@@ -220,3 +220,20 @@ def test_rc_18_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
 def test_rc_17_what_can_not_be_printed_is_written_out() -> None:
     assert printable("a\x1b\n\u202eé\ud800") == "a\\x1b\\x0a\\u202eé\\ud800"
     assert printable("x" * 600) == "x" * 500 + "…"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "socks5://me:secret@proxy.example:1080",
+        "https://me:secret@proxy.example",
+        "http://me:secret@proxy.example:port",
+        "http://me:secret@",
+        "http://me:sec/ret@proxy.example",
+    ],
+)
+def test_f_27_what_is_no_http_proxy_is_refused_without_its_password(text: str) -> None:
+    with pytest.raises(OciError) as caught:
+        checked(text)
+    assert "proxy" in str(caught.value)
+    assert "sec" not in str(caught.value)
