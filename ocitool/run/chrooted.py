@@ -47,9 +47,8 @@ def run(runtime: Runtime, container_id: str, settings: Settings) -> int:
     document = state.read_file(f"{settings.bundle}/config.json", "bundle")
     config = spec.check(jsonfast.loads(document, f"{settings.bundle}/config.json"))
     _check_mounts(config)
-    container = state.State.new(runtime.root, container_id, state.beginning(settings.bundle))
+    container = runtime.take(container_id, state.beginning(settings.bundle))
     try:
-        container.lock(runtime.kernel)
         state.write_file(f"{container.directory}/config.json", document)
         container.save()
         return _run(runtime, container, config, settings.bundle)

@@ -9,7 +9,7 @@ from ocitool.errors import InvalidContent, RunError, Unsupported
 from . import _init, jsonfast, namespaces, newcgroup, process, seccomp_cache, spec, starting
 from .cgroups import Cgroup
 from .kernel import CLOSE_RANGE_CLOEXEC, OLDEST
-from .state import State, beginning, check_id, process_start, read_file
+from .state import beginning, check_id, process_start, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ class Attempt:
         self._check_terminal()
         self.rootfs = self._find_rootfs()
         self.cgroup = self._planned_cgroup(check_id(container_id))
-        self.state = State.new(
-            runtime.root,
+        self.state = runtime.take(
             container_id,
             {
                 **beginning(self.bundle),
@@ -76,7 +75,6 @@ class Attempt:
             },
         )
         try:
-            self.state.lock(self.kernel)
             self.state.keep_config(document, self.config)
         except BaseException:
             self.state.remove()

@@ -77,9 +77,11 @@ def _kill(kernel: Kernel, state: State) -> None:
 
 def _await_end(state: State) -> None:
     """Wait until the first process is gone, and collect it if it is our own child."""
+    if not state.pid:
+        return
     for attempt in range(1000):
         _collect(state.pid)
-        if not state.pid or not state.alive():
+        if not state.alive():
             return
         time.sleep(0.0005 if attempt < 20 else 0.005)
     raise RunError(f"process {state.pid} of container {state.id} does not end")
@@ -88,7 +90,7 @@ def _await_end(state: State) -> None:
 def _collect(pid: int) -> None:
     """Collect a process, if it is our own child and has ended."""
     try:
-        posix.waitpid(pid or -1, posix.WNOHANG)
+        posix.waitpid(pid, posix.WNOHANG)
     except ChildProcessError:
         return
 

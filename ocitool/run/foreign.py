@@ -63,8 +63,7 @@ def run(runtime: Runtime, container_id: str, program: str, settings: Settings) -
 
 
 def _remember(runtime: Runtime, container_id: str, program: str, bundle: str) -> State:
-    state = State.new(runtime.root, container_id, {**beginning(bundle), "runtime": program})
-    state.lock(runtime.kernel)
+    state = runtime.take(container_id, {**beginning(bundle), "runtime": program})
     state.save()
     return state
 

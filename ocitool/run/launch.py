@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ocitool.errors import OciError, RunError
 
@@ -76,8 +76,13 @@ def run_bundle(  # noqa: PLR0913 - one keyword for each choice
         words += ["--network", network]
     if isolation:
         words += ["--isolation", isolation]
-    words.append(container_id or f"run-{os.getpid()}-{os.urandom(4).hex()}")
-    return _in_clean_interpreter([*(["--root", root] if root else []), *words], on_warning)
+    container_id = container_id or f"run-{os.getpid()}-{os.urandom(4).hex()}"
+    pid, messages = _clean_interpreter([*(["--root", root] if root else []), *words, container_id])
+    code = _attend(pid, messages, on_warning)
+    if code < 0:
+        _clear_up(root, container_id, pid, keep=keep)
+        raise RunError(f"the runtime was ended by signal {-code}")
+    return code
 
 
 def _found(runtime: str) -> str:
@@ -104,7 +109,8 @@ def interpreter() -> list[str]:
     return [sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "__main__.py")]
 
 
-def _in_clean_interpreter(words: list[str], on_warning: Callable[[str], None] | None) -> int:
+def _clean_interpreter(words: list[str]) -> tuple[int, int]:
+    """Start a clean interpreter with our standard streams; its number, and the pipe of its messages."""
     reading, writing = os.pipe()
     command = [*interpreter(), "--message-fd", str(writing), *words]
     try:
@@ -115,15 +121,31 @@ def _in_clean_interpreter(words: list[str], on_warning: Callable[[str], None] | 
         raise RunError(f"{command[0]}: {exc.strerror}") from exc
     finally:
         os.close(writing)
+    return pid, reading
+
+
+def _attend(pid: int, reading: int, on_warning: Callable[[str], None] | None) -> int:
+    """Wait for the clean interpreter; its exit status, or the negative number of the signal that ended it."""
     with _forwarding(pid), os.fdopen(reading, "rb") as messages:
         error = _follow(messages.read(), on_warning)
         _, status = os.waitpid(pid, 0)
     if error is not None:
         raise error
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        raise RunError(f"the runtime was ended by signal {-code}")
-    return code
+    return os.waitstatus_to_exitcode(status)
+
+
+def _clear_up(root: str | None, container_id: str, pid: int, *, keep: bool) -> None:
+    """Take away the container of a runtime that was killed: nobody waits for its program any more."""
+    from .runtime import Runtime
+    from .state import State
+
+    runtime = Runtime(root)
+    with suppress(OSError, OciError):
+        if runtime.forget_abandoned(container_id) or keep:
+            return
+        # Another run may have had the name first.
+        if State.load(runtime.root, container_id).fields["creator"][0] == pid:
+            runtime.delete(container_id, force=True)
 
 
 def _follow(messages: bytes, on_warning: Callable[[str], None] | None) -> OciError | None:

@@ -54,6 +54,47 @@ class Runtime:
 
     # -- starting ---------------------------------------------------------------------------------
 
+    def take(self, container_id: str, fields: dict[str, Any]) -> State:
+        """Take an id for a new container, and hold it; what is left of an abandoned one makes room.
+
+        Raises:
+            Conflict: the id is in use.
+            RunError: it cannot be remembered.
+        """
+        while True:
+            try:
+                state = State.new(self.root, container_id, fields)
+                state.lock(self.kernel)
+            except NotFound:
+                continue  # before we held it, somebody took it for abandoned
+            except Conflict:
+                if not self.forget_abandoned(container_id):
+                    raise
+            else:
+                return state
+
+    def forget_abandoned(self, container_id: str) -> bool:
+        """Take away what is left of a container if whoever was making it was killed.
+
+        "Generating an error MUST leave the state of the environment as if the operation were never attempted"
+        (runtime.md, "Errors"): what SIGKILL kept the maker from doing is left to whoever comes by.
+
+        Returns:
+            Whether the id is free now.
+        """
+        try:
+            if not State.load(self.root, container_id).abandoned():
+                return False
+            # A maker that we cannot see, or that has only begun, holds it: then this waits.
+            state = self._locked(container_id)
+        except NotFound:
+            return True
+        if not state.abandoned():
+            state.unlock()
+            return False
+        self._destroy(state)
+        return True
+
     def create(self, container_id: str, settings: Settings) -> State:
         """Make a container, all but its program.
 

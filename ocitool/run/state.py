@@ -117,6 +117,12 @@ def process_start(pid: int) -> tuple[str, int] | None:
     return fields[0].decode(), int(fields[19])
 
 
+def _lives(pid: int, start: int) -> bool:
+    """Whether a process lives, and is still the one that was started then."""
+    found = process_start(pid) if pid else None
+    return found is not None and found[0] not in "ZX" and found[1] == start
+
+
 def beginning(bundle: str) -> dict[str, Any]:
     """What is known of every container from the start."""
     creator = posix.getpid()
@@ -231,6 +237,7 @@ class State:
         except FileNotFoundError:
             gone = True
         if gone:
+            self.unlock()
             raise NotFound(f"container {self.id} does not exist")
 
     def unlock(self) -> None:
@@ -277,22 +284,28 @@ class State:
 
     def alive(self) -> bool:
         """Whether the first process lives, and is still the one that was started."""
-        found = process_start(self.pid) if self.pid else None
-        return found is not None and found[0] not in "ZX" and found[1] == self.fields.get("start")
+        return _lives(self.pid, self.fields.get("start", 0))
+
+    def abandoned(self) -> bool:
+        """Whether it was never completed, and never will be, because whoever was making it is gone."""
+        return not self._has("ready") and not self._being_made()
+
+    def _being_made(self) -> bool:
+        pid, start = self.fields.get("creator") or (0, 0)
+        return _lives(pid, start)
+
+    def _has(self, name: str) -> bool:
+        return posix.access(f"{self.directory}/{name}", 0)
 
     def status(self, *, frozen: bool = False) -> str:
         """The state by the specification's names; "paused" besides."""
         if not self.pid:
-            creator = self.fields.get("creator") or [0, 0]
-            found = process_start(creator[0])
-            # One that was killed stays in the table until its parent has collected it.
-            lives = found is not None and found[0] not in "ZX" and found[1] == creator[1]
-            return "creating" if lives else "stopped"
+            return "creating" if self._being_made() else "stopped"
         if not self.alive():
             return "stopped"
-        if not posix.access(f"{self.directory}/ready", 0):
+        if not self._has("ready"):
             return "creating"
-        if posix.access(f"{self.directory}/go", 0):
+        if self._has("go"):
             return "created"
         return "paused" if frozen else "running"
 
