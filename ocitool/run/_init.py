@@ -34,6 +34,7 @@ else:
 
 _SIGKILL = 9
 _SIOCSIFFLAGS = 0x8914
+_KEPT: list[object] = []
 
 
 class Job:
@@ -152,10 +153,9 @@ def stage(job: Job, cgroup: int, answer: int) -> NoReturn:
 
 def _leave_the_host() -> None:
     gc.disable()
-    sys.path[:] = []
-    sys.meta_path[:] = []
-    sys.path_hooks[:] = []
-    sys.path_importer_cache.clear()
+    # Out of reach, and yet not freed: that would copy every page that they and their like lie on.
+    _KEPT.extend((sys.path, sys.meta_path, sys.path_hooks, sys.path_importer_cache))
+    sys.path, sys.meta_path, sys.path_hooks, sys.path_importer_cache = [], [], [], {}
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
         _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
