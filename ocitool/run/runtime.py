@@ -64,7 +64,7 @@ class Runtime:
         while True:
             try:
                 state = State.new(self.root, container_id, fields)
-                state.lock(self.kernel)
+                state.lock(self.kernel, first=True)
             except NotFound:
                 continue  # before we held it, somebody took it for abandoned
             except Conflict:

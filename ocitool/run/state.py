@@ -33,6 +33,7 @@ VERSION = "1.3.0"  # of the specification
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 _LONGEST_ID = 1024
 _LARGEST_DOCUMENT = 16 << 20
+_ENOTEMPTY = 39
 _F_SETLKW = 7
 _WRITE_LOCK = b"\1".ljust(32, b"\0")  # struct flock: F_WRLCK, the whole file
 
@@ -222,19 +223,25 @@ class State:
         # A runtime that was killed before it wrote anything.
         self.fields = {"id": self.id, "bundle": "", "ociVersion": VERSION}
 
-    def lock(self, kernel: Kernel) -> None:
+    def lock(self, kernel: Kernel, *, first: bool = False) -> None:
         """Hold the container until this process ends, or `unlock`.
 
+        Args:
+            kernel: the kernel.
+            first: be the first who does. The directory alone is nobody's: by the time it is held, it can have
+                been taken away as abandoned, and be another one of that name.
+
         Raises:
-            NotFound: it was deleted meanwhile.
+            NotFound: it was deleted meanwhile; or somebody else was the first.
         """
         path = f"{self.directory}/lock"
+        flags = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | CLOEXEC | (posix.O_EXCL if first else 0)
         try:
-            self._lock = posix.open(path, posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | CLOEXEC, 0o600)
+            self._lock = posix.open(path, flags, 0o600)
             # A record lock belongs to this process alone; one of flock(2) would live on in the container.
             kernel.call("fcntl", self._lock, _F_SETLKW, _WRITE_LOCK)
             gone = posix.fstat(self._lock).st_nlink == 0
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
             gone = True
         if gone:
             self.unlock()
@@ -322,12 +329,16 @@ class State:
 
     def remove(self) -> None:
         """Forget the container; its id is free again."""
-        try:
-            _remove(self.directory)
-        except FileNotFoundError:
+        while True:
+            try:
+                _remove(self.directory)
+            except FileNotFoundError:
+                return
+            except OSError as exc:
+                if exc.errno == _ENOTEMPTY:
+                    continue  # somebody came to lock it, and made another `lock`: it is free to be taken away
+                raise RunError(f"state directory {self.directory}: {exc.strerror}") from exc
             return
-        except OSError as exc:
-            raise RunError(f"state directory {self.directory}: {exc.strerror}") from exc
 
 
 def _remove(directory: str) -> None:
