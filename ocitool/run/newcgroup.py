@@ -159,16 +159,16 @@ def create(cgroup: Cgroup, *, optional: bool) -> None:
                 del cgroup.directories[names]
                 continue
             raise RunError(f"cgroup {path}: {exc.strerror}") from exc
+    if cgroup.pure_v2:  # beside version 1 it only counts who is in it: no limit of ours is set there
+        from . import cgroup_v2
+
+        cgroup_v2.enable_controllers(cgroup.unified)
     cgroup.taken = True
 
 
 def _make(names: str, path: str) -> None:
     if not make_directories(path, names.split(",")):
         _refuse_used(names, path)
-    if not names:
-        from . import cgroup_v2
-
-        cgroup_v2.enable_controllers(path)
 
 
 def make_directories(path: str, controllers: list[str]) -> list[str]:
