@@ -19,8 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .creating import Settings
     from .runtime import Runtime
+    from .starting import Settings
 
 # A process that has them leaves a changed root, or makes the device of the host's disk.
 _WAYS_OUT = ("CAP_SYS_CHROOT", "CAP_MKNOD")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-    from .creating import Settings
     from .runtime import Runtime
+    from .starting import Settings
 else:
     import _signal
 
@@ -267,7 +267,7 @@ def _number(arguments: Arguments, name: str, default: int) -> int:
 
 
 def _settings(arguments: Arguments) -> Settings:
-    from .creating import Settings
+    from .starting import Settings
 
     settings = Settings(arguments.values.get("bundle", "."))
     settings.console_socket = arguments.values.get("console-socket", "")
@@ -292,7 +292,7 @@ def _create(runtime: Runtime, arguments: Arguments) -> int:
 
 
 def _keep_descriptors(runtime: Runtime, settings: Settings) -> None:
-    from .creating import forget_descriptors
+    from .starting import forget_descriptors
 
     forget_descriptors(runtime.kernel, settings.preserve)
 

@@ -4,53 +4,19 @@ from __future__ import annotations
 
 import posix
 
-from ocitool.errors import InvalidContent, RunError, Unsupported
+from ocitool.errors import InvalidContent, RunError
 
 from . import _init, jsonfast, namespaces, newcgroup, process, seccomp_cache, spec, starting
 from .cgroups import Cgroup
-from .kernel import CLOSE_RANGE_CLOEXEC, OLDEST
+from .furnishing import Container
 from .state import beginning, check_id, process_start, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
-    from .kernel import Kernel
     from .runtime import Runtime
-
-
-class Settings:
-    """What a command line says of a process to be started.
-
-    Attributes:
-        bundle: the bundle's directory.
-        console_socket: where the terminal is sent, or "".
-        pid_file: where the process's number is written, or "".
-        pivot: whether to use pivot_root.
-        keyring: whether to start a new session keyring.
-        listening: how many of them are sockets that were opened for the program (LISTEN_FDS).
-        preserve: how many descriptors from 3 on the program gets.
-        detach: whether not to wait for the program.
-        keep: whether the container stays after its program ended.
-        subreaper: whether this process adopts what the container leaves behind.
-        network: what connects the container's own network namespace (see `networks`), or "".
-        prepare_root: called in the container's mount namespace to mount its root file system, or None.
-    """
-
-    def __init__(self, bundle: str = ".") -> None:
-        self.bundle = bundle
-        self.console_socket = ""
-        self.pid_file = ""
-        self.pivot = True
-        self.keyring = True
-        self.preserve = 0
-        self.listening = 0
-        self.detach = False
-        self.keep = False
-        self.subreaper = True
-        self.network = ""
-        self.prepare_root: Callable[[Kernel], None] | None = None
+    from .starting import Settings
 
 
 class Attempt:
@@ -170,8 +136,8 @@ class Attempt:
             newcgroup.give(self.cgroup, namespaces.on_host(linux, user))
         job.entrances = self.cgroup.entrances()
 
-    def _container(self, job: _init.Job, spaces: namespaces.Namespaces) -> _init.Container:
-        container = _init.Container(self.config, self.bundle, self.rootfs)
+    def _container(self, job: _init.Job, spaces: namespaces.Namespaces) -> Container:
+        container = Container(self.config, self.bundle, self.rootfs)
         container.userns = spaces.has(namespaces.USER)
         container.cgroup = self.cgroup
         container.pivot = self.settings.pivot
@@ -294,15 +260,3 @@ def _divides_its_cgroup(config: dict[str, Any]) -> bool:
 def absolute(path: str) -> str:
     """A path as seen from the root, its links resolved no further than its directory."""
     return path.rstrip("/") or "/" if path.startswith("/") else f"{posix.getcwd()}/{path}".removesuffix("/.")
-
-
-def forget_descriptors(kernel: Kernel, preserve: int) -> None:
-    """Keep what our caller left open, beyond what is asked for, from hooks and helpers.
-
-    Raises:
-        Unsupported: the kernel is too old: this is the first call that such a one refuses.
-    """
-    try:
-        kernel.close_range(3 + preserve, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
-    except OSError as exc:
-        raise Unsupported(f"this kernel's close_range(2) refuses: {exc.strerror}", hint=OLDEST) from exc

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .commands import Arguments
-    from .creating import Settings
     from .runtime import Runtime
+    from .starting import Settings
 
 
 def process_from(runtime: Runtime, container_id: str, arguments: Arguments) -> dict[str, Any]:

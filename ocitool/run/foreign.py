@@ -21,9 +21,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .creating import Settings
     from .kernel import Kernel
     from .runtime import Runtime
+    from .starting import Settings
 
 _RESET = (2, 13, 15, 25)  # INT, PIPE, TERM, XFSZ: what this interpreter has changed
 # By these words engines tell a program that is not there from one that can't be executed.

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from .creating import Settings, forget_descriptors
 from .runtime import Runtime
+from .starting import Settings, forget_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

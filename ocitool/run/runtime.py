@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .creating import Settings
     from .kernel import Kernel
+    from .starting import Settings
 
 _SIGKILL = 9
 

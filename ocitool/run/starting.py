@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import posix
 
-from ocitool.errors import RunError
+from ocitool.errors import RunError, Unsupported
 
 from . import _init, process, records
+from .kernel import CLOSE_RANGE_CLOEXEC, OLDEST
 from .state import write_file
 
 _EOPNOTSUPP = 95
@@ -18,6 +19,41 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from .kernel import Kernel
+
+
+class Settings:
+    """What a command line says of a process to be started.
+
+    Attributes:
+        bundle: the bundle's directory.
+        console_socket: where the terminal is sent, or "".
+        pid_file: where the process's number is written, or "".
+        pivot: whether to use pivot_root.
+        keyring: whether to start a new session keyring.
+        listening: how many of them are sockets that were opened for the program (LISTEN_FDS).
+        preserve: how many descriptors from 3 on the program gets.
+        detach: whether not to wait for the program.
+        keep: whether the container stays after its program ended.
+        subreaper: whether this process adopts what the container leaves behind.
+        network: what connects the container's own network namespace (see `networks`), or "".
+        prepare_root: called in the container's mount namespace to mount its root file system, or None.
+    """
+
+    def __init__(self, bundle: str = ".") -> None:
+        self.bundle = bundle
+        self.console_socket = ""
+        self.pid_file = ""
+        self.pivot = True
+        self.keyring = True
+        self.preserve = 0
+        self.listening = 0
+        self.detach = False
+        self.keep = False
+        self.subreaper = True
+        self.network = ""
+        self.prepare_root: Callable[[Kernel], None] | None = None
 
 
 class Child:
@@ -38,6 +74,18 @@ class Child:
         posix.write(self._go, b"g")
         posix.close(self._go)
         self._go = -1
+
+
+def forget_descriptors(kernel: Kernel, preserve: int) -> None:
+    """Keep what our caller left open, beyond what is asked for, from hooks and helpers.
+
+    Raises:
+        Unsupported: the kernel is too old: this is the first call that such a one refuses.
+    """
+    try:
+        kernel.close_range(3 + preserve, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+    except OSError as exc:
+        raise Unsupported(f"this kernel's close_range(2) refuses: {exc.strerror}", hint=OLDEST) from exc
 
 
 def clone(job: _init.Job, cgroup: int, warn: Callable[[str], None]) -> Child:
