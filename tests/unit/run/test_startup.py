@@ -5,14 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 
+from support.loading import SLOW
 from support.run_bundles import MAIN, PYTHON
 
-# Each of these costs milliseconds, or brings in others that do.
-SLOW = {
-    "argparse", "array", "asyncio", "base64", "click", "collections", "contextlib", "ctypes", "dataclasses",
-    "enum", "functools", "inspect", "json", "logging", "pathlib", "random", "re", "runpy", "select", "shutil",
-    "signal", "socket", "struct", "subprocess", "tempfile", "threading", "traceback", "typing", "os",
-}  # fmt: skip
 PROBE = f"""
 import sys
 sys.path.append({MAIN.rsplit("/", 3)[0]!r})
