@@ -125,6 +125,11 @@ def finished(command: list[str], **options: Any) -> subprocess.CompletedProcess[
         return subprocess.CompletedProcess(command, done.returncode, out.read(), err.read())
 
 
+def remembered(root: Path) -> list[str]:
+    """The ids of all containers in a state directory; the filter kept there for the next one is a file."""
+    return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.exists() else []
+
+
 class Containers:
     """The command line under test, on a state directory of its own."""
 
@@ -171,6 +176,10 @@ class Containers:
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
+    def remembered(self) -> list[str]:
+        """The ids that are in use."""
+        return remembered(self.root)
+
     def wait_for(self, container_id: str, status: str) -> None:
         deadline = time.monotonic() + 10
         while self.state(container_id)["status"] != status:
@@ -179,8 +188,8 @@ class Containers:
 
     def delete_all(self) -> None:
         for root in (self.root, self.ordinary_root):
-            for found in sorted(root.iterdir()) if root.exists() else []:
-                self.call("--root", str(root), "delete", "--force", found.name)
+            for name in remembered(root):
+                self.call("--root", str(root), "delete", "--force", name)
 
 
 def host_traces(base: Path) -> list[str]:

@@ -122,7 +122,7 @@ def test_a_failed_create_leaves_nothing(containers: Containers, bundle: Bundle) 
     done = containers.call("create", "--bundle", str(bundle.path), "test-failed")
     assert done.returncode == RunError.exit_code
     assert "mount /x (nosuchfs" in done.stderr
-    assert list(containers.root.iterdir()) == []
+    assert containers.remembered() == []
 
 
 def test_hooks_run_in_order_with_the_state_on_their_input(
@@ -171,7 +171,7 @@ def test_a_hook_that_fails_stops_the_container_and_poststop_runs(
     assert done.returncode == RunError.exit_code
     assert f"{kind} hook /bin/false failed" in done.stderr
     assert (workplace / "stopped").exists()
-    assert list(containers.root.iterdir()) == []
+    assert containers.remembered() == []
 
 
 def test_a_hook_that_does_not_end_in_time_is_killed(containers: Containers, bundle: Bundle) -> None:
@@ -497,7 +497,7 @@ def test_run_bundle_works_from_a_process_with_threads(bundle: Bundle, containers
         assert caught.value.exit_code == 127
         with pytest.raises(NotFound):
             run_bundle("/nonexistent", root=root)
-        assert list(containers.root.iterdir()) == []
+        assert containers.remembered() == []
     finally:
         waiter.set()
         thread.join()

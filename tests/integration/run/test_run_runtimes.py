@@ -15,7 +15,7 @@ from support.command import Ocitool
 from support.fixtures import layout
 from support.ordinary import NOBODY
 from support.peers import require, require_root
-from support.run_bundles import host_traces
+from support.run_bundles import host_traces, remembered
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
@@ -47,10 +47,10 @@ def run(ocitool: Ocitool, runtime: str, *words: str, **settings: object) -> subp
 @pytest.mark.parametrize("runtime", ["crun", "runc"])
 def test_another_runtime_runs_the_image_and_nothing_is_left(ocitool: Ocitool, runtime: str) -> None:
     before = Path("/proc/self/mountinfo").read_text()
-    known = set(Path("/run/ocitool").glob("*"))
+    known = remembered(Path("/run/ocitool"))
     assert "Hello" in run(ocitool, runtime, HELLO).stdout
     assert run(ocitool, runtime, HELLO, "exit", "7").returncode == 7
-    assert set(Path("/run/ocitool").glob("*")) == known
+    assert remembered(Path("/run/ocitool")) == known
     assert Path("/proc/self/mountinfo").read_text() == before
     assert host_traces(ocitool.home) == []
 
