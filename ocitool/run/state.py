@@ -5,6 +5,7 @@ A container is a directory `<root>/<id>`::
     creating.json   what `State` holds before there is a process
     state.json      the same from then on
     config.json     the configuration as it was at `create`: later changes have no effect
+    filter          the compiled seccomp profile, if it has one (see `seccomp_cache`)
     lock            held by whoever changes something
     ready           is there once the container is complete
     go, err         pipes to the waiting first process; `go` is there until `start`
