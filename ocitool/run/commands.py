@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posix
 
-from ocitool.errors import Conflict, OciError, RunError, Unsupported
+from ocitool.errors import OciError, RunError
 
 from . import jsonfast
 
@@ -159,7 +159,7 @@ class Log:
     def warn(self, message: str) -> None:
         """Report what is not an error."""
         if self.fd >= 0:
-            _print(self.fd, jsonfast.dumps({"level": "warning", "msg": message}) + "\n")
+            show(jsonfast.dumps({"level": "warning", "msg": message}) + "\n", self.fd)
         else:
             self._write("warning", message)
 
@@ -167,7 +167,7 @@ class Log:
         """Report the error that ends the process."""
         if self.fd >= 0:
             fields = {"type": type(exc).__name__, "msg": exc.message, "hint": exc.hint, "code": exc.exit_code}
-            _print(self.fd, jsonfast.dumps({"level": "error", **fields}) + "\n")
+            show(jsonfast.dumps({"level": "error", **fields}) + "\n", self.fd)
             return
         message = f"{exc.message} ({exc.hint})" if exc.hint else exc.message
         self._write("error", message)
@@ -189,10 +189,11 @@ class Log:
                 posix.close(fd)
             except OSError:
                 pass  # the message is on standard error all the same
-        _print(2, f"ocitool-runtime: {'warning: ' if level == 'warning' else ''}{message}\n")
+        show(f"ocitool-runtime: {'warning: ' if level == 'warning' else ''}{message}\n", 2)
 
 
-def _print(fd: int, text: str) -> None:
+def show(text: str, fd: int = 1) -> None:
+    """Print, to nobody if nobody reads."""
     data = text.encode("utf-8", "surrogateescape")
     try:
         while data:
@@ -208,16 +209,12 @@ def _dispatch(words: list[str], log: Log) -> int:
     log.as_json = options.values.get("log-format", "text") == "json"
     if "version" in options.flags:
         return _version()
+    known = sorted((*_COMMANDS, *_OTHERS))
     if not rest or "help" in options.flags or rest[0] == "help":
-        _print(
-            1,
-            "usage: ocitool-runtime [--root DIR] COMMAND ...\ncommands: "
-            + " ".join(sorted(_COMMANDS))
-            + "\n",
-        )
+        show(f"usage: ocitool-runtime [--root DIR] COMMAND ...\ncommands: {' '.join(known)}\n")
         return 0
-    if rest[0] not in _COMMANDS:
-        raise UsageError(f"unknown command {rest[0]!r}", hint="one of " + ", ".join(sorted(_COMMANDS)))
+    if rest[0] not in known:
+        raise UsageError(f"unknown command {rest[0]!r}", hint=f"one of {', '.join(known)}")
     manager = options.values.get("cgroup-manager", "cgroupfs")
     systemd = "systemd-cgroup" in options.flags or manager == "systemd"
     from .runtime import Runtime
@@ -226,7 +223,7 @@ def _dispatch(words: list[str], log: Log) -> int:
     runtime = Runtime(
         options.values.get("root"), warn=log.warn, use_cgroups=manager != "disabled", systemd=systemd
     )
-    return _COMMANDS[rest[0]](runtime, arguments)
+    return _command(rest[0])(runtime, arguments)
 
 
 def _parse_command(words: list[str], command: str) -> tuple[Arguments, list[str]]:
@@ -245,11 +242,12 @@ def _version() -> int:
 
     from .state import VERSION
 
-    _print(1, f"ocitool-runtime version {__version__}\ncommit: {__version__}\nspec: {VERSION}\n")
+    show(f"ocitool-runtime version {__version__}\ncommit: {__version__}\nspec: {VERSION}\n")
     return 0
 
 
-def _id(arguments: Arguments) -> str:
+def id_of(arguments: Arguments) -> str:
+    """The container that a command is about."""
     # "This operation MUST generate an error if it is not provided the ID of a container."
     if not arguments.operands or not arguments.operands[0]:
         raise UsageError("a container id is needed")
@@ -287,7 +285,7 @@ def _settings(arguments: Arguments) -> Settings:
 def _create(runtime: Runtime, arguments: Arguments) -> int:
     settings = _settings(arguments)
     _keep_descriptors(runtime, settings)
-    runtime.create(_id(arguments), settings)
+    runtime.create(id_of(arguments), settings)
     return 0
 
 
@@ -298,7 +296,7 @@ def _keep_descriptors(runtime: Runtime, settings: Settings) -> None:
 
 
 def _start(runtime: Runtime, arguments: Arguments) -> int:
-    runtime.start(_id(arguments))
+    runtime.start(id_of(arguments))
     return 0
 
 
@@ -316,21 +314,21 @@ def _run(runtime: Runtime, arguments: Arguments) -> int:
     if "runtime" in arguments.values:
         from . import foreign
 
-        return foreign.run(runtime, _id(arguments), arguments.values["runtime"], settings)
+        return foreign.run(runtime, id_of(arguments), arguments.values["runtime"], settings)
     if arguments.values.get("isolation") == "chroot":
         from . import chrooted
 
-        return chrooted.run(runtime, _id(arguments), settings)
-    return runtime.run(_id(arguments), settings)
+        return chrooted.run(runtime, id_of(arguments), settings)
+    return runtime.run(id_of(arguments), settings)
 
 
 def _state(runtime: Runtime, arguments: Arguments) -> int:
-    _print(1, jsonfast.dumps(runtime.state(_id(arguments))) + "\n")
+    show(jsonfast.dumps(runtime.state(id_of(arguments))) + "\n")
     return 0
 
 
 def _delete(runtime: Runtime, arguments: Arguments) -> int:
-    runtime.delete(_id(arguments), force="force" in arguments.flags)
+    runtime.delete(id_of(arguments), force="force" in arguments.flags)
     return 0
 
 
@@ -349,59 +347,19 @@ def signal_number(text: str) -> int:
 
 
 def _kill(runtime: Runtime, arguments: Arguments) -> int:
-    container_id = _id(arguments)
+    container_id = id_of(arguments)
     text = arguments.values.get("signal") or (arguments.operands[1:] or ["TERM"])[0]
     runtime.kill(container_id, signal_number(text), everyone="all" in arguments.flags)
     return 0
 
 
-def _list(runtime: Runtime, arguments: Arguments) -> int:
-    states = runtime.containers()
-    if "quiet" in arguments.flags:
-        _print(1, "".join(f"{state['id']}\n" for state in states))
-    elif arguments.values.get("format") == "json":
-        _print(1, jsonfast.dumps(states) + "\n")
-    else:
-        columns = ("id", "pid", "status", "bundle", "created", "owner")
-        _print(
-            1,
-            _table(
-                [
-                    [name.upper() for name in columns],
-                    *[[str(state[name]) for name in columns] for state in states],
-                ]
-            ),
-        )
-    return 0
-
-
-def _table(rows: list[list[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _ps(runtime: Runtime, arguments: Arguments) -> int:
-    pids = runtime.processes(_id(arguments))
-    if arguments.values.get("format") == "json":
-        _print(1, jsonfast.dumps(pids) + "\n")
-    else:
-        from .looking import process_table
-
-        _print(1, _table(process_table(pids)))
-    return 0
-
-
 def _pause(runtime: Runtime, arguments: Arguments) -> int:
-    runtime.pause(_id(arguments), frozen=True)
+    runtime.pause(id_of(arguments), frozen=True)
     return 0
 
 
 def _resume(runtime: Runtime, arguments: Arguments) -> int:
-    runtime.pause(_id(arguments), frozen=False)
+    runtime.pause(id_of(arguments), frozen=False)
     return 0
 
 
@@ -410,80 +368,29 @@ def _exec(runtime: Runtime, arguments: Arguments) -> int:
 
     settings = _settings(arguments)
     _keep_descriptors(runtime, settings)
-    container_id = _id(arguments)
+    container_id = id_of(arguments)
     wanted = process_from(runtime, container_id, arguments)
     return runtime.execute(container_id, wanted, settings)
 
 
-def _update(runtime: Runtime, arguments: Arguments) -> int:
-    from .looking import resources_from
-
-    runtime.update(_id(arguments), resources_from(arguments))
-    return 0
-
-
-def _events(runtime: Runtime, arguments: Arguments) -> int:
-    import time
-
-    from .looking import seconds
-
-    container_id = _id(arguments)
-    interval = seconds(arguments.values.get("interval", "5s"))
-    while True:
-        _print(
-            1,
-            jsonfast.dumps({"type": "stats", "id": container_id, "data": runtime.stats(container_id)}) + "\n",
-        )
-        if "stats" in arguments.flags:
-            return 0
-        time.sleep(interval)
-        if runtime.state(container_id)["status"] == "stopped":
-            return 0
-
-
-def _spec(_: Runtime, arguments: Arguments) -> int:
-    from .defaults import config
-
-    path = f"{arguments.values.get('bundle', '.')}/config.json"
-    import json
-
-    text = json.dumps(config(rootless="rootless" in arguments.flags), indent="\t") + "\n"
-    try:
-        fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
-    except FileExistsError as exc:
-        raise Conflict(f"{path} exists already") from exc
-    posix.write(fd, text.encode())
-    posix.close(fd)
-    return 0
-
-
-def _features(_runtime: Runtime, _arguments: Arguments) -> int:
-    from .features import document
-
-    _print(1, jsonfast.dumps(document()) + "\n")
-    return 0
-
-
-def _checkpoint(_runtime: Runtime, _arguments: Arguments) -> int:
-    raise Unsupported("checkpoint and restore are not supported by this runtime")
-
-
 _COMMANDS: dict[str, Callable[[Runtime, Any], int]] = {
-    "checkpoint": _checkpoint,
     "create": _create,
     "delete": _delete,
-    "events": _events,
     "exec": _exec,
-    "features": _features,
     "kill": _kill,
-    "list": _list,
     "pause": _pause,
-    "ps": _ps,
-    "restore": _checkpoint,
     "resume": _resume,
     "run": _run,
-    "spec": _spec,
     "start": _start,
     "state": _state,
-    "update": _update,
 }
+# Those that are not in a hurry, in `looking`.
+_OTHERS = ("checkpoint", "events", "features", "list", "ps", "restore", "spec", "update")
+
+
+def _command(name: str) -> Callable[[Runtime, Any], int]:
+    if name in _OTHERS:
+        from .looking import COMMANDS
+
+        return COMMANDS[name]
+    return _COMMANDS[name]

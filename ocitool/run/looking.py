@@ -1,25 +1,28 @@
-"""What `ps`, `update` and `events` of the command line need besides the life cycle."""
+"""The commands beside the life cycle: what there is, what it uses, and what it may use from now on."""
 
 from __future__ import annotations
 
 import posix
 
-from ocitool.errors import InvalidContent, OciError
+from ocitool.errors import Conflict, InvalidContent, OciError, Unsupported
 
 from . import jsonfast
+from .commands import id_of, show
 from .state import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .commands import Arguments
+    from .runtime import Runtime
 
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def process_table(pids: list[int]) -> list[list[str]]:
+def _process_table(pids: list[int]) -> list[list[str]]:
     """Rows of number, parent, user and command line for the processes that still live."""
     rows = [["PID", "PPID", "UID", "COMMAND"]]
     for pid in pids:
@@ -33,7 +36,7 @@ def process_table(pids: list[int]) -> list[list[str]]:
     return rows
 
 
-def seconds(text: str) -> float:
+def _seconds(text: str) -> float:
     """A length of time such as 500ms, 5s or 1m.
 
     Raises:
@@ -55,7 +58,7 @@ def _size(text: str, option: str) -> int:
         raise InvalidContent(f"--{option} {text!r} is not a number") from exc
 
 
-def resources_from(arguments: Arguments) -> dict[str, Any]:
+def _resources(arguments: Arguments) -> dict[str, Any]:
     """`linux.resources` from the options of `update`, or from the file that they name."""
     values = arguments.values
     if "resources" in values:
@@ -75,3 +78,93 @@ def resources_from(arguments: Arguments) -> dict[str, Any]:
         if option in values:
             result.setdefault("cpu", {})[key] = values[option]
     return result
+
+
+def _list(runtime: Runtime, arguments: Arguments) -> int:
+    states = runtime.containers()
+    if "quiet" in arguments.flags:
+        show("".join(f"{state['id']}\n" for state in states))
+    elif arguments.values.get("format") == "json":
+        show(jsonfast.dumps(states) + "\n")
+    else:
+        columns = ("id", "pid", "status", "bundle", "created", "owner")
+        rows = [[str(state[name]) for name in columns] for state in states]
+        show(_table([[name.upper() for name in columns], *rows]))
+    return 0
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _ps(runtime: Runtime, arguments: Arguments) -> int:
+    pids = runtime.processes(id_of(arguments))
+    if arguments.values.get("format") == "json":
+        show(jsonfast.dumps(pids) + "\n")
+    else:
+        show(_table(_process_table(pids)))
+    return 0
+
+
+def _update(runtime: Runtime, arguments: Arguments) -> int:
+    runtime.update(id_of(arguments), _resources(arguments))
+    return 0
+
+
+def _events(runtime: Runtime, arguments: Arguments) -> int:
+    import time
+
+    container_id = id_of(arguments)
+    interval = _seconds(arguments.values.get("interval", "5s"))
+    while True:
+        event = {"type": "stats", "id": container_id, "data": runtime.stats(container_id)}
+        show(jsonfast.dumps(event) + "\n")
+        if "stats" in arguments.flags:
+            return 0
+        time.sleep(interval)
+        if runtime.state(container_id)["status"] == "stopped":
+            return 0
+
+
+def _spec(_: Runtime, arguments: Arguments) -> int:
+    from .defaults import config
+
+    path = f"{arguments.values.get('bundle', '.')}/config.json"
+    import json
+
+    text = json.dumps(config(rootless="rootless" in arguments.flags), indent="\t") + "\n"
+    try:
+        fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o644)
+    except FileExistsError as exc:
+        raise Conflict(f"{path} exists already") from exc
+    posix.write(fd, text.encode())
+    posix.close(fd)
+    return 0
+
+
+def _features(_runtime: Runtime, _arguments: Arguments) -> int:
+    from .features import document
+
+    show(jsonfast.dumps(document()) + "\n")
+    return 0
+
+
+def _checkpoint(_runtime: Runtime, _arguments: Arguments) -> int:
+    raise Unsupported("checkpoint and restore are not supported by this runtime")
+
+
+COMMANDS: dict[str, Callable[[Runtime, Any], int]] = {
+    "checkpoint": _checkpoint,
+    "events": _events,
+    "features": _features,
+    "list": _list,
+    "ps": _ps,
+    "restore": _checkpoint,
+    "spec": _spec,
+    "update": _update,
+}
