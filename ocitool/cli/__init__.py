@@ -79,9 +79,9 @@ def _run_quickly(words: list[str]) -> None:
     """Run an image that is ready, and end the process; return where it takes more than that."""
     import gc
 
+    gc.disable()  # a process of a few milliseconds makes no garbage worth collecting
     from ocitool.cli.launching import quick
 
-    gc.disable()  # a process of a few milliseconds makes no garbage worth collecting
     code = quick(words)
     if code is not None:
         _leave(code)
