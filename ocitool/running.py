@@ -378,8 +378,8 @@ def _changed(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
 
 def _write(config: dict[str, Any], directory: str) -> None:
     """Write a configuration for the runtime alone."""
-    with open(f"{directory}/config.json", "w", encoding="ascii") as file:
-        file.write(jsonfast.dumps(config))
+    with open(f"{directory}/config.json", "wb") as file:
+        file.write(jsonfast.dumps(config).encode("ascii"))
 
 
 def _check_mapped(config: dict[str, Any]) -> None:
