@@ -16,6 +16,7 @@ import os
 
 from ocitool.errors import Conflict, InvalidContent, InvalidDigest, OciError
 from ocitool.run import jsonfast
+from ocitool.run.state import read_file
 from ocitool.unpack.stacks import FILE, Stack
 
 TYPE_CHECKING = False
@@ -130,10 +131,10 @@ def read(path: str) -> dict[str, Any]:
     """A document of a bundle, read as the runtime reads it, which has no time for more.
 
     Raises:
-        InvalidContent: it is not a JSON object.
+        InvalidContent: it is not a JSON object, or too large. NotFound: it does not exist.
+        RunError: it can't be read.
     """
-    with open(path, "rb") as file:
-        document = jsonfast.loads(file.read(), path)
+    document = jsonfast.loads(read_file(path, "bundle"), path)
     if not isinstance(document, dict):
         raise InvalidContent(f"{path} is not an object")
     return document
