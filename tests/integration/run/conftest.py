@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support.ordinary import NOBODY
+from support.peers import require_root
 from support.run_bundles import BUSYBOX, ORDINARY, Bundle, Containers, host_traces, make_bundle
 
 
@@ -25,6 +28,16 @@ def workplace() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     remove(path)
+
+
+@pytest.fixture
+def ordinary_home() -> Iterator[Path]:
+    """A directory of an ordinary user's, who may leave files of other ids in it."""
+    require_root()
+    home = Path(tempfile.mkdtemp())
+    os.chown(home, NOBODY, NOBODY)
+    yield home
+    subprocess.run(["rm", "-rf", home], check=True)
 
 
 def remove(path: Path) -> None:

@@ -6,15 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.command import Ocitool
 from support.fixtures import layout
-from support.ordinary import NOBODY
-from support.peers import require, require_root
+from support.peers import require
 
 pytestmark = pytest.mark.peers
 
@@ -22,14 +20,10 @@ HELLO = f"oci:{layout()}:hello:1.0"
 
 
 @pytest.fixture(params=["root", "ordinary"])
-def anyone(request: pytest.FixtureRequest) -> Iterator[Ocitool]:
+def anyone(request: pytest.FixtureRequest, ordinary_home: Path) -> Iterator[Ocitool]:
     """The command line as root, and as an ordinary user to whom no ids are delegated."""
-    require_root()
-    home = Path(tempfile.mkdtemp())
-    os.chown(home, NOBODY, NOBODY)
-    yield Ocitool(home, ordinary=request.param == "ordinary")
-    assert list(home.glob("containers/*")) == []
-    subprocess.run(["rm", "-rf", home], check=True)
+    yield Ocitool(ordinary_home, ordinary=request.param == "ordinary")
+    assert list(ordinary_home.glob("containers/*")) == []
 
 
 def test_the_environment_comes_from_files_and_options(anyone: Ocitool, busybox_image: str) -> None:

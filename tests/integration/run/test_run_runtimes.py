@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.command import Ocitool
 from support.fixtures import layout
-from support.ordinary import NOBODY
 from support.peers import require, require_root
 from support.run_bundles import host_traces, remembered
 
@@ -135,15 +132,6 @@ def test_a_container_of_another_runtime_is_taken_away_after_its_owners_were_kill
     ocitool("run", HELLO)
     assert not (ocitool.home / "containers" / "test-orphan").exists()
     assert not state.exists()
-
-
-@pytest.fixture
-def ordinary_home() -> Iterator[Path]:
-    require_root()
-    home = Path(tempfile.mkdtemp())
-    os.chown(home, NOBODY, NOBODY)
-    yield home
-    subprocess.run(["rm", "-rf", home], check=True)
 
 
 def test_an_ordinary_user_hands_an_image_to_runc(ordinary_home: Path) -> None:
