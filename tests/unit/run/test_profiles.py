@@ -83,9 +83,8 @@ def test_the_architectures_are_those_of_the_machine(tmp_path: Path) -> None:
 
 def test_what_comes_out_is_what_the_runtime_takes(tmp_path: Path) -> None:
     made = load(tmp_path)
-    config = {"ociVersion": "1.0.2", "root": {"path": "r"}, "linux": {"namespaces": [{"type": "mount"}]}}
-    config["linux"]["seccomp"] = made  # type: ignore[index]
-    spec.check(config)
+    linux = {"namespaces": [{"type": "mount"}], "seccomp": made}
+    spec.check({"ociVersion": "1.0.2", "root": {"path": "r"}, "linux": linux})
     assert load(tmp_path, made) == made
 
 
