@@ -13,9 +13,9 @@ from ocitool.cli.runoptions import OPTIONS
 from ocitool.cli.unpacking import image_of
 
 if TYPE_CHECKING:
+    from ocitool.launch import Launch
     from ocitool.locations import Session
     from ocitool.run.options import RunOptions
-    from ocitool.running import Launch
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -31,13 +31,14 @@ def run(session: Session, **values: Any) -> int:
     """
     from ocitool import running
     from ocitool.cli.launching import launch_of, names_bundle, options_of
+    from ocitool.launch import Launch, check_chroot
 
     _check(values)
     from_files = [line for path in values["env_files"] for line in _env_lines(Path(path))]
     options = options_of(values, (*from_files, *values["env"]))
     if values["isolation"] == "chroot":
-        running.check_chroot(options)
-    launch = launch_of(running.Launch, values, session.store_path)
+        check_chroot(options)
+    launch = launch_of(Launch, values, session.store_path)
     if names_bundle(values["location"]):
         return running.run_directory(values["location"], options.but(user=values["user"] or None), launch)
     return _run_image(session, values, options, launch)

@@ -10,12 +10,15 @@ import os
 from ocitool import containers, places, prepared, remembered, running
 from ocitool.cli import runoptions
 from ocitool.errors import OciError
+from ocitool.launch import LaunchHere
 from ocitool.run.options import RunOptions
 from ocitool.run.overlay import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ocitool.launch import Launch
 
 _UNCHANGED = (
     "entrypoint", "hostname", "tmpfs", "mounts", "read_only", "cap_add", "cap_drop", "memory", "cpus",
@@ -40,9 +43,7 @@ def options_of(values: dict[str, Any], env: tuple[str, ...]) -> RunOptions:
     )
 
 
-def launch_of(
-    kind: type[running.Launch], values: dict[str, Any], store: str | os.PathLike[str]
-) -> running.Launch:
+def launch_of(kind: type[Launch], values: dict[str, Any], store: str | os.PathLike[str]) -> Launch:
     """Where and by what it is started."""
     return kind(
         containers.place(store),
@@ -76,7 +77,7 @@ def quick(words: list[str]) -> int | None:
     if values is None or _takes_long(values):
         return None
     options, store = options_of(values, values["env"]), places.local_store()
-    launch = launch_of(running.LaunchHere, values, store)
+    launch = launch_of(LaunchHere, values, store)
     if names_bundle(values["location"]):
         return running.run_directory(values["location"], options, launch)
     images = prepared.place(store)

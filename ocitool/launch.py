@@ -1,0 +1,178 @@
+"""Where and by what a container is started, and what is said where that does not work."""
+
+from __future__ import annotations
+
+import os
+
+from ocitool.errors import InvalidContent, InvalidReference, RunError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ocitool.run import Overlay
+    from ocitool.run.options import RunOptions
+
+_CHROOT = (
+    "--isolation chroot: the program is NOT isolated. It sees the processes, network, host name and kernel"
+    " settings of this host; only its files are its own"
+)
+
+
+class Launch:
+    """Where and by what a container is started.
+
+    Attributes:
+        place: where the directories of containers are made.
+        name: the container's ID; random where empty.
+        runtime: another runtime to hand the bundle to, by its name or path; empty for our own.
+        isolation: "full"; "auto", which says what to do where the host can't; or "chroot", a changed root
+            directory and nothing else.
+        hostname: the container's host name, if another one than by default.
+        network: what the container is connected by; "none" for a network of its own without a way out.
+        platform: what the image is for, where that is known.
+        on_warning: is told what the host could not give.
+    """
+
+    def __init__(
+        self,
+        place: str,
+        *,
+        name: str = "",
+        runtime: str = "",
+        isolation: str = "auto",
+        hostname: str = "",
+        network: str = "none",
+        on_warning: Callable[[str], None] | None = None,
+    ) -> None:
+        self.place = place
+        self.name = name
+        self.runtime = runtime
+        self.isolation = isolation
+        self.hostname = hostname
+        self.network = network
+        self.platform = ""
+        self.on_warning = on_warning
+
+    def directory(self) -> str:
+        """The directory of the new container; its last part is the ID.
+
+        Raises:
+            InvalidReference: the name is no ID.
+        """
+        from ocitool.run.state import check_id
+
+        container_id = self.name or f"ocitool-{os.urandom(6).hex()}"
+        try:
+            # It has to be one before it becomes part of a path.
+            check_id(container_id)
+        except InvalidContent as error:
+            raise InvalidReference(str(error), hint=error.hint) from error
+        return f"{self.place}/{container_id}"
+
+    def start(self, bundle: str, container_id: str, layers: Overlay | None = None) -> int:
+        """Run a bundle; see `ocitool.run.run_bundle`.
+
+        Raises:
+            RunError: as there; where the host can't isolate a container, it says what is missing.
+        """
+        if self.isolation == "chroot" and self.on_warning:
+            self.on_warning(_CHROOT)
+        try:
+            return self._run(bundle, container_id, layers)
+        except RunError as error:
+            if self.isolation == "auto" and not self.runtime and error.exit_code == RunError.exit_code:
+                raise _explained(error) from error
+            if self.platform and error.message.endswith("exec format error"):
+                raise _foreign(error, self.platform) from error
+            raise
+
+    def _run(self, bundle: str, container_id: str, layers: Overlay | None) -> int:
+        from ocitool.run import run_bundle
+
+        return run_bundle(
+            bundle,
+            container_id=container_id,
+            overlay=layers,
+            runtime=self.runtime,
+            network=self._helper(),
+            isolation="chroot" if self.isolation == "chroot" else "",
+            on_warning=self.on_warning,
+        )
+
+    def _helper(self) -> str:
+        """What connects the container, where that takes a program of its own."""
+        return "" if self.network in ("none", "host") else self.network
+
+    def mounts_layers(self) -> bool:
+        """Whether an image's layers can be mounted, so that nothing has to be unpacked for the container.
+
+        Another runtime mounts none itself, and only root can do it beforehand.
+        """
+        return self.isolation != "chroot" and (not self.runtime or os.geteuid() == 0)
+
+
+class LaunchHere(Launch):
+    """The same by our own runtime in this very process (see `ocitool.run.inplace`)."""
+
+    def _run(self, bundle: str, container_id: str, layers: Overlay | None) -> int:
+        from ocitool.run.inplace import run_here
+
+        return run_here(
+            bundle,
+            container_id=container_id,
+            overlay=layers,
+            network=self._helper(),
+            on_warning=self.on_warning,
+        )
+
+
+def _explained(error: RunError) -> RunError:
+    """An error of a container that did not start, with what the host lacks, if it lacks anything."""
+    from ocitool.run.launch import lacking
+
+    missing = lacking()
+    if not missing:
+        return error
+    root = "--isolation chroot runs the program without any isolation but a root directory of its own"
+    return RunError(
+        f"this host allows no container: {missing}",
+        hint=root if os.geteuid() == 0 else "an administrator can allow it, or run it with sudo",
+    )
+
+
+def _foreign(error: RunError, platform: str) -> RunError:
+    """The error of a program that is not for this processor, if that is what is wrong with it."""
+    from ocitool.platforms import Platform, host
+
+    if Platform.parse(platform).architecture == host().architecture:
+        return error
+    return RunError(
+        f"{error.message}: the image is for {platform}, and this host is {host()}",
+        hint="programs of other architectures run where an interpreter is registered with the kernel"
+        " (binfmt_misc; the package qemu-user-static does it)",
+        exit_code=error.exit_code,
+    )
+
+
+def check_chroot(options: RunOptions) -> None:
+    """Refuse what `--isolation chroot` can't give.
+
+    Raises:
+        InvalidReference: something of that kind was asked for.
+    """
+    asked = {
+        "--volume": options.volumes,
+        "--tmpfs": options.tmpfs,
+        "--read-only": options.read_only,
+        "--memory": options.memory,
+        "--cpus": options.cpus,
+        "--pids-limit": options.pids_limit,
+        "--hostname": options.hostname,
+        "--network": options.network not in (None, "host"),
+    }
+    given = [name for name, value in asked.items() if value]
+    if given:
+        raise InvalidReference(
+            f"--isolation chroot has no mounts, limits or namespaces: leave out {', '.join(given)}"
+        )
