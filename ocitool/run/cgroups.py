@@ -96,6 +96,9 @@ class Cgroup:
 
         newcgroup.create(self, optional=optional)
 
+    def bring_in(self, pid: int) -> None:
+        """Have a process that was not cloned into the cgroup, and could not enter it, moved there."""
+
     def settled(self) -> None:
         """The container's first process is in the cgroup."""
 

@@ -122,7 +122,7 @@ class Attempt:
 
     def _enter_cgroup(self, job: _init.Job, linux: dict[str, Any]) -> None:
         resources = linux.get("resources") or {}
-        ordinary = posix.geteuid() != 0
+        ordinary = not namespaces.is_host_root()
         self.cgroup.plan()
         self.state.fields["cgroup"] = self.cgroup.saved()
         self.state.save()
@@ -139,6 +139,7 @@ class Attempt:
     def _container(self, job: _init.Job, spaces: namespaces.Namespaces) -> Container:
         container = Container(self.config, self.bundle, self.rootfs)
         container.userns = spaces.has(namespaces.USER)
+        container.makes_devices = namespaces.is_host_root() and not container.userns
         container.cgroup = self.cgroup
         container.pivot = self.settings.pivot
         container.trees = self._trees(userns=container.userns)
@@ -187,6 +188,7 @@ class Attempt:
 
     def _on_the_host(self, job: _init.Job, linux: dict[str, Any], spaces: namespaces.Namespaces) -> None:
         pid = self.child.pid
+        self.cgroup.bring_in(pid)
         self.state.fields["pid"] = pid
         self.state.fields["start"] = (process_start(pid) or ("", 0))[1]
         self.state.save()

@@ -95,6 +95,7 @@ def execute(runtime: Runtime, state: State, wanted: dict[str, Any], settings: Se
         if own_side is not None and wait is not None:
             job.console.close()
             wait.console = own_side
+        cgroup.bring_in(child.pid)
         starting.adjust_oom_score(job, child.pid)
         child.release()
         starting.until_program(child)

@@ -33,6 +33,8 @@ class Container:
         trees: mounts that the parent has opened, by position.
         pivot: whether to use pivot_root.
         waits: descriptors of the `go` and `err` pipes, or () to go on at once.
+        userns: whether it has a user namespace of its own.
+        makes_devices: whether device nodes can be made, or have to be mounted from the host.
         mounts_rootfs: called to mount the root file system first, or None.
         run_hooks: what runs hooks; set where there are any for the child.
     """
@@ -49,6 +51,7 @@ class Container:
         self.mounts_rootfs: Callable[[Kernel], None] | None = None
         self.run_hooks: Callable[[list[Any], dict[str, Any], str], None] | None = None
         self.userns = False
+        self.makes_devices = True
 
     def hooks(self, kind: str, state: dict[str, Any]) -> None:
         """Run the hooks of one kind."""
@@ -112,7 +115,7 @@ def _fill_root(job: Job, container: Container, linux: dict[str, Any]) -> int:
     mounts.mount_all(around, entries)
     _make_working_directory(kernel, root, job.process)
     if not mounts.binds_dev(entries):
-        rootfs.make_devices(kernel, root, linux.get("devices") or [], bind=container.userns)
+        rootfs.make_devices(kernel, root, linux.get("devices") or [], bind=not container.makes_devices)
     if job.give_terminal is not None:
         job.give_terminal(kernel, root, job.console, job.process)
     rootfs.freeze(kernel, root, linux.get("readonlyPaths") or [])

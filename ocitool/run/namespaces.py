@@ -128,6 +128,25 @@ def on_host(linux: dict[str, Any], user: dict[str, Any]) -> int:
     return -1
 
 
+def is_host_root() -> bool:
+    """Whether this process is root, and of the whole host.
+
+    Engines of ordinary users call the runtime as root of a user namespace. What such a root may do ends where
+    the namespace ends: it makes no device nodes, and owns no cgroups but those that it was given.
+    """
+    if posix.geteuid() != 0:
+        return False
+    try:
+        fd = posix.open("/proc/self/uid_map", posix.O_RDONLY | CLOEXEC)
+    except OSError:
+        return True  # a host without user namespaces, or without /proc
+    try:
+        # user_namespaces(7): the first one maps every id to itself.
+        return posix.read(fd, 64).split() == [b"0", b"0", b"4294967295"]
+    finally:
+        posix.close(fd)
+
+
 def write_maps(pid: int, uids: list[dict[str, Any]], gids: list[dict[str, Any]]) -> None:
     """Map the ids of a new user namespace whose first process is `pid`.
 

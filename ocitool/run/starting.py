@@ -165,7 +165,9 @@ def adjust_oom_score(job: _init.Job, pid: int) -> None:
     try:
         process.write_proc(job.kernel, job.entry.proc, f"{pid}/oom_score_adj", str(score))
     except OSError as exc:
-        if posix.geteuid() == 0 and job.kernel.capget()[0] >> 24 & 1:
+        from .namespaces import is_host_root
+
+        if is_host_root() and job.kernel.capget()[0] >> 24 & 1:
             raise RunError(f"oomScoreAdj {score}: {exc.strerror}") from exc
         job.entry.warn(f"oomScoreAdj {score} was refused and left out: {exc.strerror}")
 

@@ -56,11 +56,14 @@ def check_id(container_id: str) -> str:
 
 def default_root() -> str:
     """Where containers are remembered: /run/ocitool, or the user's own run-time directory."""
-    if posix.geteuid() == 0:
-        return "/run/ocitool"
     directory = posix.environ.get(b"XDG_RUNTIME_DIR")
     if directory:
-        return f"{directory.decode(errors='surrogateescape')}/ocitool"
+        from .namespaces import is_host_root
+
+        if not is_host_root():
+            return f"{directory.decode(errors='surrogateescape')}/ocitool"
+    if posix.geteuid() == 0:
+        return "/run/ocitool"
     return f"/tmp/ocitool-{posix.geteuid()}"
 
 

@@ -10,7 +10,7 @@ import posix
 
 from ocitool.errors import Conflict, InvalidContent, RunError
 
-from . import cgroup_v1, cgroup_v2, dbus, newcgroup
+from . import cgroup_v1, cgroup_v2, dbus, namespaces, newcgroup
 from .cgroups import Cgroup
 
 TYPE_CHECKING = False
@@ -68,6 +68,16 @@ def _quota(quota: str, period: int) -> int:
         return _UNLIMITED
     exact = int(quota) * _SECOND // period
     return exact + -exact % _QUOTA_STEP
+
+
+def _common(one: str, other: str) -> str:
+    """The directory that is above both paths, or is one of them."""
+    shared = []
+    for a, b in zip(one.split("/"), other.split("/"), strict=False):
+        if a != b:
+            break
+        shared.append(a)
+    return "/".join(shared)
 
 
 def _bits(ranges: str) -> bytes:
@@ -186,6 +196,31 @@ class Scope(Cgroup):
         posix.close(reading)
         return pid
 
+    def directory_fd(self) -> int:
+        """See `Cgroup`; -1 where `bring_in` has to do it."""
+        return super().directory_fd() if self._can_be_entered() else -1
+
+    def bring_in(self, pid: int) -> None:
+        """See `Cgroup`: the manager moves what its user may not."""
+        if not self._can_be_entered():
+            bus = dbus.Bus(address(user=self.user))
+            try:
+                bus.call(_SERVICE, _OBJECT, _MANAGER, "AttachProcessesToUnit", "ssau", self.unit, "", [pid])
+            finally:
+                bus.close()
+
+    def _can_be_entered(self) -> bool:
+        """Whether we may move processes of ours to the scope.
+
+        cgroups(7) demands write access to "cgroup.procs" of the nearest cgroup above both. That is root's
+        where one is a login's session and the other belongs to the user's manager.
+        """
+        if not self.user or not self.unified:
+            return True
+        here = next(f"{each.mount_point}{each.own}" for each in newcgroup.own_hierarchies() if each.unified)
+        shared = _common(here, self.unified)
+        return posix.access(f"{shared}/cgroup.procs", posix.W_OK)
+
     def settled(self) -> None:
         """See `Cgroup`: the stand-in may go."""
         if self._stand_in >= 0:
@@ -302,7 +337,7 @@ def _files(resources: dict[str, Any], *, pure_v2: bool) -> list[tuple[str, str]]
 def for_container(config: dict[str, Any], container_id: str) -> Scope:
     """The scope that a container is to have; nothing is made yet."""
     linux = config.get("linux") or {}
-    user = posix.geteuid() != 0
+    user = not namespaces.is_host_root()
     slice_, unit = names(linux.get("cgroupsPath"), container_id, user=user)
     found = Scope(unit, slice_, user=user)
     found.initial = linux.get("resources") or {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 HELPERS: Final = ("newuidmap", "newgidmap")
+_EVERYBODY: Final = 0xFFFFFFFF
 
 
 class Range(NamedTuple):
@@ -61,6 +62,25 @@ class IdMap:
     def gids_json(self) -> list[dict[str, int]]:
         """As the runtime configuration has them."""
         return [part.to_json() for part in self.gids]
+
+
+def gives_owners() -> bool:
+    """Whether this process may give files to others: it is root, and others exist where it is root."""
+    return os.geteuid() == 0 and min(_existing("uid"), _existing("gid")) > 1
+
+
+def is_host_root() -> bool:
+    """Whether this process is root of the host, and not of a user namespace."""
+    return os.geteuid() == 0 and _existing("uid") == _EVERYBODY
+
+
+def _existing(kind: str) -> int:
+    """How many users or groups there are in the user namespace of this process."""
+    try:
+        lines = Path(f"/proc/self/{kind}_map").read_text("ascii").splitlines()
+    except OSError:
+        return _EVERYBODY  # no /proc, or no user namespaces
+    return sum(int(line.split()[2]) for line in lines)
 
 
 def subordinate(path: Path) -> tuple[Range, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +14,7 @@ from ocitool.model import Manifest
 from ocitool.unpack import bundle as bundles
 from ocitool.unpack import layers
 from ocitool.unpack.building import NOTHING, Here
-from ocitool.unpack.idmap import IdMap
+from ocitool.unpack.idmap import IdMap, gives_owners, is_host_root
 from ocitool.unpack.staging import staged
 
 if TYPE_CHECKING:
@@ -231,7 +230,7 @@ class _Place(NamedTuple):
 
 
 def _place(options: UnpackOptions) -> _Place:
-    is_root = os.geteuid() == 0
+    is_root = gives_owners()
     rootless = not is_root if options.rootless is None else options.rootless
     if not rootless:
         return _Place(None, is_root if options.keep_owner is None else options.keep_owner)
@@ -265,7 +264,7 @@ def _builder(
             on_event(Noted(f"owners are not kept, only recorded: {error.message}"))
             place = _Place(IdMap.only_me(), keep_owner=False)
     if builder is None:
-        devices = place.keep_owner if options.devices is None else options.devices
+        devices = place.keep_owner and is_host_root() if options.devices is None else options.devices
         builder = Here(rootfs, keep_owner=place.keep_owner, devices=devices)
     try:
         yield builder, place

@@ -20,6 +20,7 @@ from ocitool.events import Finished, Planned, Started, ignore
 from ocitool.unpack import layers, staging, twins, whiteouts
 from ocitool.unpack.apply import Applier, Policy
 from ocitool.unpack.building import Built, looked_at
+from ocitool.unpack.idmap import is_host_root
 from ocitool.unpack.owners import Given, Single, is_refusal
 from ocitool.unpack.removal import discard
 from ocitool.unpack.root import OPEN_DIRECTORY
@@ -60,7 +61,7 @@ class LayerCache:
             options: as for `unpack`, whose `devices`, `sync` and limits count.
         """
         # Trees with and without owners differ, and so do their marks.
-        self._place = directory / ("owned" if keep_owner else "single")
+        self._place = directory / (("owned" if is_host_root() else "mapped") if keep_owner else "single")
         self._keep_owner = keep_owner
         self._options = options
         self._tally = Tally()
@@ -107,7 +108,7 @@ class LayerCache:
             on_event(Finished(pair[0], "skipped" if self._made == before else "applied"))
         described = [path for path in stack if (path.parent / _ROOT).exists()]
         root = described[0] if described else stack[-1]
-        return Stack(tuple(map(str, stack)), str(root), userxattr=not self._keep_owner)
+        return Stack(tuple(map(str, stack)), str(root), userxattr=not (self._keep_owner and is_host_root()))
 
     def _above(self, stack: list[Path], source: Source, wanted: Sequence[_Wanted]) -> list[Path]:
         """The trees of some layers, where those of all but the last are known."""
@@ -149,7 +150,8 @@ class LayerCache:
         tree = private / _TREE
         tree.mkdir(0o700)
         owners = Given() if self._keep_owner else Single(self._tally)
-        devices = self._keep_owner if self._options.devices is None else self._options.devices
+        may = self._keep_owner and is_host_root()
+        devices = may if self._options.devices is None else self._options.devices
         kind = Applier if merged else _Alone
         fd = os.open(tree, OPEN_DIRECTORY)
         names = twins.watch(fd)
@@ -214,7 +216,7 @@ class _Alone(Applier):
         super().__init__(fd, owners, tally, policy)
         self._meant: list[whiteouts.Whiteout] = []
         self._opaque: set[bytes] = set()
-        namespace = b"trusted" if isinstance(owners, Given) else b"user"
+        namespace = b"trusted" if isinstance(owners, Given) and is_host_root() else b"user"
         self._mark_of_opaque = namespace + b".overlay.opaque"
 
     def finish(self) -> None:

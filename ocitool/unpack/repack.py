@@ -21,7 +21,7 @@ from ocitool.errors import InvalidContent, NotFound, OciError, Unsupported
 from ocitool.model import Descriptor, Manifest
 from ocitool.unpack.building import Here
 from ocitool.unpack.entries import clean
-from ocitool.unpack.idmap import IdMap, Range
+from ocitool.unpack.idmap import IdMap, Range, gives_owners
 from ocitool.unpack.image import UnpackOptions, apply_layers
 from ocitool.unpack.ownership import mapped, recorded
 from ocitool.unpack.removal import discard
@@ -153,7 +153,7 @@ def _unpacked(store: Store, manifest: Manifest, config: ImageConfig, bundle: Pat
 
 
 def _builder(rootfs: Path, ids: IdMap | None) -> Builder:
-    is_root = os.geteuid() == 0
+    is_root = gives_owners()
     if ids is None:
         return Here(rootfs, keep_owner=is_root, devices=is_root)
     if is_root and not ids.single:

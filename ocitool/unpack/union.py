@@ -43,7 +43,6 @@ class Union:
             lowers: their directories, the highest first.
             userxattr: whether opaque directories are marked as for an overlay without privilege.
         """
-        self._userxattr = userxattr
         self._opaque = "user.overlay.opaque" if userxattr else "trusted.overlay.opaque"
         with ExitStack() as opened:
             self._top = tuple(_open(path, opened) for path in lowers)
@@ -66,8 +65,8 @@ class Union:
             if found is None or isinstance(found, _Other):
                 return None
             status = os.fstat(found[0])
-            # An overlay without privilege is for a container whose root is the one who owns everything.
-            uid, gid = (0, 0) if self._userxattr else (status.st_uid, status.st_gid)
+            # What an ordinary user has unpacked is for a container whose root owns everything.
+            uid, gid = (0, 0) if os.geteuid() else (status.st_uid, status.st_gid)
             return Folder(stat.S_IMODE(status.st_mode), uid, gid, empty=_is_empty(found))
 
     def _find(self, path: bytes, opened: ExitStack) -> _Directories | _Other | None:

@@ -115,6 +115,18 @@ class Bundle:
         return self
 
 
+def runtime_script(base: Path) -> Path:
+    """The runtime as an engine calls it: with neither PATH nor HOME, so the interpreter is named in full."""
+    script = base / "ocitool-runtime"
+    package = MAIN.rsplit("/", 3)[0]
+    script.write_text(
+        f"#!{PYTHON} -IS\nimport sys\nsys.path.append({package!r})\n"
+        "from ocitool.run.__main__ import main\nmain()\n"
+    )
+    script.chmod(0o755)
+    return script
+
+
 def finished(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; output goes to files, since a container may outlive the command."""
     settings: dict[str, Any] = {"timeout": 30, "stdin": subprocess.DEVNULL, **options}

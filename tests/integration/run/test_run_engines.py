@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.command import Ocitool
 from support.peers import require
-from support.run_bundles import MAIN, PYTHON, VERSION_2_ALONE, Bundle, Containers
+from support.run_bundles import VERSION_2_ALONE, Bundle, Containers, runtime_script
 from support.run_daemons import Engine, containerd, dockerd
 from support.unpack_images import image
 
@@ -34,18 +34,6 @@ runtime_supports_nocgroup = ["ocitool-runtime"]
 [containers]
 default_ulimits = []
 """
-
-
-def runtime_script(base: Path) -> Path:
-    """The runtime as an engine calls it: with neither PATH nor HOME, so the interpreter is named in full."""
-    script = base / "ocitool-runtime"
-    package = MAIN.rsplit("/", 3)[0]
-    script.write_text(
-        f"#!{PYTHON} -IS\nimport sys\nsys.path.append({package!r})\n"
-        "from ocitool.run.__main__ import main\nmain()\n"
-    )
-    script.chmod(0o755)
-    return script
 
 
 class Podman:

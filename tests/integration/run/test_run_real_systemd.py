@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.run_bundles import Bundle, Containers
+from support.run_bundles import ORDINARY, Bundle, Containers, finished, make_rootfs, runtime_script
 
 BUS = Path("/run/dbus/system_bus_socket")
 pytestmark = [
@@ -76,3 +78,109 @@ def test_whoever_stops_the_scope_stops_the_container(containers: Containers, sco
     subprocess.run(["systemctl", "stop", SCOPE], check=True)
     assert run.wait(60) == 7
     assert shown("LoadState") == {"LoadState": "not-found"}
+
+
+MANAGER = """\
+[Unit]
+DefaultDependencies=no
+[Service]
+User={user}
+Type=notify
+Slice=user-{user}.slice
+Delegate=pids memory cpu
+Environment=XDG_RUNTIME_DIR={directory}
+ExecStart=/lib/systemd/systemd --user --unit=basic.target
+"""
+BUS_OF_USER = {
+    "dbus.socket": "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=%t/bus\n",
+    "dbus.service": "[Unit]\nDefaultDependencies=no\nRequires=dbus.socket\n[Service]\n"
+    "ExecStart=/usr/bin/dbus-daemon --session --address=systemd: --nofork --nopidfile\n",
+}
+
+
+class Login:
+    """An ordinary user who has a manager and a session, as after a login.
+
+    Attributes:
+        directory: the user's run-time directory.
+        user: the user's number.
+    """
+
+    def __init__(self, user: int, directory: Path) -> None:
+        self.user, self.directory = user, directory
+        accounts = {"passwd": f"tester:x:{user}:{user}::/:/bin/sh\n"}
+        accounts |= dict.fromkeys(("subuid", "subgid"), f"{user}:100000:65536\n")
+        for name, line in accounts.items():
+            with Path(f"/etc/{name}").open("a") as file:
+                file.write(line)
+        units = directory / "systemd/user"
+        units.mkdir(parents=True)
+        for name, text in BUS_OF_USER.items():
+            (units / name).write_text(text)
+        subprocess.run(["chown", "-R", f"{user}:{user}", directory], check=True)
+        unit = Path(f"/run/systemd/system/user@{user}.service")
+        unit.write_text(MANAGER.format(user=user, directory=directory))
+        for words in (["daemon-reload"], ["start", unit.name]):
+            subprocess.run(["systemctl", *words], check=True)
+        assert self.call("systemctl", "--user", "start", "dbus.socket").returncode == 0
+
+    def call(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the session, to its end."""
+        session = ["systemd-run", "--quiet", "--scope", f"--slice=user-{self.user}.slice"]
+        become = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", "env", "-i"]
+        environment = [
+            f"PATH={os.environ['PATH']}",
+            f"XDG_RUNTIME_DIR={self.directory}",
+            f"HOME={self.directory}",
+        ]
+        return finished([*session, *become, *environment, *command], timeout=300)
+
+    def close(self) -> None:
+        subprocess.run(["systemctl", "stop", f"user@{self.user}.service"], check=True)
+
+
+@pytest.fixture
+def login(workplace: Path) -> Iterator[Login]:
+    if not Path("/run/vm/start").exists():
+        pytest.skip("it changes accounts and units: scripts/test-in-vm --cgroups systemd runs this test")
+    found = Login(ORDINARY, workplace / "login")
+    yield found
+    found.close()
+
+
+def test_the_manager_of_a_user_has_the_scope_of_a_container_from_a_session(
+    login: Login, containers: Containers, ordinary_bundle: Bundle
+) -> None:
+    linux = ordinary_bundle.config["linux"]
+    linux["resources"] = {"memory": {"limit": 64 << 20}, "pids": {"limit": 50}}
+    ordinary_bundle.shell("cat /proc/self/cgroup; sleep 60")
+    words = ("--systemd-cgroup", "create", "--bundle", str(ordinary_bundle.path), "test-scope")
+    done = login.call(*containers.command(*words, ordinary=True))
+    assert done.returncode == 0, done.stderr
+    shown = login.call(
+        "systemctl", "--user", "show", "ocitool-test-scope.scope", "--property=MemoryMax,TasksMax"
+    )
+    assert sorted(shown.stdout.split()) == [f"MemoryMax={64 << 20}", "TasksMax=50"]
+    assert login.call(*containers.command("start", "test-scope", ordinary=True)).returncode == 0
+    listed = login.call(*containers.command("ps", "--format", "json", "test-scope", ordinary=True))
+    (pid,) = json.loads(listed.stdout)
+    scope = f"/user-{login.user}.slice/user@{login.user}.service/user.slice/ocitool-test-scope.scope"
+    assert scope in Path(f"/proc/{pid}/cgroup").read_text()
+    inside = login.call(*containers.command("exec", "test-scope", "cat", "/proc/self/cgroup", ordinary=True))
+    assert (inside.stdout, inside.stderr) == ("0::/\n", "")
+    done = login.call(*containers.command("delete", "--force", "test-scope", ordinary=True))
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = login.call("systemctl", "--user", "show", "ocitool-test-scope.scope", "--property=LoadState")
+    assert shown.stdout == "LoadState=not-found\n"
+
+
+def test_podman_of_a_user_has_the_manager_make_its_cgroups(login: Login) -> None:
+    rootfs = make_rootfs(login.directory / "rootfs")
+    subprocess.run(["tar", "-C", rootfs, "-cf", login.directory / "box.tar", "."], check=True)
+    podman = ["podman", "--runtime", str(runtime_script(login.directory.parent)), "--events-backend", "none"]
+    podman += ["--storage-driver", "vfs", "--cgroup-manager", "systemd"]
+    assert login.call(*podman, "import", str(login.directory / "box.tar"), "box").returncode == 0
+    limits = ["--memory", "64m", "--pids-limit", "20", "--cpus", "0.5"]
+    read = "cd /sys/fs/cgroup && cat memory.max pids.max cpu.max && exit 3"
+    done = login.call(*podman, "run", "--rm", "--network", "none", *limits, "box", "sh", "-c", read)
+    assert (done.returncode, done.stdout) == (3, f"{64 << 20}\n20\n50000 100000\n"), done.stderr
