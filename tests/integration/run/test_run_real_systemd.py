@@ -108,11 +108,9 @@ class Login:
 
     def __init__(self, user: int, directory: Path) -> None:
         self.user, self.directory = user, directory
-        accounts = {"passwd": f"tester:x:{user}:{user}::/:/bin/sh\n"}
-        accounts |= dict.fromkeys(("subuid", "subgid"), f"{user}:100000:65536\n")
-        for name, line in accounts.items():
-            with Path(f"/etc/{name}").open("a") as file:
-                file.write(line)
+        Path("/etc/passwd").write_text(f"root:x:0:0::/root:/bin/sh\ntester:x:{user}:{user}::/:/bin/sh\n")
+        for name in ("subuid", "subgid"):
+            Path(f"/etc/{name}").write_text(f"{user}:100000:65536\n")
         units = directory / "systemd/user"
         units.mkdir(parents=True)
         for name, text in BUS_OF_USER.items():
