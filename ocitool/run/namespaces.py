@@ -134,17 +134,28 @@ def is_host_root() -> bool:
     Engines of ordinary users call the runtime as root of a user namespace. What such a root may do ends where
     the namespace ends: it makes no device nodes, and owns no cgroups but those that it was given.
     """
-    if posix.geteuid() != 0:
-        return False
+    # user_namespaces(7): the first one maps every id to itself.
+    return posix.geteuid() == 0 and _own_map() == [(0, 0, 4294967295)]
+
+
+def user_outside() -> int:
+    """The number that this process's user has outside of its user namespace."""
+    user = posix.geteuid()
+    found = (user - inside + outside for inside, outside, size in _own_map() if 0 <= user - inside < size)
+    return next(found, user)
+
+
+def _own_map() -> list[tuple[int, int, int]]:
+    """Who exists in the user namespace of this process: ranges from ours to those outside."""
     try:
         fd = posix.open("/proc/self/uid_map", posix.O_RDONLY | CLOEXEC)
     except OSError:
-        return True  # a host without user namespaces, or without /proc
+        return [(0, 0, 4294967295)]  # a host without user namespaces, or without /proc
     try:
-        # user_namespaces(7): the first one maps every id to itself.
-        return posix.read(fd, 64).split() == [b"0", b"0", b"4294967295"]
+        numbers = [int(number) for number in posix.read(fd, 1 << 16).split()]
     finally:
         posix.close(fd)
+    return list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
 
 
 def write_maps(pid: int, uids: list[dict[str, Any]], gids: list[dict[str, Any]]) -> None:

@@ -57,14 +57,16 @@ def check_id(container_id: str) -> str:
 def default_root() -> str:
     """Where containers are remembered: /run/ocitool, or the user's own run-time directory."""
     directory = posix.environ.get(b"XDG_RUNTIME_DIR")
-    if directory:
-        from .namespaces import is_host_root
-
-        if not is_host_root():
-            return f"{directory.decode(errors='surrogateescape')}/ocitool"
-    if posix.geteuid() == 0:
+    root = posix.geteuid() == 0
+    if root and not directory and posix.access("/run", posix.W_OK):
         return "/run/ocitool"
-    return f"/tmp/ocitool-{posix.geteuid()}"
+    from . import namespaces
+
+    if root and namespaces.is_host_root():
+        return "/run/ocitool"
+    if directory:
+        return f"{directory.decode(errors='surrogateescape')}/ocitool"
+    return f"/tmp/ocitool-{namespaces.user_outside()}"
 
 
 def read_file(path: str, what: str) -> bytes:

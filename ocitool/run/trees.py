@@ -39,6 +39,9 @@ def open_trees(kernel: Kernel, config: dict[str, Any], bundle: str, *, userns: b
             if options.idmap or mount.get("uidMappings"):
                 _map_tree(kernel, tree, mount, config["linux"], options)
         except OSError as exc:
+            mapped = options.idmap or mount.get("uidMappings")
+            if isinstance(exc, PermissionError) and not mapped and not namespaces.is_host_root():
+                continue  # these mounts are not ours to clone, and the child can reach what we can
             raise RunError(
                 f"mount {mount['destination']} from {mount.get('source')}: {exc.strerror}"
             ) from exc

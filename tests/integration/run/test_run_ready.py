@@ -94,7 +94,7 @@ def test_the_program_is_the_commands_own_child(home: Ocitool, image: str, what: 
 def test_no_document_of_the_layout_is_read_and_one_program_is_started(home: Ocitool, image: str) -> None:
     lines = traced(home, image, "true")
     assert [path for path in opened(lines) if "image/" in path] == [f"{home.home}/image/index.json"]
-    # Two processes become programs: this one, and its child. A call that another one interrupts has two lines.
+    # Two processes become programs: this one, and its child. Calls of several at a time have two lines each.
     became = re.compile(r" (execve(at)?\(|<\.\.\. execve(at)? resumed>).*= 0$")
     assert len({line.split()[0] for line in lines if became.search(line)}) == 2
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from support import ordinary
 from support.command import Ocitool
 from support.peers import require
+from support.unpack_images import image
+from support.unpack_tars import archive, directory, file, symlink
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
@@ -24,9 +27,9 @@ exec "$@"
 
 
 def run(
-    home: Path, *words: str, delegated: bool = True, command: str = "run"
+    home: Path, *words: str, delegated: bool = True, command: str = "run", inside: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    program = ordinary.command(sys.executable, "-m", "ocitool", command, *words)
+    program = ordinary.command(*inside, sys.executable, "-m", "ocitool", command, *words)
     outer = ["unshare", "--mount", "--propagation=private", "sh", "-ec", DELEGATED, "sh", str(home)]
     done = subprocess.run(
         [*outer, *program] if delegated else program,
@@ -69,3 +72,46 @@ def test_limits_need_a_cgroup_that_the_user_may_write_to(ordinary_home: Path, bu
     assert done.returncode == 125
     assert "cannot be set" in done.stderr
     assert list((ordinary_home / "containers").iterdir()) == []
+
+
+@pytest.fixture
+def owned_image(ordinary_home: Path) -> str:
+    """An image with a file of somebody's, and a directory that hides what a layer below has in it."""
+    busybox = file(b"bin/busybox", Path("/bin/busybox").read_bytes(), mode=0o755)
+    names = [symlink(b"bin/" + name, b"busybox") for name in (b"ls", b"stat")]
+    below = archive(
+        *(directory(name) for name in (b"bin", b"dev", b"proc", b"sys", b"home")), busybox, *names,
+        file(b"home/file", b"", uid=1000, gid=50), directory(b"replaced"), file(b"replaced/old"),
+    )  # fmt: skip
+    above = archive(directory(b"replaced"), file(b"replaced/.wh..wh..opq"), file(b"replaced/new"))
+    location = image(below, above).to_layout(ordinary_home / "layout")
+    subprocess.run(["chmod", "-R", "a+rX", ordinary_home / "layout"], check=True)
+    return location
+
+
+ALONE = ("unshare", "--map-root-user")
+WITH_OTHERS = (*ALONE, "--map-auto")
+
+
+@pytest.mark.parametrize("inside", [ALONE, WITH_OTHERS], ids=["alone", "with others"])
+def test_root_of_a_user_namespace_runs_images(
+    ordinary_home: Path, owned_image: str, inside: Sequence[str]
+) -> None:
+    require("newuidmap")
+    script = ["stat", "-c", "%u:%g %n", "/home/file", "/dev/null"]
+    done = run(ordinary_home, owned_image, *script, inside=inside)
+    owner = "1000:50" if inside == WITH_OTHERS else "0:0"
+    assert done.stdout.splitlines()[0] == f"{owner} /home/file", done.stderr
+    again = run(ordinary_home, owned_image, "ls", "/replaced", inside=inside)
+    assert (again.stdout, again.stderr) == ("new\n", "")
+
+
+def test_root_of_a_user_namespace_that_has_nobody_else_records_owners(
+    ordinary_home: Path, owned_image: str
+) -> None:
+    bundle = str(ordinary_home / "bundle")
+    done = run(ordinary_home, owned_image, bundle, command="unpack", inside=ALONE)
+    assert done.returncode == 0, done.stderr
+    assert "owners not set, but recorded beside the files: 1" in done.stderr
+    done = run(ordinary_home, bundle, "ls", "/replaced", inside=ALONE)
+    assert (done.stdout, done.stderr) == ("new\n", "")
