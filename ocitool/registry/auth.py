@@ -177,7 +177,8 @@ class Authenticator:
         # By the monotonic clock, from before it was asked for: the server's clock has no say.
         token = _Token(value, repository, scopes, now, life)
         self._tokens.append(token)
-        return token.authorization
+        # A service that gives the refused one again has no other.
+        return "" if token.authorization == refused else token.authorization
 
     def _fetch(
         self, challenge: Challenge, credentials: Credentials, scopes: tuple[str, ...]

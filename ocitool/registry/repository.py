@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
-from ocitool import mediatypes
+from ocitool import mediatypes, strictjson
 from ocitool.digest import Digest
-from ocitool.errors import IntegrityError, OciError, RegistryError, Unreachable, Unsupported
+from ocitool.errors import IntegrityError, InvalidContent, OciError, RegistryError, Unreachable, Unsupported
 from ocitool.model import Descriptor, sniff_media_type
 from ocitool.reference import is_digest
 from ocitool.registry.auth import scope
@@ -224,7 +224,28 @@ def _type_of(answer: Answer, what: str) -> str:
     """What a manifest is: what the registry says, else what the document says itself."""
     if answer.media_type in mediatypes.DOCKER_SCHEMA1:
         raise Unsupported(f"{what} has the legacy format schema 1, which says nothing that can be verified")
-    return sniff_media_type(answer.body, what) if answer.media_type in _NO_TYPE else answer.media_type
+    if answer.media_type in _NO_TYPE:
+        return sniff_media_type(answer.body, what)
+    if answer.media_type not in mediatypes.MANIFESTS:
+        _require_document(answer, what)
+    return answer.media_type
+
+
+def _require_document(answer: Answer, what: str) -> None:
+    """Make sure of a type that we do not know that it is a manifest's.
+
+    distribution-spec, "Definitions": "**Manifest**: a JSON document uploaded via the manifests endpoint."
+    """
+    try:
+        strictjson.load_object(answer.body, what)
+    except InvalidContent as error:
+        raise RegistryError(
+            f"{what}: GET {answer.where} answered with {printable(answer.media_type, 80)}, and no manifest",
+            hint="has a proxy, or a page that wants a login, answered in the registry's place?",
+            method="GET",
+            url=answer.where,
+            status=answer.status,
+        ) from error
 
 
 class _Manifests:

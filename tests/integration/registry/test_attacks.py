@@ -534,6 +534,18 @@ def test_rc_23_a_token_that_is_no_plain_json_is_an_error(fake: FakeRegistry, bod
     assert {request.authorization for request in fake.log} == {""}
 
 
+def test_a_token_that_is_refused_and_given_again_is_not_sent_for_ever(fake: FakeRegistry) -> None:
+    def gate(request: Request) -> Response:
+        if request.path == "/token":
+            return Response(200, {}, b'{"token":"always-the-same"}')
+        return Response(401, {"WWW-Authenticate": 'Bearer realm="/token"'})
+
+    fake.before.append(gate)
+    with client() as made, pytest.raises(Unauthorized):
+        repository(made, fake.name).resolve("v1")
+    assert len([request for request in fake.log if request.path == "/token"]) == 2
+
+
 NASTY = "\x1b[31mred\x07 \u202eabc\u2028 line"
 
 
@@ -717,6 +729,23 @@ def test_a_schema_1_manifest_is_called_what_it_is(fake: FakeRegistry) -> None:
     fake.add_manifest("some/repo", "application/vnd.docker.distribution.manifest.v1+prettyjws", b"{}", "v1")
     with client() as made, pytest.raises(Unsupported, match="schema 1"):
         repository(made, fake.name).resolve("v1")
+
+
+@pytest.mark.parametrize("media_type", ["text/html; charset=utf-8", "application/vnd.example.new+json"])
+def test_a_page_in_place_of_a_manifest_is_no_image(fake: FakeRegistry, media_type: str) -> None:
+    """As portals and proxies answer, with 200, from whom nobody has bought or logged in."""
+    fake.add_manifest("some/repo", media_type, b"<html>Please log in</html>", "v1")
+    with client() as made, pytest.raises(RegistryError, match="and no manifest") as caught:
+        copy(repository(made, fake.name), MemoryStore(), "v1")
+    assert "proxy" in caught.value.hint
+
+
+def test_a_manifest_of_a_type_that_nobody_knows_is_copied_as_it_is(fake: FakeRegistry) -> None:
+    store, content = MemoryStore(), b'{"new": "format"}'
+    fake.add_manifest("some/repo", "application/vnd.example.new+json", content, "v1")
+    with client() as made:
+        desc = copy(repository(made, fake.name), store, "v1")
+    assert read_verified(store, desc) == content
 
 
 def test_a_push_that_lies_is_not_completed(fake: FakeRegistry) -> None:
