@@ -194,7 +194,7 @@ class Authenticator:
         if answer is None:
             answer = self._get(realm, service, scopes, credentials)
         if answer.status != 200:
-            error = error_of(answer, f"token for {' '.join(scopes) or home}")
+            error = error_of(answer, f"token for {' '.join(scopes) or home}", home.authority)
             raise error if isinstance(error, RegistryError) else _refused(error, answer)
         return _parsed(answer)
 

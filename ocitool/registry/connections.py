@@ -19,7 +19,7 @@ from ocitool.registry import tls
 from ocitool.registry.addresses import Reach, check_literal
 from ocitool.registry.headers import Fields
 from ocitool.registry.proxies import checked, proxy_for
-from ocitool.registry.sockets import Backend, Pace, PlainAnswer, Stream, Streams
+from ocitool.registry.sockets import Backend, Pace, PlainAnswer, ProxyBackend, Stream, Streams
 from ocitool.registry.text import printable, redacted
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class Connections:
             str(url.copy_with(userinfo=b"")),
             proxy_auth=(url.username, url.password) if url.userinfo else None,
             ssl_context=context,
-            network_backend=Backend(Reach.ANY, self._pace, self._streams),
+            network_backend=ProxyBackend(Reach.ANY, self._pace, self._streams),
             keepalive_expiry=_KEEPALIVE,
         )
 

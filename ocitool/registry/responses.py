@@ -83,17 +83,22 @@ class Answer:
         return headers.media_type(self.headers.get("content-type", ""))
 
 
-def error_of(answer: Answer, what: str) -> OciError:
-    """The error that an answer means; `what` names what was wanted ("manifest latest of host/name")."""
+def error_of(answer: Answer, what: str, registry: str) -> OciError:
+    """The error that an answer means.
+
+    Args:
+        answer: of the registry, or of its token service.
+        what: what was wanted ("manifest latest of host/name").
+        registry: who was asked, as `ocitool login` takes it.
+    """
     codes, messages = _explained(answer.body)
     said = f": {'; '.join(messages)}" if messages else ""
     url = answer.where
     text = f"{what}: {answer.method} {url} answered {answer.status}{_named(codes)}{said}"
     if answer.status in {401, 403}:
-        registry = answer.live.reply.origin.authority
         return Unauthorized(
             text,
-            hint=f"is the name right, and have you logged in? ocitool login {registry}",
+            hint=_way_in(answer, registry),
             method=answer.method,
             url=url,
             status=answer.status,
@@ -117,6 +122,14 @@ def error_of(answer: Answer, what: str) -> OciError:
         codes=codes,
         temporary=answer.status in TRANSIENT,
     )
+
+
+def _way_in(answer: Answer, registry: str) -> str:
+    """What may help against a 401 or 403."""
+    wanted = {challenge.scheme for challenge in headers.challenges(answer.headers.all("www-authenticate"))}
+    if wanted and not wanted & {"basic", "bearer"}:
+        return f"it wants {', '.join(sorted(wanted))} for authentication, and ocitool has Basic and Bearer"
+    return f"is the name right, and have you logged in? ocitool login {registry}"
 
 
 def _named(codes: tuple[str, ...]) -> str:

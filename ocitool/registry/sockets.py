@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import httpcore
 
@@ -101,6 +101,22 @@ class Backend(httpcore.NetworkBackend):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return Stream(sock, f"{host}:{port}", self._pace, self._streams)
+
+
+class ProxyBackend(Backend):
+    """Opens sockets to a proxy, whose address nobody has typed."""
+
+    def connect_tcp(self, *arguments: Any, **options: Any) -> httpcore.NetworkStream:
+        """Connect; see httpcore.
+
+        Raises:
+            Unreachable: no address of the proxy answers.
+        """
+        try:
+            return super().connect_tcp(*arguments, **options)
+        except Unreachable as error:
+            error.hint = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names this proxy; NO_PROXY makes exceptions"
+            raise
 
 
 def _connect(
@@ -277,12 +293,23 @@ _NOT_TLS: Final = frozenset(
 )
 
 
+# By OpenSSL's X509_V_ERR_…; all others are about who signed the certificate.
+_TOO_EARLY, _TOO_LATE, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
+_CERTIFICATE_HINTS: Final = {
+    _TOO_EARLY: "is this machine's clock right?",
+    _TOO_LATE: "is this machine's clock right? if it is, the registry needs a new certificate",
+    _OTHER_NAME: "ask for the registry by a name that is in its certificate",
+    _OTHER_ADDRESS: "ask for the registry by a name that is in its certificate",
+}
+
+
 def _handshake_failure(peer: str, error: OSError) -> Unreachable:
     if isinstance(error, ssl.SSLCertVerificationError):
-        hint = "add its CA with --ca-file or in certs.d; --tls-verify=false trusts anyone"
-        if error.verify_code in {9, 10}:  # not yet valid, has expired
-            hint = "is this machine's clock right? " + hint
-        return Unreachable(f"the certificate of {peer} is not valid: {error.verify_message}", hint=hint)
+        hint = _CERTIFICATE_HINTS.get(error.verify_code, "add its CA with --ca-file or in certs.d")
+        return Unreachable(
+            f"the certificate of {peer} is not valid: {error.verify_message.removesuffix('.')}",
+            hint=f"{hint}; --tls-verify=false trusts anyone",
+        )
     if isinstance(error, TimeoutError):
         return Unreachable(f"{peer} does not finish its TLS handshake", temporary=True)
     reason = _reason(error)

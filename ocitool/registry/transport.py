@@ -107,7 +107,7 @@ class Transport:
         with ExitStack() as stack:
             live = self._persist(endpoint, call, stack)
             if live.status not in call.expect:
-                raise error_of(self._failed(live), call.what)
+                raise error_of(self._failed(live), call.what, endpoint.name)
             yield live
 
     def _failed(self, live: Live) -> Answer:
@@ -138,7 +138,7 @@ class Transport:
             if last or live.status in call.expect or not self._may_pass(call, live):
                 stack.callback(live.reply.close)
                 return Live(live.reply, live.at_home, repeated=lost)
-            failure = error_of(self._failed(live), call.what)
+            failure = error_of(self._failed(live), call.what, endpoint.name)
             live.reply.close()
             self.back_off(call.what, failure, attempt, headers.retry_after(live.headers, time.time()))
         raise AssertionError  # pragma: no cover - the last attempt returned or raised

@@ -212,6 +212,17 @@ def test_f_27_a_registry_with_tls_is_reached_through_a_proxy(tmp_path: Path) -> 
     assert all("proxy-authorization" not in request.headers for request in fake.log)
 
 
+def test_f_27_a_proxy_that_does_not_answer_is_called_a_proxy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        proxy = f"127.0.0.1:{nobody.getsockname()[1]}"
+    environ = {"HTTPS_PROXY": f"http://me:secret-word@{proxy}", "HOME": "/nonexistent"}
+    with client(environ=environ, retries=1) as made, pytest.raises(Unreachable) as caught:
+        repository(made, "registry.example").resolve("v1")
+    assert str(caught.value) == f"{proxy} can't be reached: Connection refused"
+    assert "HTTPS_PROXY" in caught.value.hint
+    assert "secret-word" not in caught.value.hint
+
+
 @contextmanager
 def _connecting(fake: FakeRegistry) -> Iterator[tuple[str, list[str]]]:
     """A proxy that knows CONNECT alone, and leads everywhere to the fake registry."""

@@ -788,7 +788,14 @@ def test_without_the_right_password_it_says_so(fake: FakeRegistry, token_server:
     with client({**USER, "password": "wrong"}) as made, pytest.raises(Unauthorized) as caught:
         repository(made, fake.name).resolve("v1")
     assert caught.value.exit_code == 11
-    assert "login" in caught.value.hint
+    assert caught.value.hint.endswith(f"ocitool login {fake.name}")  # and not at the token service
+
+
+def test_rr_02_a_way_to_prove_who_we_are_that_we_do_not_have_is_named(fake: FakeRegistry) -> None:
+    fake.before.append(lambda _: Response(401, {"WWW-Authenticate": "Negotiate"}))
+    with client(USER) as made, pytest.raises(Unauthorized) as caught:
+        repository(made, fake.name).resolve("v1")
+    assert "negotiate" in caught.value.hint
 
 
 def test_a_second_copy_moves_nothing(fake: FakeRegistry) -> None:
