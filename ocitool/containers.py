@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from ocitool import places
 from ocitool.errors import Conflict, NotFound, OciError
 
 TYPE_CHECKING = False
@@ -76,7 +77,7 @@ def _taken(directory: str) -> int:
         except FileNotFoundError:
             continue  # collected before it was held
         except OSError as error:
-            raise OciError(f"{directory} can't be made: {error.strerror}") from error
+            raise OciError(f"{directory} can't be made: {error.strerror}", hint=places.STORE_HINT) from error
         fcntl.flock(fd, fcntl.LOCK_SH)
         if os.fstat(fd).st_nlink:
             # The runtime inherits it, and marks it to be closed before the container's program starts.

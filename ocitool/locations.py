@@ -143,6 +143,16 @@ def _check_directory(archive: Path) -> None:
         raise OciError(f"the archive {archive.name} can't be made in {directory}: you may not write there")
 
 
+def _check_makeable(store: Path) -> None:
+    """Say of the local store, whose place nobody has typed, what would help where it can't be made."""
+    places_above = (store, *store.absolute().parents)
+    there = next(path for path in places_above if os.path.exists(path))  # noqa: PTH110 - says no where it may not look
+    if there != store and not os.access(there, os.W_OK):
+        raise OciError(
+            f"the local store {store} can't be made: you may not write in {there}", hint=places.STORE_HINT
+        )
+
+
 def local_store() -> Path:
     """See `places.local_store`."""
     return Path(places.local_store())
@@ -164,7 +174,7 @@ class Session:
     ) -> None:
         """Open nothing yet; `config` is called when a registry is first used, which loads much."""
         self.on_event = on_event
-        self.store_path = store or local_store()
+        self._store = store
         self._make_config = config
         self.verify = False
         """Whether content that a layout has already is read and compared with its digest, not its size."""
@@ -182,7 +192,7 @@ class Session:
 
     def beside(self, config: Callable[[], ClientConfig]) -> Session:
         """A session that talks to registries in another way, and ends with this one."""
-        other = Session(config, store=self.store_path, on_event=self.on_event)
+        other = Session(config, store=self._store, on_event=self.on_event)
         return self._stack.enter_context(other)
 
     def opened(self, resource: AbstractContextManager[T]) -> T:
@@ -210,8 +220,22 @@ class Session:
         return self._client
 
     @cached_property
+    def store_path(self) -> Path:
+        """Where the local store is.
+
+        Raises:
+            OciError: nobody has said so, and the user has no home directory.
+        """
+        return self._store or local_store()
+
+    @cached_property
     def local(self) -> LayoutStore:
-        """The local store."""
+        """The local store.
+
+        Raises:
+            OciError: it is not there yet, and can't be made there.
+        """
+        _check_makeable(self.store_path)
         return self._layout(self.store_path, create=True)
 
     def layout_of(self, location: Location) -> Path | None:

@@ -1,10 +1,29 @@
-"""Where ocitool keeps things."""
+"""Where ocitool keeps things, and what belongs to the user."""
 
 from __future__ import annotations
 
 import os
 
 from ocitool.errors import OciError
+
+STORE_HINT = "name another place with --store, or in OCITOOL_STORE"
+"""What helps where nothing can be kept at the user's place."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def home(environ: Mapping[str, str] = os.environ) -> str:
+    """The user's home directory: $HOME, else what the system says; "" for a user who has none."""
+    if named := environ.get("HOME"):
+        return named
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return ""  # as a number that a CI system has made up
 
 
 def local_store() -> str:
@@ -13,9 +32,23 @@ def local_store() -> str:
     Raises:
         OciError: the user has no home directory.
     """
-    if chosen := os.environ.get("OCITOOL_STORE"):
-        return chosen
-    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    if data.startswith("~"):
-        raise OciError("this user has no home directory", hint="set OCITOOL_STORE")
-    return f"{data}/ocitool/store"
+    chosen = os.environ.get("OCITOOL_STORE")
+    return chosen or _below_home("XDG_DATA_HOME", ".local/share", "ocitool/store", hint=STORE_HINT)
+
+
+def mirror_state() -> str:
+    """Where `mirror` keeps counts and manifests between runs: in the user's state directory (XDG).
+
+    Raises:
+        OciError: the user has no home directory.
+    """
+    hint = "name a directory with --state"
+    return _below_home("XDG_STATE_HOME", ".local/state", "ocitool/mirror", hint=hint)
+
+
+def _below_home(variable: str, directory: str, name: str, *, hint: str) -> str:
+    if chosen := os.environ.get(variable):
+        return f"{chosen}/{name}"
+    if not (at := home()):
+        raise OciError("this user has no home directory", hint=hint)
+    return f"{at}/{directory}/{name}"

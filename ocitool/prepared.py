@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from ocitool import places
 from ocitool.errors import Conflict, InvalidContent, InvalidDigest, OciError
 from ocitool.run import jsonfast
 from ocitool.run.state import read_file
@@ -162,7 +163,10 @@ def _make(source: Source, image: Descriptor, bundle: str) -> None:
 
 def _locked(cache: Path, how: int) -> int:
     """A descriptor that keeps others from removing layers, or from adding some."""
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OciError(f"{cache} can't be made: {error.strerror}", hint=places.STORE_HINT) from error
     fd = os.open(cache, _OPEN_DIRECTORY)
     try:
         fcntl.flock(fd, how)

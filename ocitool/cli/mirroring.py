@@ -155,6 +155,7 @@ def _job(
     session: Session, raw: bytes, file: Path, options: dict[str, Any], *, may_pull: bool = True
 ) -> Iterator[tuple[Job, MirrorStores]]:
     """What a command's options describe."""
+    from ocitool import places
     from ocitool.cli.mirrorstores import MirrorStores
     from ocitool.mirror import Job, Settings, Shard, lockfile
 
@@ -172,7 +173,7 @@ def _job(
     settings = Settings(
         lock=lock,
         shard=Shard.parse(options["shard"], os.environ) if options["shard"] else Shard(),
-        state=options["state"] or _state(),
+        state=options["state"] or Path(places.mirror_state()),
         may_pull=may_pull,
     )
     parsed = _limited(parsed, options)
@@ -201,11 +202,6 @@ def _limited(parsed: MirrorFile, options: dict[str, Any]) -> MirrorFile:
             raise InvalidReference(f"--pulls {text!r:.60} is not HOST=N/TIME, as docker.io=80/6h")
         pulls[host] = PullLimit.parse(limit)
     return replace(parsed, limits=replace(parsed.limits, pulls=pulls, **changes))
-
-
-def _state() -> Path:
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(home) / "ocitool" / "mirror"
 
 
 def _planned_prune(job: Job) -> list[Doomed]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
-from ocitool import __version__, limits
+from ocitool import __version__, limits, places
 from ocitool.errors import OciError
 from ocitool.reference import is_digest
 from ocitool.registry.sockets import Pace
@@ -165,26 +166,24 @@ def _conf_files(environ: Mapping[str, str]) -> list[Path]:
     named = environ.get("CONTAINERS_REGISTRIES_CONF") or environ.get("REGISTRIES_CONFIG_PATH")
     if named:
         return [Path(named)]
-    user = config_home(environ) / "containers"
+    users = [home / "containers" for home in config_homes(environ)]
     system = Path("/etc/containers")
-    own = user / "registries.conf"
+    own = [file for user in users if (file := user / "registries.conf").is_file()]
     # The system's drop-ins belong to the system's file.
-    files = [own] if own.is_file() else [system / "registries.conf", *_drop_ins(system)]
-    return [file for file in [*files, *_drop_ins(user)] if file.is_file()]
+    files = own or [system / "registries.conf", *_drop_ins(system)]
+    return [file for file in [*files, *chain.from_iterable(map(_drop_ins, users))] if file.is_file()]
 
 
 def _drop_ins(directory: Path) -> Iterable[Path]:
     return sorted((directory / "registries.conf.d").glob("*.conf"))
 
 
-def config_home(environ: Mapping[str, str]) -> Path:
-    """Where a user's configuration is (XDG Base Directory Specification)."""
-    return Path(environ.get("XDG_CONFIG_HOME") or home(environ) / ".config")
-
-
-def home(environ: Mapping[str, str]) -> Path:
-    """The user's home directory."""
-    return Path(environ.get("HOME") or Path.home())
+def config_homes(environ: Mapping[str, str]) -> list[Path]:
+    """Where a user's configuration is (XDG Base Directory Specification); nowhere for one without a home."""
+    if named := environ.get("XDG_CONFIG_HOME"):
+        return [Path(named)]
+    home = places.home(environ)
+    return [Path(home, ".config")] if home else []
 
 
 def _entries(file: Path) -> Iterable[_Entry]:
@@ -266,6 +265,7 @@ def trust_for(registry: str, config: ClientConfig, environ: Mapping[str, str], *
 
 def _certs_d(registry: str, environ: Mapping[str, str]) -> Path | None:
     """The first directory that there is for a registry, its name exactly as in the reference."""
-    parents = (config_home(environ) / "containers", Path("/etc/containers"), Path("/etc/docker"))
+    users = [home / "containers" for home in config_homes(environ)]
+    parents = [*users, Path("/etc/containers"), Path("/etc/docker")]
     directories = (parent / "certs.d" / registry for parent in parents)
     return next((directory for directory in directories if directory.is_dir()), None)

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ocitool import strictjson
+from ocitool import places, strictjson
 from ocitool.errors import InvalidContent, NotFound, OciError
 from ocitool.reference import DOCKER_HUB
 from ocitool.registry import helpers
-from ocitool.registry.config import config_home, home
+from ocitool.registry.config import config_homes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -201,15 +201,20 @@ def auth_files(environ: Mapping[str, str], only: Path | None = None) -> Iterable
     if named:
         yield AuthFile.read(named)
         return
-    yield AuthFile.read(docker_config(environ))
+    if docker := _docker_config(environ):
+        yield AuthFile.read(docker)
     for path in _podman_files(environ):
         yield AuthFile.read(path, uses_store=False)
-    yield AuthFile.read(home(environ) / ".dockercfg")
+    if home := places.home(environ):
+        yield AuthFile.read(Path(home, ".dockercfg"))
 
 
-def docker_config(environ: Mapping[str, str]) -> Path:
-    """Where docker keeps its configuration; DOCKER_CONFIG names the directory."""
-    return Path(environ.get("DOCKER_CONFIG") or home(environ) / ".docker") / "config.json"
+def _docker_config(environ: Mapping[str, str]) -> Path | None:
+    """Where docker keeps its configuration; DOCKER_CONFIG names the directory. None without a home."""
+    if named := environ.get("DOCKER_CONFIG"):
+        return Path(named, "config.json")
+    home = places.home(environ)
+    return Path(home, ".docker", "config.json") if home else None
 
 
 def _podman_files(environ: Mapping[str, str]) -> Iterator[Path]:
@@ -217,7 +222,7 @@ def _podman_files(environ: Mapping[str, str]) -> Iterator[Path]:
     yield (Path(runtime) if runtime else Path(f"/run/containers/{os.getuid()}")) / (
         "containers/auth.json" if runtime else "auth.json"
     )
-    yield config_home(environ) / "containers" / "auth.json"
+    yield from (home / "containers" / "auth.json" for home in config_homes(environ))
 
 
 def find(
@@ -298,7 +303,11 @@ def logout(registry: str, *, environ: Mapping[str, str] | None = None, authfile:
 
 
 def _writable(environ: Mapping[str, str], authfile: Path | None) -> Path:
-    return authfile or Path(environ.get("REGISTRY_AUTH_FILE") or docker_config(environ))
+    named = environ.get("REGISTRY_AUTH_FILE")
+    found = authfile or (Path(named) if named else _docker_config(environ))
+    if found is None:
+        raise OciError("this user has no home directory", hint="name a file with --authfile")
+    return found
 
 
 def _write(path: Path, fields: Mapping[str, Any]) -> None:

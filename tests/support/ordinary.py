@@ -12,11 +12,13 @@ import sys
 from pathlib import Path
 
 NOBODY = 65534
+UNKNOWN = 12345
+"""As CI systems start containers: a number of which the system knows neither name nor home."""
 _CHECKOUT = Path(__file__).parents[2]
 
 
-def command(*program: str) -> list[str]:
-    """The command line with which root starts a program as `nobody`, without groups or privileges."""
+def command(*program: str, user: int = NOBODY) -> list[str]:
+    """The command line with which root starts a program as somebody without groups or privileges."""
     needed = {Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), _CHECKOUT}
     hidden = {path: gate for path in needed if (gate := _gate(path))}
     lines = ["set -e", "hold=$(mktemp -d)"]
@@ -26,7 +28,7 @@ def command(*program: str) -> list[str]:
     for number, path in enumerate(hidden):
         quoted = shlex.quote(str(path))
         lines += [f"mkdir -p {quoted}", f"mount --move $hold/{number} {quoted}", f"rmdir $hold/{number}"]
-    lines += ["rmdir $hold", f'exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups -- "$@"']
+    lines += ["rmdir $hold", f'exec setpriv --reuid={user} --regid={user} --clear-groups -- "$@"']
     return ["unshare", "--mount", "--propagation=private", "sh", "-c", "\n".join(lines), "sh", *program]
 
 
