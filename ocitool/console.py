@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import unicodedata
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -180,7 +181,7 @@ class _JsonLines:
 
     def __call__(self, event: Event, /) -> None:
         line = json.dumps({"version": 1, "event": type(event).__name__.lower(), **_fields(event)})
-        sys.stderr.write(line + "\n")
+        _write(line)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -225,7 +226,13 @@ def size(count: int) -> str:
 
 def say(text: str) -> None:
     """One line on stderr."""
-    sys.stderr.write(printable(text) + "\n")
+    _write(printable(text))
+
+
+def _write(line: str) -> None:
+    """A line for whoever listens on stderr; where nobody does any more, the work goes on."""
+    with suppress(OSError):
+        sys.stderr.write(line + "\n")
 
 
 def result(text: str) -> None:

@@ -289,7 +289,7 @@ def inventory(
         with translated(str(output)):
             output.write_bytes(raw)
     else:
-        sys.stdout.write(raw.decode())
+        console.result_bytes(raw)
     console.say(_summary(found))
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import suppress
 from importlib import import_module
+from typing import Final
 
 import click
 
 from ocitool import __version__
 from ocitool.cli import COMMANDS as _MODULES
+
+_NAME: Final = "ocitool"
+_COMPLETE: Final = "_OCITOOL_COMPLETE"
+"""The variable by which a shell asks for completions."""
 
 
 class _Commands(click.Group):
@@ -55,12 +63,19 @@ def run(arguments: list[str] | None) -> int:
     Raises:
         Exception: what the command raised.
     """
+    if instruction := os.environ.get(_COMPLETE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, _NAME, _COMPLETE, instruction)
     try:
-        return cli.main(arguments, prog_name="ocitool", standalone_mode=False) or 0
+        # Not by way of `main`, which has an idea of its own of what a closed pipe and an interrupt mean.
+        with cli.make_context(_NAME, sys.argv[1:] if arguments is None else [*arguments]) as context:
+            return cli.invoke(context) or 0
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):  # nobody listens, which changes nothing
+            error.show()
         return error.exit_code
     except click.Abort:
         raise KeyboardInterrupt from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -224,7 +223,7 @@ def _show_plan(planned: Plan, raw: bytes, output: str) -> None:
     from ocitool.mirror import lockfile, reports
 
     if output == "json":
-        sys.stdout.write(lockfile.dump(planned, raw).decode())
+        console.result_bytes(lockfile.dump(planned, raw))
         return
     for line in reports.plan_lines(planned):
         console.result(line)

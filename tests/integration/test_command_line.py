@@ -64,6 +64,55 @@ def test_a_reader_that_has_enough_is_no_error(ocitool: Ocitool) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tags", f"oci:{layout()}"],
+        ["inspect", IMAGE],
+        ["copy", IMAGE, "oci-archive:-"],
+        ["--help"],
+        ["run", IMAGE],
+    ],
+)
+def test_who_writes_to_a_reader_that_is_gone_exits_as_if_it_were_there(
+    ocitool: Ocitool, arguments: list[str]
+) -> None:
+    """With `set -o pipefail` a job would end where `head` has seen enough."""
+    assert piped(ocitool, arguments, "stdout") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["copy", IMAGE, "oci:copy:1"], 0),
+        (["--progress", "json", "copy", IMAGE, "oci:copy:1"], 0),
+        (["digest", "oci:nowhere"], 10),
+        (["nonsense"], 2),
+    ],
+)
+def test_a_log_that_nobody_reads_any_more_stops_nothing(
+    ocitool: Ocitool, arguments: list[str], code: int
+) -> None:
+    assert piped(ocitool, arguments, "stderr") == code
+    if not code:
+        assert ocitool("digest", "oci:copy:1").result == digests()["hello:1.0"]
+
+
+def piped(ocitool: Ocitool, arguments: list[str], stream: str) -> int:
+    """The exit code of a command that writes a stream into a pipe without a reader."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "ocitool", *arguments],
+            stdout=writer if stream == "stdout" else subprocess.DEVNULL,
+            stderr=writer if stream == "stderr" else subprocess.DEVNULL,
+            env=ocitool.environment, cwd=ocitool.home, check=False, timeout=60,
+        ).returncode  # fmt: skip
+    finally:
+        os.close(writer)
+
+
 def test_an_archive_goes_from_one_process_to_the_next(ocitool: Ocitool) -> None:
     script = f"ocitool copy {IMAGE} oci-archive:- | ocitool --quiet copy oci-archive:- oci:piped:1"
     assert shell(ocitool, script).stdout == digests()["hello:1.0"] + "\n"
@@ -223,7 +272,7 @@ def test_a_pull_that_is_ended_says_so_at_once_and_goes_on_where_it_was(
         pull.send_signal(number)
         out, err = pull.communicate(timeout=5)
     assert (pull.returncode, out) == (code, "")
-    assert err.endswith(f"ocitool: {said}\n")
+    assert err.endswith(f")\nocitool: {said}\n")
     assert "resuming" in (again := ocitool("pull", f"{open_registry}/debian:12", "oci:slow")).err
     assert again.result == image
 
