@@ -12,6 +12,7 @@ import click
 
 from ocitool import __version__
 from ocitool.cli import COMMANDS as _MODULES
+from ocitool.cli.options import TELLING
 
 _NAME: Final = "ocitool"
 _COMPLETE: Final = "_OCITOOL_COMPLETE"
@@ -28,8 +29,18 @@ class _Commands(click.Group):
         for module, names in _MODULES.items():
             if cmd_name in names:
                 commands: tuple[click.Command, ...] = import_module(f"ocitool.cli.{module}").COMMANDS
-                return next(command for command in commands if command.name == cmd_name)
+                return _telling(next(command for command in commands if command.name == cmd_name))
         return None
+
+
+def _telling(command: click.Command) -> click.Command:
+    """A command with the options about what is told, which are understood behind its name as well."""
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _telling(each)
+    else:
+        command.params += [option for option in TELLING if option not in command.params]
+    return command
 
 
 @click.group(
@@ -37,24 +48,16 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OCITOOL"},
 )
 @click.version_option(__version__, prog_name="ocitool", message="%(prog)s %(version)s")
-@click.option("--debug", is_flag=True, help="Show where in the program an error arose.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but results, warnings and errors.")
-@click.option(
-    "--progress",
-    type=click.Choice(["auto", "bar", "plain", "json", "none"]),
-    default="auto",
-    show_default=True,
-    help="How to show progress.",
-)
-@click.pass_context
-def cli(ctx: click.Context, *, debug: bool, quiet: bool, progress: str) -> None:
+def cli() -> None:
     """Move, inspect, unpack and run container images without a daemon.
 
     A LOCATION is where an image is or goes: a registry reference (alpine:3.20), oci:DIR[:TAG],
     oci-archive:FILE[:TAG], docker-archive:FILE[:REF], store:REF for the local store, or a path that
     starts with /, ./ or ../.
     """
-    ctx.obj = {"debug": debug, "progress": "none" if quiet else progress}
+
+
+cli.params += TELLING
 
 
 def run(arguments: list[str] | None) -> int:

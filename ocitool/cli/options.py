@@ -16,6 +16,7 @@ from ocitool.cli import runoptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from ocitool.console import Progress
     from ocitool.locations import Session
     from ocitool.registry import ClientConfig
     from ocitool.selection import Wanted
@@ -41,6 +42,42 @@ _REGISTRY: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 _NAMES = tuple(option.removeprefix("--").replace("-", "_") for option, _ in _REGISTRY)
 _SIDES = ("src", "dest")
+
+
+def _note(context: click.Context, option: click.Parameter, value: Any) -> None:
+    """Keep the value of an option that stands before the command or behind it, for `_progress`."""
+    if value:
+        context.find_root().ensure_object(dict)[option.name] = value
+
+
+TELLING: Final = (
+    click.Option(
+        ["--debug"], is_flag=True, expose_value=False, help="Show where in the program an error arose."
+    ),
+    click.Option(
+        ["-q", "--quiet"],
+        is_flag=True,
+        expose_value=False,
+        callback=_note,
+        help="Say nothing but results, warnings and errors.",
+    ),
+    click.Option(
+        ["--progress"],
+        type=click.Choice(["auto", "bar", "plain", "json", "none"]),
+        expose_value=False,
+        callback=_note,
+        help="How to show progress. [auto]",
+    ),
+)
+"""The options of every command about what is told."""
+
+
+def _progress() -> Progress:
+    from ocitool.console import Progress
+
+    noted: dict[str, Any] = click.get_current_context().find_root().obj or {}
+    return Progress.NONE if noted.get("quiet") else Progress(noted.get("progress", "auto"))
+
 
 _store_option = click.option(
     "--store", type=_DIRECTORY, help="The local store. [$XDG_DATA_HOME/ocitool/store]"
@@ -149,10 +186,10 @@ def _beside(session: Session, settings: dict[str, Any], own: dict[str, Any]) -> 
 
 @contextmanager
 def _session(store: Path | None, settings: dict[str, Any]) -> Iterator[Session]:
-    from ocitool.console import Progress, listener
+    from ocitool.console import listener
     from ocitool.locations import Session
 
-    on_event = listener(Progress(click.get_current_context().obj["progress"]))
+    on_event = listener(_progress())
     try:
         with Session(lambda: _config(settings), store=store, on_event=on_event) as session:
             yield session

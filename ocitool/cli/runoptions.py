@@ -47,6 +47,8 @@ class Option:
 
 
 PLATFORM = Option("--platform", metavar="OS/ARCH[/VARIANT]", help="The platform to take. [the host's]")
+QUIET = Option("-q", "--quiet", kind="flag")
+"""An option of every command, and the short way says nothing anyway."""
 PULL = Option(
     "--pull",
     choices=("missing", "always", "never"),
@@ -147,7 +149,7 @@ def parse(words: list[str]) -> dict[str, Any] | None:
 
     None where the library has to look at it.
     """
-    known = {name: option for option in OPTIONS for name in option.names}
+    known = {name: option for option in (*OPTIONS, QUIET) for name in option.names}
     values: dict[str, Any] = {option.attribute: option.default for option in OPTIONS}
     rest = list(words)
     while rest and rest[0].startswith("-"):
@@ -183,6 +185,8 @@ def _take(values: dict[str, Any], option: Option, value: Any) -> bool:
     """Note an option; False where the library would have something to say about its value."""
     if option.kind == "texts":
         value = (*values[option.attribute], value)
+    elif option is QUIET:
+        return True
     elif option.kind == "flag":
         value = True
     elif option.kind == "number":

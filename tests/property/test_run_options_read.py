@@ -9,9 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ocitool.cli import runoptions
-from ocitool.cli.containers import run
+from ocitool.cli.group import cli
 
-_SPELLINGS = [name for option in runoptions.OPTIONS for name in option.names]
+_RUN = cli.get_command(click.Context(cli), "run")
+_SPELLINGS = [name for option in (*runoptions.OPTIONS, runoptions.QUIET) for name in option.names]
 _LETTERS = "".join(name[1] for name in _SPELLINGS if len(name) == 2)
 _VALUES = st.one_of(
     st.sampled_from(
@@ -49,7 +50,8 @@ _WORDS = st.one_of(
 def _by_library(words: list[str]) -> dict[str, Any] | None:
     """The same values from click, less those of options that are not `run`'s own; None for an error."""
     try:
-        with run.make_context("run", list(words), resilient_parsing=False) as context:
+        assert _RUN is not None
+        with _RUN.make_context("run", list(words), resilient_parsing=False) as context:
             values = context.params
     except (click.ClickException, click.exceptions.Exit):
         return None
@@ -63,6 +65,7 @@ def _by_library(words: list[str]) -> dict[str, Any] | None:
 @example(["-eA=1", "-e=A", "-e", "--rm", "--name=x", "--name", "y", "image", "--", "true"])
 @example(["--pids-limit", "7", "--pull", "never", "--network=", "image"])
 @example(["-tm5m", "image"])
+@example(["-qt", "image"])
 def test_what_the_short_reader_takes_is_what_the_library_reads(words: list[str]) -> None:
     values = runoptions.parse(words)
     assert values is None or values == _by_library(words)

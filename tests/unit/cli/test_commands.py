@@ -37,6 +37,31 @@ def test_every_command_has_a_line_of_help(cli: Cli) -> None:
     assert "..." not in listed.partition("Commands:")[2]
 
 
+@pytest.mark.parametrize(
+    ("before", "behind", "told"),
+    [
+        ((), (), "copied sha256:"),
+        (("--quiet",), (), ""),
+        ((), ("-q",), ""),
+        ((), ("--progress", "json"), '{"version"'),
+        (("--progress", "json"), ("--progress", "plain"), "copied sha256:"),
+        (("--quiet",), ("--progress", "json"), ""),
+    ],
+)
+def test_what_is_told_is_chosen_before_the_command_or_behind_it(
+    cli: Cli, images: str, tmp_path: Path, before: tuple[str, ...], behind: tuple[str, ...], told: str
+) -> None:
+    done = cli(*before, "copy", f"{images}:hello:1.0", f"oci:{tmp_path}/copy", *behind)
+    assert done.err.startswith(told)
+    assert bool(done.err) == bool(told)
+    assert done.result == digests()["hello:1.0"]
+
+
+def test_every_command_takes_the_options_about_what_is_told(cli: Cli) -> None:
+    for name in ("store ls", "bundle inspect", "mirror check", "serve", "login"):
+        assert "--quiet" in cli(*name.split(), "--help").out
+
+
 def _command(name: str) -> click.Command:
     found = group.get_command(click.Context(group), name)
     assert found is not None, name
