@@ -78,6 +78,13 @@ class Reference:
 
     @classmethod
     def _parse(cls, text: str) -> Reference:
+        if not text:
+            raise InvalidReference("it is empty")
+        if "://" in text:
+            raise InvalidReference(
+                "it is a URL",
+                hint="leave out what stands before ://; for a registry without TLS, --plain-http",
+            )
         rest, at, digest = text.partition("@")
         name, tag = rest, ""
         colon = rest.rfind(":")
@@ -115,6 +122,21 @@ class Reference:
 def _looks_like_host(text: str) -> bool:
     """Docker's rule: what stands before the first slash is a host if it could not be a user's name."""
     return "." in text or ":" in text or text == "localhost" or text != text.lower()
+
+
+def registry_of(text: str) -> str:
+    """The registry that a person names, by its host and port or by its URL, as docker has it.
+
+    Raises:
+        InvalidReference: it is neither.
+    """
+    bare = re.sub("^(https?|docker)://", "", text)
+    host, _, path = bare.partition("/")
+    if path.strip("/") not in {"", "v1", "v2"}:
+        raise InvalidReference(
+            f"{text!r:.160} is more than a registry's host or host:port", hint=f"as {host}"
+        )
+    return Reference(host, "any").registry
 
 
 def check_tag(tag: str) -> None:

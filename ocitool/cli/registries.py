@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Check a user and password, and keep them.")
 @click.argument("registry")
-@click.option("-u", "user", metavar="TEXT", help="The same as --username.")
+@click.option("-u", "user", metavar="TEXT", help="As --username.")
 @with_session
 def login(session: Session, registry: str, user: str | None) -> None:
     """Check a user and password, and keep them where docker and podman look as well.
@@ -23,8 +23,10 @@ def login(session: Session, registry: str, user: str | None) -> None:
     What is not given as an option is asked for.
     """
     from ocitool import console
+    from ocitool.reference import registry_of
     from ocitool.registry import credentials
 
+    registry = registry_of(registry)
     config = session.config
     username = user or config.username or asked("User", "--username")
     password = config.password or asked("Password", "--password-stdin", hide_input=True)
@@ -39,8 +41,10 @@ def login(session: Session, registry: str, user: str | None) -> None:
 def logout(session: Session, registry: str) -> None:
     """Forget the credentials for a registry."""
     from ocitool import console
+    from ocitool.reference import registry_of
     from ocitool.registry import credentials
 
+    registry = registry_of(registry)
     where = credentials.logout(registry, authfile=session.config.authfile)
     console.say(f"removed the credentials for {registry} from {where}")
 

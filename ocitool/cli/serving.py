@@ -92,11 +92,11 @@ def _proxied(session: Session, cache: Repositories, layout: Path, registry: str)
     """Another registry's repositories, with a layout before them."""
     from ocitool import console
     from ocitool.layout.store import initialise
-    from ocitool.reference import Reference
+    from ocitool.reference import Reference, registry_of
     from ocitool.registry import Client
     from ocitool.serve import ProxyRepositories
 
-    Reference(registry, "any")  # a registry's name, or an error that says so, before anything listens
+    registry = registry_of(registry)
     if not layout.exists():
         initialise(layout)
     # Clients try again by themselves, and what is in the cache does not wait for a registry that is gone.

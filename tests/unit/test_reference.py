@@ -8,7 +8,7 @@ import pytest
 
 from ocitool.digest import Digest
 from ocitool.errors import InvalidReference
-from ocitool.reference import Reference, check_tag, is_digest
+from ocitool.reference import Reference, check_tag, is_digest, registry_of
 
 DIGEST = Digest.of(b"content")
 HEX = DIGEST.hex
@@ -204,3 +204,39 @@ def test_tags_are_checked_alone_too() -> None:
 def test_tells_digests_from_tags() -> None:
     assert is_digest(str(DIGEST))
     assert not is_digest("sha256-" + HEX)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "it is empty"),
+        ("https://ghcr.io/org/app:v1", "it is a URL"),
+        ("http://localhost:5000/app", "it is a URL"),
+    ],
+)
+def test_what_is_no_reference_at_all_is_called_what_it_is(text: str, said: str) -> None:
+    with pytest.raises(InvalidReference, match=said):
+        Reference.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "registry"),
+    [
+        ("registry.example", "registry.example"),
+        ("registry.example:5000/", "registry.example:5000"),
+        ("https://registry.example", "registry.example"),
+        ("http://[::1]:5000/v2/", "[::1]:5000"),
+        ("docker://localhost", "localhost"),
+        ("https://index.docker.io/v1/", "docker.io"),
+    ],
+)
+def test_a_registry_is_named_by_its_host_or_its_url(text: str, registry: str) -> None:
+    assert registry_of(text) == registry
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a b", "registry", "registry.example/app", "https://", "ftp://registry.example"]
+)
+def test_what_is_more_or_less_than_a_registry_is_refused(text: str) -> None:
+    with pytest.raises(InvalidReference):
+        registry_of(text)

@@ -329,6 +329,18 @@ def test_where_nobody_can_be_asked_for_a_password_the_option_that_is_missing_is_
     assert missing in cli(*arguments, code=2).err
 
 
+@pytest.mark.parametrize("command", ["login", "logout"])
+def test_who_names_more_than_a_registry_is_told_before_a_password_is_asked_for(
+    cli: Cli, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    told = cli(command, "registry.example:5000/app", code=2).err
+    assert told == (
+        "ocitool: 'registry.example:5000/app' is more than a registry's host or host:port\n"
+        "  write registry.example:5000\n"
+    )
+
+
 @pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
 def test_what_goes_into_an_archive_is_told_once_and_as_what_it_is(
     cli: Cli, images: str, tmp_path: Path, kind: str
