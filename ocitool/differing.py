@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ocitool.content import read_config, read_manifest
-from ocitool.errors import Unsupported
-from ocitool.model import Manifest
+from ocitool.unpack.image import any_documents
 from ocitool.unpack.tree import Facts, tree
 
 if TYPE_CHECKING:
@@ -66,7 +64,7 @@ def difference(
         Unsupported: one of the two is no image.
         OciError: one can't be read.
     """
-    before, after = _config(*first), _config(*second)
+    (_, before), (_, after) = any_documents(*first), any_documents(*second)
     shared = 0
     for one, other in zip(before.diff_ids, after.diff_ids, strict=False):
         if one != other:
@@ -80,13 +78,6 @@ def difference(
         config=_settings(before, after),
         files=() if same_files else tuple(_files(first, second, times=times)),
     )
-
-
-def _config(source: Source, image: Descriptor) -> ImageConfig:
-    manifest = read_manifest(source, image)
-    if not isinstance(manifest, Manifest):
-        raise Unsupported(f"{image.digest} is an index, not an image", hint="choose one of its platforms")
-    return read_config(source, manifest)
 
 
 def _settings(before: ImageConfig, after: ImageConfig) -> dict[str, tuple[Any, Any]]:

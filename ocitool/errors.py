@@ -91,6 +91,14 @@ class RegistryError(OciError):
         self.codes = codes
         self.temporary = temporary
 
+    @property
+    def refuses_sparse(self) -> bool:
+        """Whether this is how registries answer to an index whose manifests are not all there."""
+        said = {"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_INVALID", "MANIFEST_UNKNOWN"} & {
+            *self.codes
+        }
+        return self.method == "PUT" and 400 <= self.status < 500 and bool(said)
+
 
 class Unauthorized(RegistryError):
     """401 or 403 after the token flow had its chance."""

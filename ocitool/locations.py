@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from ocitool import places
 from ocitool.digest import Digest
-from ocitool.errors import InvalidReference, NotFound, OciError
+from ocitool.errors import Conflict, InvalidReference, NotFound, OciError
 from ocitool.events import Event, Finished, OnEvent, ignore
 from ocitool.reference import Reference, is_digest
 
@@ -100,9 +100,19 @@ class Location:
             return self.reference.ref
         return str(self.reference)
 
-    def named(self, name: str) -> Location:
-        """The same place with a name where it has none of its own."""
-        return self if self.reference or self.ref else replace(self, ref=name)
+    @property
+    def stored(self) -> Location:
+        """The same place, but the local store in place of a registry, as `push` and `repack` read it."""
+        return Location(Kind.STORE, self.reference) if self.kind is Kind.REGISTRY else self
+
+    def name_for(self, origin: Reference) -> str:
+        """What an image of a registry is called here: what was asked for, else its tag, "" where it has none.
+
+        In what `docker load` reads, that is its full name.
+        """
+        if self.name or (origin.digest and not origin.tag):
+            return self.name
+        return origin.tagged if self.kind is Kind.DOCKER_ARCHIVE else origin.tag or origin.ref
 
     def __str__(self) -> str:
         if self.kind is Kind.REGISTRY:
@@ -136,6 +146,10 @@ def _looked_at(path: Path, ref: str) -> Location:
 
 def _check_directory(archive: Path) -> None:
     """Say now, and not when all has been copied, that an archive can't be made."""
+    if archive.is_dir():
+        raise Conflict(
+            f"{archive} is a directory, and an archive is a file", hint="an image layout is named oci:DIR"
+        )
     directory = archive.parent
     if not directory.is_dir():
         raise NotFound(f"there is no directory {directory} to make the archive {archive.name} in")

@@ -33,7 +33,7 @@ def pull(
         source: the repository.
         store: where the image goes.
         ref: the image's tag or digest in the repository.
-        to: its name in the store.
+        to: its name in the store; "" for none but its digest.
         wanted: the platform to take of it; None takes all and keeps the index.
         jobs: how many blobs may be on their way at once.
         on_event: is told what happens.
@@ -44,7 +44,7 @@ def pull(
     root = source.resolve(ref)
     if wanted is not None:
         root = wanted.under(source, root)
-    return copy_graph(source, store, root, to=to, jobs=jobs, on_event=on_event)
+    return copy_graph(source, store, root, to=to or str(root.digest), jobs=jobs, on_event=on_event)
 
 
 def ensure(store: Store, name: str, wanted: Wanted, pull_now: Callable[[], Descriptor] | None) -> Descriptor:

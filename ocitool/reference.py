@@ -134,7 +134,7 @@ def registry_of(text: str) -> str:
     host, _, path = bare.partition("/")
     if path.strip("/") not in {"", "v1", "v2"}:
         raise InvalidReference(
-            f"{text!r:.160} is more than a registry's host or host:port", hint=f"as {host}"
+            f"{text!r:.160} is more than a registry's host or host:port", hint=f"write {host}"
         )
     return Reference(host, "any").registry
 

@@ -86,8 +86,10 @@ def _env_lines(path: Path) -> list[str]:
     """The variables of a file as docker reads it: NAME=VALUE or NAME, and comments, which start with #."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"--env-file {path} can't be read: {error}") from error
+    except OSError as error:
+        raise click.UsageError(f"--env-file {path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"--env-file {path} is not UTF-8: {error.reason}") from error
     found = [line.lstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     for line in found:
         name = line.partition("=")[0]

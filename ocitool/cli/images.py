@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -9,6 +10,8 @@ import click
 from ocitool.cli.options import jobs_option, platform_option, wanted_platform, with_session, with_two_sessions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ocitool.content import Source
     from ocitool.locations import Location, Session
     from ocitool.model import Descriptor
@@ -46,17 +49,19 @@ def pull(
     from ocitool.locations import Kind, Location
 
     parsed = _in_registry(reference)
-    target = (
-        Location.parse(location).named(parsed.tag or "latest") if location else Location(Kind.STORE, parsed)
-    )
+    if everything and platform:
+        raise click.UsageError("--all and --platform exclude each other")
+    target = Location.parse(location) if location else Location(Kind.STORE, parsed)
     if target.kind is Kind.REGISTRY:
-        raise click.UsageError(f"{location} is in a registry too; to copy from one to another: ocitool copy")
+        raise click.UsageError(
+            f"{location} is in a registry too: name a directory ./{location}, or use `ocitool copy`"
+        )
     session.verify = verify
     desc = pulling.pull(
         session.client.repository(parsed),
         session.store(target),
         parsed.ref,
-        to=target.name,
+        to=target.name_for(parsed),
         wanted=None if everything else wanted_platform(platform),
         jobs=jobs,
         on_event=session.watching(target),
@@ -76,12 +81,10 @@ def push(session: Session, location: str, reference: str, *, referrers: bool, jo
     LOCATION without a prefix names an image of the local store. All platforms that are there are pushed.
     """
     from ocitool import console
-    from ocitool.locations import Kind, Location
+    from ocitool.locations import Location
     from ocitool.transfer import copy
 
-    origin = Location.parse(location)
-    if origin.kind is Kind.REGISTRY:
-        origin = Location(Kind.STORE, origin.reference)
+    origin = Location.parse(location).stored
     target = _in_registry(reference)
     desc = copy(
         session.source(origin),
@@ -173,16 +176,32 @@ def copy(  # noqa: PLR0913 - one parameter for each option
             f"what is asked for changes the digest of {before.digest}",
             hint="--sparse leaves platforms out and keeps the index; or drop --preserve-digests",
         )
-    name = target.name or (origin.reference.tag if origin.reference else origin.ref) or str(root.digest)
+    name = target.name_for(origin.reference) if origin.reference else target.name or origin.ref
     target_session.verify = verify
-    desc = copy_graph(
-        src, target_session.store(target), root, to=name, platforms=selection, referrers=referrers,
-        jobs=jobs, on_event=session.watching(target),
-    )  # fmt: skip
+    with _explained(sparse=sparse):
+        desc = copy_graph(
+            src, target_session.store(target), root, to=name or str(root.digest), platforms=selection,
+            referrers=referrers, jobs=jobs, on_event=session.watching(target),
+        )  # fmt: skip
     if desc != before:
         how = "left platforms out of" if desc != root else "converted"
         console.say(f"{how} {before.digest}: its new digest is {desc.digest}")
     _tell(session, target, desc)
+
+
+@contextmanager
+def _explained(*, sparse: bool) -> Iterator[None]:
+    """Say what helps where a registry takes no index of which a part is missing."""
+    from ocitool.errors import RegistryError
+
+    try:
+        yield
+    except RegistryError as error:
+        if sparse and error.refuses_sparse:
+            error.hint = (
+                "it takes an index only with all its platforms: leave out --sparse, for a smaller one"
+            )
+        raise
 
 
 def _converted(

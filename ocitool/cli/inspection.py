@@ -65,14 +65,15 @@ def config(session: Session, location: str, *, platform: str | None) -> None:
 
 @click.command()
 @click.argument("location")
+@platform_option
 @format_option
 @with_session
-def inspect(session: Session, location: str, *, output: str) -> None:
+def inspect(session: Session, location: str, *, platform: str | None, output: str) -> None:
     """Say what an image is: digest, platforms, layers, configuration."""
     from ocitool import console
     from ocitool.viewing import view
 
-    described = view(*_resolved(session, location))
+    described = view(*_resolved(session, location, platform))
     if output == "json":
         console.result_json(described)
     else:
@@ -99,26 +100,39 @@ def _item(lines: list[str]) -> list[str]:
     return [("  " if number else "- ") + line for number, line in enumerate(lines)]
 
 
-@click.command()
+@click.command(short_help="List the tags of a repository or the names in a layout.")
 @click.argument("location")
 @format_option
 @with_session
 def tags(session: Session, location: str, *, output: str) -> None:
-    """List the tags of a repository or the names in a layout."""
+    """List the tags of a repository, also of one in the local store, or the names in a layout."""
     from ocitool import console
     from ocitool.content import Lister
     from ocitool.errors import Unsupported
-    from ocitool.locations import Location
+    from ocitool.locations import Kind, Location
 
-    source = session.source(Location.parse(location))
+    where = Location.parse(location)
+    source = session.source(where)
     if not isinstance(source, Lister):
         raise Unsupported(f"the names in {location} can't be listed")
     names = list(source.tags())
+    if where.kind is Kind.STORE and where.reference:
+        names = _tags_of(where.reference.name, names)
     if output == "json":
         console.result_json(names)
     else:
         for name in names:
             console.result(name)
+
+
+def _tags_of(repository: str, names: list[str]) -> list[str]:
+    """The tags that a repository has among full names."""
+    from ocitool.errors import NotFound
+
+    found = [name.removeprefix(f"{repository}:") for name in names if name.startswith(f"{repository}:")]
+    if not found:
+        raise NotFound(f"the local store has nothing of {repository}", hint="what there is: ocitool store ls")
+    return found
 
 
 @click.command(short_help="List what refers to an image, as signatures.")

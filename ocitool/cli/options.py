@@ -137,7 +137,7 @@ def with_session(command: Callable[..., R]) -> Callable[..., R]:
     @wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> R:
         store, settings = kwargs.pop("store"), _taken(kwargs)
-        with _session(store, settings) as session:
+        with _session(store, settings) as session, _pointing_out(kwargs):
             return command(session, *args, **kwargs)
 
     return _with_registry_options(_store_option(wrapper))
@@ -156,7 +156,7 @@ def with_two_sessions(command: Callable[..., R]) -> Callable[..., R]:
         sides = [_taken(kwargs, f"{side}_") for side in _SIDES]
         if sum(bool(each.get("password_stdin")) for each in (settings, *sides)) > 1:
             raise click.UsageError("only one password can come from stdin")
-        with _session(store, settings) as session:
+        with _session(store, settings) as session, _pointing_out(kwargs):
             source, target = (_beside(session, settings, side) if side else session for side in sides)
             return command(source, target, *args, **kwargs)
 
@@ -195,6 +195,24 @@ def _session(store: Path | None, settings: dict[str, Any]) -> Iterator[Session]:
             yield session
     finally:
         on_event.close()
+
+
+_LOCATIONS: Final = ("location", "source", "destination", "first", "second")
+
+
+@contextmanager
+def _pointing_out(values: dict[str, Any]) -> Iterator[None]:
+    """Say of a reference that was of no use that it is the name of a file or directory as well."""
+    from ocitool.errors import NotFound, RegistryError
+
+    try:
+        yield
+    except (NotFound, RegistryError) as error:
+        for text in (values[name] for name in _LOCATIONS if values.get(name)):
+            if not text.startswith((".", "/")) and os.path.exists(text):  # noqa: PTH110 - may be no path at all
+                kind = "directory" if os.path.isdir(text) else "file"  # noqa: PTH112
+                error.add_note(f"{text} is a {kind} too: ./{text} would be that")
+        raise
 
 
 def _config(settings: dict[str, Any]) -> ClientConfig:

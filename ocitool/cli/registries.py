@@ -9,7 +9,7 @@ import click
 from ocitool.cli.options import asked, with_session
 
 if TYPE_CHECKING:
-    from ocitool.content import Deleter
+    from ocitool.content import Store
     from ocitool.locations import Location, Session
 
 
@@ -60,7 +60,7 @@ def tag(session: Session, location: str, name: str) -> None:
 
     where = Location.parse(location)
     name = name_in(where, name)
-    store = session.store(where)
+    store = changeable(session, where)
     desc = store.resolve(where.name)
     store.tag(desc, name)
     console.result(str(desc.digest))
@@ -91,11 +91,15 @@ def delete(session: Session, location: str, *, whole: bool) -> None:
     LOCATION with a tag deletes that name and leaves the image; with a digest, or with --digest, the image.
     """
     from ocitool import console
+    from ocitool.content import Deleter
     from ocitool.locations import Location
     from ocitool.reference import is_digest
 
     where = Location.parse(location)
-    store = _deleter(session, where)
+    if not where.name and not whole:
+        raise click.UsageError(f"name what to delete, as {where}:TAG")
+    store = changeable(session, where)
+    assert isinstance(store, Deleter)  # noqa: S101 - as all are whose names can be changed
     if whole or is_digest(where.name):
         desc = session.source(where).resolve(where.name)
         store.delete(desc)
@@ -104,14 +108,18 @@ def delete(session: Session, location: str, *, whole: bool) -> None:
         store.untag(where.name)
 
 
-def _deleter(session: Session, where: Location) -> Deleter:
-    from ocitool.content import Deleter
-    from ocitool.errors import Unsupported
+def changeable(session: Session, where: Location) -> Store:
+    """The store of a place whose images and names can be changed.
 
-    store = session.store(where)
-    if not isinstance(store, Deleter):
-        raise Unsupported(f"nothing can be deleted from {where}")
-    return store
+    Raises:
+        Unsupported: it is an archive, which is written once.
+    """
+    from ocitool.errors import Unsupported
+    from ocitool.locations import Kind
+
+    if where.kind in {Kind.OCI_ARCHIVE, Kind.DOCKER_ARCHIVE}:
+        raise Unsupported(f"nothing can be changed in {where}", hint="copy it into a layout first")
+    return session.store(where)
 
 
 COMMANDS = (login, logout, tag, delete)

@@ -96,6 +96,8 @@ def check(path: Path | None, *, mend: bool, output: str) -> int:
         for done in repairs:
             told = f" ({done.done})" if done.done else ""
             console.result(f"{done.problem.where}: {done.problem.message}{told}")
+    if not repairs:
+        console.say("no problems")
     return IntegrityError.exit_code if any(not done.done for done in repairs) else 0
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ocitool.cli.options import platform_option, pull_option, wanted_platform, with_session
-from ocitool.cli.registries import name_in
+from ocitool.cli.registries import changeable, name_in
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from ocitool.content import Source
-    from ocitool.locations import Location, Session
+    from ocitool.locations import Session
     from ocitool.model import Descriptor
     from ocitool.unpack import UnpackReport
 
@@ -138,15 +138,14 @@ def _left_out(report: UnpackReport) -> list[str]:
 def image_of(session: Session, location: str, platform: str | None, policy: str) -> tuple[Source, Descriptor]:
     """The source and the manifest that a location stands for; a reference is looked up in the local store."""
     from ocitool import pulling
-    from ocitool.errors import OciError
     from ocitool.locations import Kind, Location
 
     where = Location.parse(location)
     wanted = wanted_platform(platform)
-    if where.kind is not Kind.REGISTRY or where.reference is None:
+    if where.kind is not Kind.REGISTRY:
         source = session.source(where)
         return source, wanted.under(source, source.resolve(where.name))
-    name = Location(Kind.STORE, where.reference).name
+    name = where.stored.name
 
     def pull_now() -> Descriptor:
         return pulling.pull(
@@ -158,15 +157,10 @@ def image_of(session: Session, location: str, platform: str | None, policy: str)
             on_event=session.on_event,
         )
 
-    try:
-        if policy == "always":
-            return session.local, pull_now()
-        never = policy == "never"
-        return session.local, pulling.ensure(session.local, name, wanted, None if never else pull_now)
-    except OciError as error:
-        if Path(location).is_dir():
-            error.add_note(f"{location} is a directory too: ./{location} would be that")
-        raise
+    if policy == "always":
+        return session.local, pull_now()
+    never = policy == "never"
+    return session.local, pulling.ensure(session.local, name, wanted, None if never else pull_now)
 
 
 @click.command(short_help="Make an image of what has changed in a bundle.")
@@ -193,31 +187,19 @@ def repack(
     the same changes give the same digest.
     """
     from ocitool import console
+    from ocitool.locations import Location
     from ocitool.unpack.repack import RepackOptions
     from ocitool.unpack.repack import repack as repack_bundle
 
-    where = _writable(location)
+    where = Location.parse(location).stored
     name = name_in(where, name)
-    store = session.store(where)
+    store = changeable(session, where)
     image = wanted_platform(platform).under(store, store.resolve(where.name))
     new = repack_bundle(store, image, bundle, options=RepackOptions(created=_created(), **changes))
     if new == image:
         console.say(f"nothing has changed in {bundle}")
     store.tag(new, name)
     console.result(str(new.digest))
-
-
-def _writable(location: str) -> Location:
-    """A layout, or the local store, where a bare reference is looked up as `unpack` does."""
-    from ocitool.errors import Unsupported
-    from ocitool.locations import Kind, Location
-
-    where = Location.parse(location)
-    if where.kind is Kind.REGISTRY:
-        return Location(Kind.STORE, where.reference)
-    if where.kind not in {Kind.LAYOUT, Kind.STORE}:
-        raise Unsupported(f"nothing can be added to {where}", hint="copy it into a layout first")
-    return where
 
 
 def _created() -> datetime | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Opening a FIFO would wait for its other end, and opening some devices does something.
 _FILE: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LAYOUT: Final = "the layout"
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 # What O_NOFOLLOW and O_DIRECTORY say of a link, and open of a socket or of a device that is not there.
@@ -30,7 +31,7 @@ _WRONG_KIND: Final = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, err
 
 
 @contextmanager
-def translated(what: str, where: Path, *, needed: int = 0, place: str = "the layout") -> Iterator[None]:
+def translated(what: str, where: Path, *, needed: int = 0, place: str = _LAYOUT) -> Iterator[None]:
     """Turn an OSError into ours.
 
     Args:
@@ -56,7 +57,8 @@ def _translate(error: OSError, what: str, where: Path, needed: int, place: str) 
         )
     if error.errno in _FULL:
         return OciError(
-            f"no space for {what} in {where}: {reason}", hint=_space(where, needed) or "free some space"
+            f"no space for {what} in {where}: {reason}",
+            hint=_space(where, needed, place) or "free some space",
         )
     if error.errno in _FORBIDDEN:
         return OciError(f"{what} in {place} {where} can't be used: {reason}", hint="check its owner and mode")
@@ -68,14 +70,15 @@ def _translate(error: OSError, what: str, where: Path, needed: int, place: str) 
     return OciError(f"{what} in {place} {where}: {reason}")
 
 
-def _space(where: Path, needed: int) -> str:
+def _space(where: Path, needed: int, place: str) -> str:
     try:
         found = os.statvfs(next(path for path in (where, *where.absolute().parents) if path.exists()))
     except OSError:
         return ""
     free = found.f_bavail * found.f_frsize
     wanted = f"{needed} bytes are needed, " if needed else ""
-    return f"{wanted}{free} bytes and {found.f_favail} inodes are free; a pull goes on where it stopped"
+    resumed = "; a pull goes on where it stopped" if place == _LAYOUT else ""
+    return f"{wanted}{free} bytes and {found.f_favail} inodes are free{resumed}"
 
 
 @contextmanager

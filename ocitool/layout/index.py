@@ -71,7 +71,7 @@ class IndexJson:
     def put(self, desc: Descriptor, ref: str = "") -> None:
         """Add a root with a name, which moves if it exists, or without one unless that is there already."""
         if ref:
-            self.remove_name(ref, missing_ok=True)
+            self.remove_name(ref)
         elif any(entry == desc and not names(entry) for entry in self.entries):
             return
         entry = desc.to_json()
@@ -83,14 +83,8 @@ class IndexJson:
         _annotate(entry, annotations)
         self._entries.append((Descriptor.from_json(entry, "a new entry of index.json"), entry))
 
-    def remove_name(self, ref: str, *, missing_ok: bool = False) -> None:
-        """Take a name away; an entry whose last name it was goes too.
-
-        Raises:
-            NotFound: nothing has that name.
-        """
-        if not missing_ok and not self.find(ref):
-            raise NotFound(f"nothing in the layout is named {ref}", hint=listing(self.entries))
+    def remove_name(self, ref: str) -> None:
+        """Take a name away, if anything has it; an entry whose last name it was goes too."""
         self._edit(lambda desc: _without_name(desc, ref) if ref in names(desc) else desc)
 
     def remove(self, digest: Digest) -> None:

@@ -21,7 +21,7 @@ from ocitool import limits, strictjson
 from ocitool.errors import Conflict, InvalidContent, InvalidReference, NotFound, Unsupported
 from ocitool.layout import files
 from ocitool.layout.blobs import Blobs
-from ocitool.layout.index import IndexJson, digest_of, pick, sniff, tags
+from ocitool.layout.index import IndexJson, digest_of, listing, pick, sniff, tags
 from ocitool.layout.locks import GC_LOCK, INDEX_LOCK, PRIVATE, Lease, leased, lock
 from ocitool.layout.referring import Subjects
 
@@ -197,6 +197,10 @@ class LayoutStore:
     def untag(self, ref: str, /) -> None:
         """See `Deleter`."""
         with self._edit() as index:
+            if not index.find(ref):
+                raise NotFound(
+                    f"nothing in the layout {self._path} is named {ref}", hint=listing(index.entries)
+                )
             index.remove_name(ref)
 
     def delete(self, desc: Descriptor, /) -> None:

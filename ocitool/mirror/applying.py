@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ocitool.content import Resumer
 from ocitool.errors import OciError, RegistryError
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     from ocitool.model import Descriptor
 
 Outcome = Literal["copied", "unchanged", "failed"]
-
-# What registries answer to an index whose manifests are not all there.
-_REFUSALS: Final = frozenset(
-    {"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_INVALID", "MANIFEST_UNKNOWN"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +149,7 @@ class Applier:
             try:
                 return copied(root, to=name, platforms=image.selection(sparse=True))
             except RegistryError as error:
-                if sparse == "always" or not _refuses_sparse(error):
+                if sparse == "always" or not error.refuses_sparse:
                     raise
                 self._strict_hosts.add(host)
         written = copied(root, to=name, platforms=image.selection(sparse=False))
@@ -203,7 +198,3 @@ def notes(image: Image) -> list[str]:
     if image.lacks:
         result.append(f"{image.source} has no {', '.join(map(str, image.lacks))}")
     return result
-
-
-def _refuses_sparse(error: RegistryError) -> bool:
-    return error.method == "PUT" and 400 <= error.status < 500 and bool(_REFUSALS & set(error.codes))

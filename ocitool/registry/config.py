@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from ocitool import __version__, limits, places
-from ocitool.errors import OciError
+from ocitool.errors import NotFound, OciError
 from ocitool.reference import is_digest
 from ocitool.registry.sockets import Pace
 from ocitool.registry.tls import Trust
@@ -191,8 +191,10 @@ def _entries(file: Path) -> Iterable[_Entry]:
 
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OciError(f"{file} can't be read: {error}") from error
+    except OSError as error:
+        raise OciError(f"{file} can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise OciError(f"{file} is not TOML: {error}") from error
     tables = document.get("registry", [])
     if not isinstance(tables, list):
         raise OciError(f"{file}: `registry` is not a list of tables")
@@ -244,8 +246,11 @@ def trust_for(registry: str, config: ClientConfig, environ: Mapping[str, str], *
     """Whom to believe at a registry, and who to be: the command line's files, and those of certs.d.
 
     Raises:
+        NotFound: there is no directory of the name that was given.
         OciError: a client certificate has no key.
     """
+    if config.cert_dir and not config.cert_dir.is_dir():
+        raise NotFound(f"there is no directory {config.cert_dir} to look for certificates in")
     authorities = [config.ca_file] if config.ca_file else []
     identities = [(config.cert_file, config.key_file or config.cert_file)] if config.cert_file else []
     directory = config.cert_dir or _certs_d(registry, environ)

@@ -195,11 +195,16 @@ def auth_files(environ: Mapping[str, str], only: Path | None = None) -> Iterable
     """The files to look in, in order.
 
     Raises (while iterating):
+        NotFound: the only one is not there.
         OciError: one of them can't be read.
     """
-    named = only or (Path(environ["REGISTRY_AUTH_FILE"]) if environ.get("REGISTRY_AUTH_FILE") else None)
-    if named:
-        yield AuthFile.read(named)
+    if only:
+        if not only.exists():
+            raise NotFound(f"there is no file {only} to look for credentials in")
+        yield AuthFile.read(only)
+        return
+    if named := environ.get("REGISTRY_AUTH_FILE"):
+        yield AuthFile.read(Path(named))
         return
     if docker := _docker_config(environ):
         yield AuthFile.read(docker)

@@ -10,7 +10,15 @@ from urllib.parse import quote, urlencode
 
 from ocitool import mediatypes, strictjson
 from ocitool.digest import Digest
-from ocitool.errors import IntegrityError, InvalidContent, OciError, RegistryError, Unreachable, Unsupported
+from ocitool.errors import (
+    IntegrityError,
+    InvalidContent,
+    NotFound,
+    OciError,
+    RegistryError,
+    Unreachable,
+    Unsupported,
+)
 from ocitool.model import Descriptor, sniff_media_type
 from ocitool.reference import is_digest
 from ocitool.registry.auth import scope
@@ -157,7 +165,12 @@ class Repository:
             headers={"Accept": ACCEPT},
             limit=self.config.manifest_bytes,
         )
-        answer = self.transport.request(site.endpoint, call)
+        try:
+            answer = self.transport.request(site.endpoint, call)
+        except NotFound as error:
+            if not is_digest(ref):
+                error.hint = f"what there is: ocitool tags {self.name}"
+            raise
         wanted = Digest.parse(ref) if is_digest(ref) else None
         digest = Digest.of(answer.body, wanted.algorithm if wanted else "sha256")
         # "If the <reference> part of a manifest request is a digest, clients SHOULD verify the returned

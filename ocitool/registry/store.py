@@ -194,7 +194,11 @@ class RegistryStore:
             RegistryError: the registry does not answer, or not as it should.
         """
         call = self._repo.call(
-            self._repo.site, "GET", ("tags", "list"), f"tags of {self.name}", query={"n": str(listing.PAGE)}
+            self._repo.site,
+            "GET",
+            ("tags", "list"),
+            f"list of tags of {self.name}",
+            query={"n": str(listing.PAGE)},
         )
         return sorted(set(listing.names(self._repo.transport, self._repo.site.endpoint, call, "tags")))
 
@@ -370,6 +374,7 @@ class RegistryStore:
         if answer.status in {400, 405}:
             raise Unsupported(
                 f"{self._repo.site.endpoint.name} does not delete {what} ({answer.status})",
-                hint="the registry's administrator has to allow it",
+                hint="its administrator has to allow it"
+                + ("" if is_digest(ref) else "; maybe it deletes images, with all their names: --digest"),
             )
         raise NotFound(f"{what} is not there")

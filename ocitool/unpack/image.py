@@ -170,10 +170,23 @@ def unpack(
 
 
 def documents(source: Source, image: Descriptor) -> tuple[Manifest, ImageConfig]:
-    """Read an image's manifest and configuration.
+    """Read the manifest and the configuration of an image for Linux.
 
     Raises:
         Unsupported: it is no image, or none for Linux.
+        InvalidContent, IntegrityError: a document is not what it should be.
+    """
+    manifest, config = any_documents(source, image)
+    if config.platform.os not in {"", "linux"}:
+        raise Unsupported(f"{image.digest} is an image for {config.platform.os}, not for Linux")
+    return manifest, config
+
+
+def any_documents(source: Source, image: Descriptor) -> tuple[Manifest, ImageConfig]:
+    """Read the manifest and the configuration of an image for whatever system.
+
+    Raises:
+        Unsupported: it is no image.
         InvalidContent, IntegrityError: a document is not what it should be.
     """
     manifest = read_manifest(source, image)
@@ -181,10 +194,7 @@ def documents(source: Source, image: Descriptor) -> tuple[Manifest, ImageConfig]
         raise Unsupported(f"{image.digest} is an index, not an image", hint="choose one of its platforms")
     if manifest.config.media_type not in mediatypes.CONFIGS:
         raise Unsupported(f"{image.digest} is an artifact of the type {manifest.kind}, not a container image")
-    config = read_config(source, manifest)
-    if config.platform.os not in {"", "linux"}:
-        raise Unsupported(f"{image.digest} is an image for {config.platform.os}, not for Linux")
-    return manifest, config
+    return manifest, read_config(source, manifest)
 
 
 def apply_layers(

@@ -9,6 +9,7 @@ import pytest
 
 from ocitool.errors import InvalidReference, OciError
 from ocitool.locations import Kind, Location, Session, local_store
+from ocitool.reference import Reference
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -63,9 +64,23 @@ def test_a_location_reads_back_from_its_text(text: str) -> None:
     assert Location.parse(str(Location.parse(text))) == Location.parse(text)
 
 
-def test_a_location_without_a_name_can_be_given_one_and_keeps_its_own() -> None:
-    assert Location.parse("oci:dir").named("12").name == "12"
-    assert Location.parse("oci:dir:11").named("12").name == "11"
+@pytest.mark.parametrize(
+    ("location", "reference", "name"),
+    [
+        ("oci:dir", "registry.example/app:12", "12"),
+        ("oci:dir", "registry.example/app", "latest"),
+        ("oci:dir", f"registry.example/app@sha256:{64 * 'a'}", ""),
+        ("oci:dir", f"registry.example/app:12@sha256:{64 * 'a'}", "12"),
+        ("oci:dir:11", "registry.example/app:12", "11"),
+        ("oci-archive:file", "registry.example/app:12", "12"),
+        ("docker-archive:file", "registry.example/app:12", "registry.example/app:12"),
+        ("docker-archive:file", "alpine", "docker.io/library/alpine:latest"),
+        ("docker-archive:file", f"registry.example/app@sha256:{64 * 'a'}", ""),
+        ("docker-archive:file:mine:1", "registry.example/app:12", "mine:1"),
+    ],
+)
+def test_an_image_keeps_its_name_where_it_is_given_no_other(location: str, reference: str, name: str) -> None:
+    assert Location.parse(location).name_for(Reference.parse(reference)) == name
 
 
 def test_the_local_store_is_where_the_environment_says(

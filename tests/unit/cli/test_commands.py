@@ -342,6 +342,61 @@ def test_who_names_more_than_a_registry_is_told_before_a_password_is_asked_for(
 
 
 @pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_an_archive_is_written_once(cli: Cli, images: str, tmp_path: Path, kind: str) -> None:
+    archive = f"{kind}:{tmp_path}/a.tar"
+    cli("copy", f"{images}:hello:1.0", f"{archive}:example.test/a:1")
+    before = (tmp_path / "a.tar").read_bytes()
+    for command in (("tag", archive, "2"), ("delete", "--digest", archive)):
+        assert "copy it into a layout first" in cli(*command, code=16).err
+    assert (tmp_path / "a.tar").read_bytes() == before
+    told = cli("copy", f"{images}:hello:1.0", f"{kind}:{tmp_path}", code=17).err
+    assert told == (
+        f"ocitool: {tmp_path} is a directory, and an archive is a file\n  an image layout is named oci:DIR\n"
+    )
+
+
+def test_one_platform_of_an_image_is_looked_at(cli: Cli, images: str) -> None:
+    seen = json.loads(
+        cli("inspect", "--platform", "linux/arm64", "--format", "json", f"{images}:hello:1.0").out
+    )
+    assert seen["platform"] == "linux/arm64"
+    assert seen["digest"] == cli("digest", "--platform", "linux/arm64", f"{images}:hello:1.0").result
+
+
+def test_all_platforms_and_one_exclude_each_other(cli: Cli) -> None:
+    told = cli("pull", "--all", "--platform", "linux/arm64", "example.test/app:1", code=2).err
+    assert "exclude each other" in told
+
+
+def test_a_repository_in_the_local_store_has_its_own_tags(cli: Cli, images: str) -> None:
+    for name in ("app:1", "app:2", "app-other:1", "other/app:3"):
+        cli("copy", f"{images}:hello:1.0", f"store:example.test/{name}")
+    assert cli("tags", "store:example.test/app").out == "1\n2\n"
+    assert json.loads(cli("tags", "--format", "json", "store:example.test/other/app").out) == ["3"]
+    assert "nothing of example.test/none" in cli("tags", "store:example.test/none", code=10).err
+
+
+def test_what_is_deleted_has_to_be_named(cli: Cli, images: str, tmp_path: Path) -> None:
+    cli("copy", f"{images}:hello:1.0", f"oci:{tmp_path}/one:1")
+    assert f"oci:{tmp_path}/one:TAG" in cli("delete", f"oci:{tmp_path}/one", code=2).err
+    told = cli("delete", f"oci:{tmp_path}/one:2", code=10).err
+    assert told == f"ocitool: nothing in the layout {tmp_path}/one is named 2\n  it has 1\n"
+
+
+def test_an_artifact_has_no_files_to_compare(cli: Cli, images: str) -> None:
+    assert "artifact" in cli("diff", f"{images}:hello:1.0", f"{images}:artifact:1.0", code=16).err
+
+
+def test_a_layout_without_faults_is_called_so(cli: Cli) -> None:
+    assert cli("store", "check", "--store", layout()).err == "no problems\n"
+
+
+def test_a_file_of_variables_that_is_not_there_is_told_in_plain_words(cli: Cli, images: str) -> None:
+    told = cli("run", "--env-file", "none.env", f"{images}:hello:1.0", code=2).err
+    assert told.endswith("--env-file none.env can't be read: No such file or directory\n")
+
+
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
 def test_what_goes_into_an_archive_is_told_once_and_as_what_it_is(
     cli: Cli, images: str, tmp_path: Path, kind: str
 ) -> None:
