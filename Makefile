@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.ready
 
-.PHONY: setup demo test lint types unit bench fuzz lock fixtures clean
+.PHONY: setup demo test lint types unit bench fuzz pyz lock fixtures clean
 
 setup: $(SETUP)
 
@@ -46,6 +46,15 @@ fuzz:
 	cd build/fuzz && for target in entries applier; do \
 	  nice venv/bin/python ../../fuzz/unpack.py $$target corpus-$$target -max_len=12000 -max_total_time=300 || exit; \
 	done
+
+## dist/ocitool.pyz: ocitool and all that it needs in one file, for this Python and this kind of machine.
+pyz: $(SETUP)
+	rm -rf build/pyz
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+	  --requirement requirements/dev.txt --dest build/pyz/wheels
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --find-links build/pyz/wheels \
+	  --no-build-isolation --no-compile --target build/pyz/packages .
+	$(BIN)/python scripts/make_pyz.py build/pyz/packages dist/ocitool.pyz
 
 ## Write requirements/dev.txt anew from pyproject.toml (needs uv).
 lock:

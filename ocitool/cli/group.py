@@ -35,11 +35,10 @@ class _Commands(click.Group):
 
 def _telling(command: click.Command) -> click.Command:
     """A command with the options about what is told, which are understood behind its name as well."""
+    command.params += [option for option in TELLING if option not in command.params]
     if isinstance(command, click.Group):
         for each in command.commands.values():
             _telling(each)
-    else:
-        command.params += [option for option in TELLING if option not in command.params]
     return command
 
 

@@ -26,17 +26,17 @@ _OUTPUT = click.Path(path_type=Path, dir_okay=False)
 
 
 class _Mirror(click.Group):
-    """`mirror FILE` is `mirror apply FILE`."""
+    """`mirror FILE` is `mirror apply FILE`, with the options of that before FILE and behind it."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
+        if args and args[0] not in self.commands:
             args = ["apply", *args]
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Mirror)
+@click.group(cls=_Mirror, context_settings={"ignore_unknown_options": True})
 def mirror() -> None:
     """Mirror images as a file says. `mirror FILE` is `mirror apply FILE`.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
-from support.documents import Shell, Step, normal, steps
+from support.documents import Shell, Step, files, normal, steps
 from support.fixtures import IMAGES, layout
 from support.ordinary import NOBODY
 from support.peers import call, require_root
@@ -33,11 +34,28 @@ def test_a_session_goes_as_the_document_shows_it(name: str, tmp_path: Path) -> N
     shutil.copytree(IMAGES, checkout / "fixtures" / "images", ignore=shutil.ignore_patterns("layout"))
     home.mkdir()
     shell = Shell(checkout, home)
+    document = (ROOT / name).read_text()
     try:
-        for step in (*BEFORE[name], *steps((ROOT / name).read_text())):
-            if step.command.startswith("pip "):
-                continue  # the package is installed already, where tests run
+        for file, text in files(document):
+            shell.write(checkout / file, text)
+        for step in (*BEFORE[name], *steps(document)):
             assert shell.run(step) == normal(step.lines), step.command
+    finally:
+        shell.close()
+
+
+def test_the_line_for_completions_is_one_that_completes(tmp_path: Path) -> None:
+    (line,) = re.findall(r"`(eval [^`]*_source ocitool\)\")`", (ROOT / "README.md").read_text())
+    asked = (
+        'COMP_WORDS=(ocitool mirror pl); COMP_CWORD=2; _ocitool_completion ocitool pl; echo "${COMPREPLY[@]}"'
+    )
+    shell = Shell(tmp_path, tmp_path)
+    try:
+        assert shell.run(Step(line, ())) == []
+        assert shell.run(Step("complete -p ocitool", ())) == [
+            "complete -o nosort -F _ocitool_completion ocitool"
+        ]
+        assert shell.run(Step(asked, ())) == ["plan"]
     finally:
         shell.close()
 

@@ -21,6 +21,9 @@ _ADDRESS = "127.0.0.1:5000"
 _BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
+_FILE = re.compile(r"^`([\w.-]+)`:\n\n```[a-z]+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
 @dataclass(frozen=True)
 class Step:
     """A command of a document, and the lines that it is said to print."""
@@ -36,6 +39,11 @@ def steps(document: str) -> Iterator[Step]:
             for part in block.removeprefix("$ ").split("\n$ "):
                 command, *lines = part.splitlines()
                 yield Step(command, tuple(lines))
+
+
+def files(document: str) -> Iterator[tuple[str, str]]:
+    """The files that a document shows: each stands below its name."""
+    yield from _FILE.findall(document)
 
 
 class Shell:
@@ -57,6 +65,10 @@ class Shell:
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             },
         )
+
+    def write(self, file: Path, text: str) -> None:
+        """Write a file that a document shows, with the address that stands for the document's own."""
+        file.write_text(text.replace(_ADDRESS, self._address))
 
     def run(self, step: Step) -> list[str]:
         """What a command prints, with the document's own port, in no order that threads decide."""

@@ -65,10 +65,15 @@ def test_help_names_what_the_file_is() -> None:
     assert "skopeo sync YAML" in told
 
 
-def test_mirror_file_is_mirror_apply_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["FILE", "--report", "pdf=x"], ["--jobs", "2", "--report=pdf=x", "FILE"]]
+)
+def test_mirror_file_is_mirror_apply_file_with_its_options_on_either_side(
+    tmp_path: Path, arguments: list[str]
+) -> None:
     file = tmp_path / "m.yaml"
     file.write_text("version: 1")
-    told = CliRunner().invoke(mirror, [str(file), "--report", "pdf=x"], obj={"progress": "none"}).output
+    told = CliRunner().invoke(mirror, [str(file) if word == "FILE" else word for word in arguments]).output
     assert "'pdf=x' is not text=FILE, json=FILE or junit=FILE" in told
 
 
