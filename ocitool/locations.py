@@ -276,10 +276,11 @@ class Session:
             return self._repository(location)
         if location.kind is Kind.STORE:
             return self.local
+        from ocitool.layout import ArchiveWriter, check_name
+
+        check_name(location.ref)  # now, and not when all has been copied
         if location.kind is Kind.LAYOUT:
             return self._layout(location.path, create=True)
-        from ocitool.layout import ArchiveWriter
-
         _check_directory(location.path)
         kind: ArchiveFormat = "docker-archive" if location.kind is Kind.DOCKER_ARCHIVE else "oci-archive"
         return self._stack.enter_context(ArchiveWriter(location.path, kind, on_event=self.on_event))

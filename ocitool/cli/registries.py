@@ -72,12 +72,20 @@ def name_in(where: Location, name: str) -> str:
     Raises:
         InvalidReference: it is neither.
     """
+    from ocitool.errors import InvalidReference
     from ocitool.locations import Kind
     from ocitool.reference import Reference, check_tag
 
     if where.kind is Kind.STORE:
         return Reference.parse(name).tagged
-    check_tag(name)
+    try:
+        check_tag(name)
+    except InvalidReference as error:
+        if {"/", ":"} & {*name}:
+            error.hint = (
+                "only the tag itself is given; an image goes into another repository by `ocitool copy`"
+            )
+        raise
     return name
 
 

@@ -74,6 +74,7 @@ def serve(
     With --proxy the layout is a cache: tags are looked up in the other registry, and taken from the layout
     where that does not answer; nothing can be pushed. The credentials are for that registry.
     """
+    from ocitool.errors import NotFound
     from ocitool.layout import LayoutStore
     from ocitool.layout.repositories import LayoutRepositories
 
@@ -81,6 +82,8 @@ def serve(
         raise click.UsageError("--proxy keeps what it fetches, so it excludes --read-only")
     if cache_size is not None and not proxy:
         raise click.UsageError("--cache-size is for a cache, and so for --proxy: an image layout keeps all")
+    if read_only and not layout.is_dir():
+        raise NotFound(f"there is no image layout at {layout}")
     store = LayoutStore(layout, create=not read_only, read_only=read_only)
     repositories = LayoutRepositories(store, limit=cache_size)
     with _proxied(session, repositories, layout, proxy) if proxy else nullcontext(repositories) as served:

@@ -2,6 +2,7 @@
 
 from ocitool.layout.archive import ArchiveSource, archive_format
 from ocitool.layout.archivewriter import ArchiveWriter
+from ocitool.layout.index import check_name
 from ocitool.layout.store import LayoutStore
 
-__all__ = ["ArchiveSource", "ArchiveWriter", "LayoutStore", "archive_format"]
+__all__ = ["ArchiveSource", "ArchiveWriter", "LayoutStore", "archive_format", "check_name"]

@@ -5,6 +5,7 @@ Entries are kept as the JSON they were read from, so that what other tools wrote
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,8 @@ REF_NAME: Final = "org.opencontainers.image.ref.name"
 # The full name, as containerd and Docker write it beside the short one.
 IMAGE_NAME: Final = "io.containerd.image.name"
 _NAMES: Final = (REF_NAME, IMAGE_NAME)
+# image-layout.md gives names no grammar. What could mislead a terminal, or who reads lines, is refused.
+_NAME: Final = re.compile(r"[!-~]{0,512}")
 
 
 class IndexJson:
@@ -211,6 +214,19 @@ def sniff(source: Source, digest: Digest, size: int) -> Descriptor:
 def is_full(ref: str) -> bool:
     """Whether a name is more than a tag: it has a repository in front."""
     return "/" in ref or ":" in ref
+
+
+def check_name(ref: str) -> None:
+    """Make sure that an image can have a name in a layout.
+
+    Raises:
+        InvalidReference: it can't.
+    """
+    if not _NAME.fullmatch(ref):
+        raise InvalidReference(
+            f"{ref!r:.80} can't be a name in an image layout",
+            hint="a name has up to 512 visible ASCII characters",
+        )
 
 
 def listing(entries: list[Descriptor]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import threading
 import time
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from ocitool import limits, strictjson
 from ocitool.errors import Conflict, InvalidContent, InvalidReference, NotFound, Unsupported
 from ocitool.layout import files
 from ocitool.layout.blobs import Blobs
-from ocitool.layout.index import IndexJson, digest_of, listing, pick, sniff, tags
+from ocitool.layout.index import IndexJson, check_name, digest_of, listing, pick, sniff, tags
 from ocitool.layout.locks import GC_LOCK, INDEX_LOCK, PRIVATE, Lease, leased, lock
 from ocitool.layout.referring import Subjects
 
@@ -38,9 +37,6 @@ INDEX_JSON: Final = "index.json"
 OCI_LAYOUT: Final = "oci-layout"
 # The version that every layout has had since the specification's first release.
 VERSION: Final = {"imageLayoutVersion": "1.0.0"}
-_REPAIR: Final = "`ocitool store check --repair` rebuilds it from the blobs"
-# image-layout.md gives names no grammar. What could mislead a terminal, or who reads lines, is refused.
-_NAME: Final = re.compile(r"[!-~]{0,512}")
 
 
 class LayoutStore:
@@ -183,8 +179,9 @@ class LayoutStore:
         A `ref` with a repository in it is written as containerd's full name too.
         """
         own = ref == str(desc.digest)
-        if not own and (digest_of(ref) or not _NAME.fullmatch(ref)):
-            raise InvalidReference(f"content of {desc.digest} can't be named {ref!r:.80} in a layout")
+        if not own and digest_of(ref):
+            raise InvalidReference(f"content of {desc.digest} can't be named {ref} in a layout")
+        check_name(ref)
         self._prepare()
         # Shared, so that what gets a name is not just being collected for lack of one.
         with lock(self._path, GC_LOCK, shared=True), self._edit() as index:
@@ -308,6 +305,10 @@ class LayoutStore:
         self._prepared = True
 
 
+def _repair(path: Path) -> str:
+    return f"`ocitool store check --store {path} --repair` rebuilds it from the blobs"
+
+
 def initialise(path: Path) -> None:
     """Make an empty layout, or end what an interrupted process began.
 
@@ -337,11 +338,16 @@ def _check_not_file(path: Path) -> None:
         )
 
 
+def _has_parts(path: Path) -> bool:
+    """Whether a directory is a layout but for the file that says so."""
+    return (path / INDEX_JSON).exists() or (path / "blobs").exists()
+
+
 def _check_empty(path: Path) -> None:
     if holds_nothing(path) or (path / OCI_LAYOUT).exists():  # another process was faster
         return
-    if (path / INDEX_JSON).exists() or (path / "blobs").exists():
-        raise InvalidContent(f"the layout {path} has no oci-layout file", hint=_REPAIR)
+    if _has_parts(path):
+        raise InvalidContent(f"the layout {path} has no oci-layout file", hint=_repair(path))
     raise Conflict(
         f"the directory {path} is neither empty nor an image layout", hint="name a directory of its own"
     )
@@ -380,12 +386,12 @@ def read_index(path: Path) -> IndexJson:
                 what = INDEX_JSON
                 return IndexJson(files.read_file(root, INDEX_JSON, limits.INDEX_JSON_BYTES))
         except FileNotFoundError as error:
-            if not path.is_dir() or (what == OCI_LAYOUT and holds_nothing(path)):
+            if what == OCI_LAYOUT and (not _has_parts(path) or holds_nothing(path)):
                 raise NotFound(f"there is no image layout at {path}") from error
-            raise InvalidContent(f"the layout {path} has no {what} file", hint=_REPAIR) from error
+            raise InvalidContent(f"the layout {path} has no {what} file", hint=_repair(path)) from error
         except InvalidContent as error:
             error.add_note(f"in the layout {path}")
-            error.hint = error.hint or _REPAIR
+            error.hint = error.hint or _repair(path)
             raise
 
 

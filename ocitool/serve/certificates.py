@@ -56,7 +56,8 @@ class Certificate:
         except OSError as error:  # ssl.SSLError is one
             raise InvalidContent(
                 f"the certificate {self._chain} and its key can't be used: {error.strerror or error}",
-                hint="both are PEM files; the certificate comes first in its chain",
+                hint="both are PEM files, the certificate comes first in its chain"
+                + (", and its key is in the same file, or in that of --tls-key" * (self._key == self._chain)),
             ) from error
         return context
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -381,6 +382,37 @@ def test_what_is_deleted_has_to_be_named(cli: Cli, images: str, tmp_path: Path) 
     assert f"oci:{tmp_path}/one:TAG" in cli("delete", f"oci:{tmp_path}/one", code=2).err
     told = cli("delete", f"oci:{tmp_path}/one:2", code=10).err
     assert told == f"ocitool: nothing in the layout {tmp_path}/one is named 2\n  it has 1\n"
+
+
+def test_a_tag_is_no_reference_and_the_command_for_that_is_named(cli: Cli, images: str) -> None:
+    assert "ocitool copy" in cli("tag", f"{images}:hello:1.0", "registry.example/app:1", code=2).err
+
+
+@pytest.mark.parametrize("name", ["with a space", "\u00fcml\u00e4ut", "x" * 513])
+def test_a_name_that_a_layout_can_not_have_is_refused_before_anything_is_copied(
+    cli: Cli, images: str, tmp_path: Path, name: str
+) -> None:
+    told = cli("copy", f"{images}:hello:1.0", f"oci:{tmp_path}/copy:{name}", code=2).err
+    assert "visible ASCII" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_is_no_layout_is_not_called_a_broken_one(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert cli("tags", f"oci:{tmp_path}", code=10).err == f"ocitool: there is no image layout at {tmp_path}\n"
+    told = cli("serve", "--read-only", tmp_path / "none", code=10).err
+    assert told == f"ocitool: there is no image layout at {tmp_path}/none\n"
+
+
+def test_a_layout_without_its_index_names_the_command_that_makes_it_anew(
+    cli: Cli, images: str, tmp_path: Path
+) -> None:
+    cli("copy", f"{images}:hello:1.0", f"oci:{tmp_path}/copy:1")
+    (tmp_path / "copy" / "index.json").unlink()
+    told = cli("tags", f"oci:{tmp_path}/copy", code=14).err
+    (command,) = re.findall(r"`ocitool (store check .*)`", told)
+    cli(*command.split())
+    assert cli("check", f"oci:{tmp_path}/copy").code == 0
 
 
 def test_an_artifact_has_no_files_to_compare(cli: Cli, images: str) -> None:
