@@ -18,7 +18,7 @@ from ocitool.cli.bundleplaces import (
     lines_of,
     opened,
 )
-from ocitool.cli.options import byte_count, format_option, with_session
+from ocitool.cli.options import FILE, byte_count, format_option, jobs_option, platforms_option, with_session
 from ocitool.cli.serving import listen, listening
 
 if TYPE_CHECKING:
@@ -26,16 +26,12 @@ if TYPE_CHECKING:
     from ocitool.locations import Session
 
 
-_jobs_option = click.option(
-    "--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="How much is done at once."
-)
 _key_option = click.option(
     "--key",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Require a signature by this public key (PEM).",
 )
 _bundle_argument = click.argument("path", metavar="BUNDLE", type=click.Path(path_type=Path))
-_file = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group()
@@ -49,11 +45,11 @@ def bundle() -> None:
 @bundle.command()
 @click.argument("output", metavar="BUNDLE", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @click.argument("locations", metavar="LOCATION...", nargs=-1)
-@click.option("--from-file", type=_file, help="Read more locations from a file, one in a line.")
+@click.option("--from-file", type=FILE, help="Read more locations from a file, one in a line.")
 @click.option(
     "--have",
     multiple=True,
-    type=_file,
+    type=FILE,
     help="Leave out what this inventory of the far side lists; repeatable.",
 )
 @click.option(
@@ -62,17 +58,15 @@ def bundle() -> None:
     type=click.Path(path_type=Path),
     help="Leave out what this bundle or mirror lock file brought; repeatable.",
 )
-@click.option(
-    "--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Take this platform; repeatable. [all]"
-)
+@platforms_option
 @click.option("--sparse", is_flag=True, help="Keep indexes and their digests, leave the other platforms out.")
 @click.option(
     "--no-referrers", is_flag=True, help="Leave out signatures, SBOMs and what else refers to images."
 )
 @click.option("--part-size", callback=byte_count, metavar="SIZE", help="Write parts of this size (4G).")
-@click.option("--sign-key", type=_file, help="Sign the inventory with this private key (PEM).")
+@click.option("--sign-key", type=FILE, help="Sign the inventory with this private key (PEM).")
 @click.option("--dry-run", is_flag=True, help="Write nothing, say what there would be.")
-@_jobs_option
+@jobs_option
 @with_session
 def create(  # noqa: PLR0913 - one parameter for each option
     session: Session,
@@ -199,7 +193,7 @@ def _described(image: Image) -> dict[str, Any]:
     metavar="LOCATION",
     help="First fetch what is damaged, or cut off, from here; repeatable.",
 )
-@_jobs_option
+@jobs_option
 @with_session
 def verify_bundle(
     session: Session, path: Path, *, key: Path | None, origins: tuple[str, ...], jobs: int
@@ -265,8 +259,8 @@ def diff_bundles(one: Path, two: Path, *, output: str) -> int:
 @bundle.command()
 @click.argument("locations", metavar="LOCATION...", nargs=-1, required=True)
 @click.option("--deep", is_flag=True, help="Read every blob, instead of asking whether it is there.")
-@click.option("-o", "--output", type=_file, help="Write to this file instead of standard output.")
-@_jobs_option
+@click.option("-o", "--output", type=FILE, help="Write to this file instead of standard output.")
+@jobs_option
 @with_session
 def inventory(
     session: Session, locations: tuple[str, ...], *, deep: bool, output: Path | None, jobs: int
@@ -304,7 +298,7 @@ def inventory(
     help="Give repositories that start with FROM the name TO; repeatable, the longest FROM counts.",
 )
 @_key_option
-@_jobs_option
+@jobs_option
 @with_session
 def apply(
     session: Session, path: Path, destination: str, *, rules: tuple[str, ...], key: Path | None, jobs: int

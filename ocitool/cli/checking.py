@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocitool.cli.options import format_option, with_session
+from ocitool.cli.options import format_option, jobs_option, with_session
 
 if TYPE_CHECKING:
     from ocitool.checking import Fault
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 @click.option("--repair-from", metavar="LOCATION", help="Fetch what is faulty from here.")
 @click.option("--shallow", is_flag=True, help="Ask whether blobs are there, instead of reading them.")
 @click.option("--sparse", is_flag=True, help="Platforms that an index lists need not be there.")
-@click.option(
-    "--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="How much is done at once."
-)
+@jobs_option
 @format_option
 @with_session
 def check(

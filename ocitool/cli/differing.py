@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocitool.cli.options import format_option, platform_option, wanted_platform, with_session
+from ocitool.cli.inspection import image_in
+from ocitool.cli.options import format_option, platform_option, with_session
 
 if TYPE_CHECKING:
-    from ocitool.content import Source
     from ocitool.differing import Difference
     from ocitool.locations import Session
-    from ocitool.model import Descriptor
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
@@ -35,20 +34,13 @@ def diff(
     from ocitool import console
     from ocitool.differing import difference
 
-    found = difference(_image(session, first, platform), _image(session, second, platform), times=times)
+    images = image_in(session, first, platform), image_in(session, second, platform)
+    found = difference(*images, times=times)
     if output == "json":
         console.result_json(_document(found))
     else:
         for line in _lines(found):
             console.result(line)
-
-
-def _image(session: Session, location: str, platform: str | None) -> tuple[Source, Descriptor]:
-    from ocitool.locations import Location
-
-    where = Location.parse(location)
-    source = session.source(where)
-    return source, wanted_platform(platform).under(source, source.resolve(where.name))
 
 
 def _lines(found: Difference) -> list[str]:

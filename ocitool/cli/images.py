@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ocitool.cli.options import jobs_option, platform_option, wanted_platform, with_session, with_two_sessions
+from ocitool.cli.options import (
+    jobs_option,
+    platform_option,
+    platforms_option,
+    wanted_platform,
+    with_session,
+    with_two_sessions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,9 +127,7 @@ def _require_digest(target: Reference, digest: str) -> None:
 @click.command(short_help="Copy an image between any two locations.")
 @click.argument("source", metavar="FROM")
 @click.argument("destination", metavar="TO")
-@click.option(
-    "--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Take this platform; repeatable."
-)
+@platforms_option
 @click.option("--all", "everything", is_flag=True, help="Take every platform, as is the default.")
 @click.option("--sparse", is_flag=True, help="Keep the index and its digest, leave the other platforms out.")
 @click.option("--format", "form", type=click.Choice(["oci"]), help="Make a Docker image an OCI image.")

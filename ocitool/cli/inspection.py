@@ -24,6 +24,12 @@ def _resolved(session: Session, location: str, platform: str | None = None) -> t
     return source, wanted_platform(platform).under(source, root) if platform else root
 
 
+def image_in(session: Session, location: str, platform: str | None) -> tuple[Source, Descriptor]:
+    """An image's source and manifest; of an index, the manifest of the platform, or else of the host's."""
+    source, root = _resolved(session, location)
+    return source, wanted_platform(platform).under(source, root)
+
+
 @click.command()
 @click.argument("location")
 @platform_option
@@ -57,8 +63,8 @@ def config(session: Session, location: str, *, platform: str | None) -> None:
     from ocitool.content import read_manifest, read_verified
     from ocitool.model import Manifest
 
-    source, root = _resolved(session, location)
-    image = read_manifest(source, wanted_platform(platform).under(source, root))
+    source, desc = image_in(session, location, platform)
+    image = read_manifest(source, desc)
     assert isinstance(image, Manifest)  # noqa: S101 - an index was resolved to one of its manifests
     console.result_bytes(read_verified(source, image.config))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocitool.cli.options import format_option, with_session
+from ocitool.cli.options import DIRECTORY, FILE, format_option, with_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from ocitool.mirror.items import Failure
     from ocitool.mirror.pruning import Doomed
 
-_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
-_OUTPUT = click.Path(path_type=Path, dir_okay=False)
+_INPUT = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 class _Mirror(click.Group):
@@ -46,7 +45,7 @@ def mirror() -> None:
 
 def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
-        click.argument("file", type=_FILE),
+        click.argument("file", type=_INPUT),
         click.option(
             "--to", default="", metavar="TEMPLATE", help="Where images go, if FILE does not say so."
         ),
@@ -63,10 +62,12 @@ def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--limit-rate", metavar="RATE", help="Read at most so many bytes a second: 20M."),
         click.option(
             "--state",
-            type=click.Path(path_type=Path, file_okay=False),
+            type=DIRECTORY,
             help="Keep counts and manifests there. [$XDG_STATE_HOME/ocitool/mirror]",
         ),
-        click.option("--locked", type=_FILE, help="Replay this plan; moved tags are reported, not followed."),
+        click.option(
+            "--locked", type=_INPUT, help="Replay this plan; moved tags are reported, not followed."
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -74,7 +75,7 @@ def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @mirror.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=_INPUT)
 @click.option("--to", default="", metavar="TEMPLATE", help="Where images go, if FILE does not say so.")
 def check(*, file: Path, to: str) -> None:
     """Check a mirror file; no registry is asked."""
@@ -86,7 +87,7 @@ def check(*, file: Path, to: str) -> None:
 
 @mirror.command()
 @_job_options
-@click.option("-o", "--lock", type=_OUTPUT, help="Write the plan there, to be committed and replayed.")
+@click.option("-o", "--lock", type=FILE, help="Write the plan there, to be committed and replayed.")
 @click.option("--no-pulls", is_flag=True, help="Send HEAD requests only; bytes are then unknown.")
 @format_option
 @with_session

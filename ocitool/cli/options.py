@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_DIRECTORY = click.Path(path_type=Path, file_okay=False)
+FILE: Final = click.Path(path_type=Path, dir_okay=False)
+DIRECTORY: Final = click.Path(path_type=Path, file_okay=False)
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 _REGISTRY: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -32,13 +32,13 @@ _REGISTRY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--password-stdin", {"is_flag": True, "default": None, "help": "Read the password from stdin."}),
     ("--registry-token", {"help": "Send this bearer token."}),
     ("--no-creds", {"is_flag": True, "default": None, "help": "Use no credentials."}),
-    ("--authfile", {"type": _FILE, "help": "Read credentials from this file alone."}),
+    ("--authfile", {"type": FILE, "help": "Read credentials from this file alone."}),
     ("--tls-verify", {"type": bool, "metavar": "BOOL", "help": "Check the registry's certificate. [true]"}),
     ("--plain-http", {"is_flag": True, "default": None, "help": "Use HTTP without TLS."}),
-    ("--ca-file", {"type": _FILE, "help": "Trust this certificate authority as well."}),
-    ("--cert-file", {"type": _FILE, "help": "Client certificate."}),
-    ("--key-file", {"type": _FILE, "help": "Key of the client certificate."}),
-    ("--cert-dir", {"type": _DIRECTORY, "help": "Directory with *.crt, *.cert and *.key."}),
+    ("--ca-file", {"type": FILE, "help": "Trust this certificate authority as well."}),
+    ("--cert-file", {"type": FILE, "help": "Client certificate."}),
+    ("--key-file", {"type": FILE, "help": "Key of the client certificate."}),
+    ("--cert-dir", {"type": DIRECTORY, "help": "Directory with *.crt, *.cert and *.key."}),
 )
 _NAMES = tuple(option.removeprefix("--").replace("-", "_") for option, _ in _REGISTRY)
 _SIDES = ("src", "dest")
@@ -80,7 +80,7 @@ def _progress() -> Progress:
 
 
 _store_option = click.option(
-    "--store", type=_DIRECTORY, help="The local store. [$XDG_DATA_HOME/ocitool/store]"
+    "--store", type=DIRECTORY, help="The local store. [$XDG_DATA_HOME/ocitool/store]"
 )
 
 jobs_option = click.option(
@@ -89,7 +89,11 @@ jobs_option = click.option(
     type=click.IntRange(1, 64),
     default=4,
     show_default=True,
-    help="Blobs on their way at once.",
+    help="How much is done at once.",
+)
+
+platforms_option = click.option(
+    "--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Take this platform; repeatable. [all]"
 )
 
 

@@ -5,32 +5,29 @@ from __future__ import annotations
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ocitool.cli.options import byte_count, with_session
+from ocitool.cli.options import DIRECTORY, FILE, byte_count, with_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from ocitool.locations import Session
     from ocitool.serve import Repositories, Served
 
 R = TypeVar("R")
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-
-
 _LISTENING = (
     click.option(
         "--listen", default="127.0.0.1:5000", show_default=True, metavar="HOST:PORT", help="0 is any port."
     ),
-    click.option("--address-file", type=_FILE, help="Write HOST:PORT here once it listens."),
-    click.option("--htpasswd", type=_FILE, help="Ask for a user and password of this file."),
-    click.option("--tls-cert", type=_FILE, help="Certificate chain, for HTTPS; read again when it changes."),
-    click.option("--tls-key", type=_FILE, help="Key of the certificate."),
+    click.option("--address-file", type=FILE, help="Write HOST:PORT here once it listens."),
+    click.option("--htpasswd", type=FILE, help="Ask for a user and password of this file."),
+    click.option("--tls-cert", type=FILE, help="Certificate chain, for HTTPS; read again when it changes."),
+    click.option("--tls-key", type=FILE, help="Key of the certificate."),
     click.option("--log", is_flag=True, help="Say each request on stderr, not only those that fail here."),
 )
 
@@ -43,7 +40,7 @@ def listening(command: Callable[..., R]) -> Callable[..., R]:
 
 
 @click.command()
-@click.argument("layout", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("layout", type=DIRECTORY)
 @click.option("--read-only", is_flag=True, help="Refuse what would change the layout.")
 @click.option("--sparse", is_flag=True, help="Take an index though platforms of it are missing.")
 @click.option("--proxy", metavar="REGISTRY", help="Fetch from this registry what is asked for, and keep it.")

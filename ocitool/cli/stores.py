@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ocitool.cli.options import format_option
+from ocitool.cli.options import DIRECTORY, format_option
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ocitool.layout import LayoutStore
     from ocitool.layout.check import Repair
 
 _layout_option = click.option(
     "--store",
     "path",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=DIRECTORY,
     help="An image layout. [the local store]",
 )
 

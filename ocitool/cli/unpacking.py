@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocitool.cli.options import platform_option, pull_option, wanted_platform, with_session
+from ocitool.cli.options import (
+    DIRECTORY,
+    FILE,
+    byte_count,
+    platform_option,
+    pull_option,
+    wanted_platform,
+    with_session,
+)
 from ocitool.cli.registries import changeable, name_in
 
 if TYPE_CHECKING:
@@ -45,17 +53,19 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--config-template",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="What stands in this config.json wins.",
 )
 @click.option("--config-only", is_flag=True, help="Write config.json alone; users have to be numbers.")
 @click.option("--rootfs-only", is_flag=True, help="Write rootfs/ alone.")
 @click.option(
     "--layer-cache",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=DIRECTORY,
     help="Keep each layer unpacked once in this directory, for an overlay on rootfs/.",
 )
-@click.option("--max-bytes", metavar="SIZE", help="The largest size of a layer, inflated, as 64g.")
+@click.option(
+    "--max-bytes", callback=byte_count, metavar="SIZE", help="The largest size of a layer, inflated, as 64G."
+)
 @click.option("--max-entries", type=click.IntRange(min=1), help="The largest number of files in a layer.")
 @with_session
 def unpack(  # noqa: PLR0913 - one parameter for each option
@@ -67,13 +77,12 @@ def unpack(  # noqa: PLR0913 - one parameter for each option
     pull: str,
     annotations: tuple[str, ...],
     hooks: tuple[str, ...],
-    max_bytes: str | None,
+    max_bytes: int | None,
     max_entries: int | None,
     **changes: Any,
 ) -> None:
     """Unpack an image into a runtime bundle: rootfs/ and config.json."""
     from ocitool import console
-    from ocitool.run.options import size
     from ocitool.unpack import UnpackOptions
     from ocitool.unpack import unpack as unpack_image
 
@@ -85,7 +94,7 @@ def unpack(  # noqa: PLR0913 - one parameter for each option
         if entry.startswith("=") or not entry:
             raise click.UsageError(f"environment variable {entry!r} has no name")
     if max_bytes:
-        changes["max_bytes"] = size(max_bytes)
+        changes["max_bytes"] = max_bytes
     if max_entries:
         changes["max_entries"] = max_entries
     options = UnpackOptions(annotations=_pairs(annotations), hooks=_hooks(hooks), **changes)
