@@ -18,7 +18,15 @@ from ocitool.cli.bundleplaces import (
     lines_of,
     opened,
 )
-from ocitool.cli.options import FILE, byte_count, format_option, jobs_option, platforms_option, with_session
+from ocitool.cli.options import (
+    FILE,
+    byte_count,
+    format_option,
+    jobs_option,
+    platforms_option,
+    to_be_written,
+    with_session,
+)
 from ocitool.cli.serving import listen, listening
 
 if TYPE_CHECKING:
@@ -259,7 +267,9 @@ def diff_bundles(one: Path, two: Path, *, output: str) -> int:
 @bundle.command()
 @click.argument("locations", metavar="LOCATION...", nargs=-1, required=True)
 @click.option("--deep", is_flag=True, help="Read every blob, instead of asking whether it is there.")
-@click.option("-o", "--output", type=FILE, help="Write to this file instead of standard output.")
+@click.option(
+    "-o", "--output", type=FILE, callback=to_be_written, help="Write to this file instead of standard output."
+)
 @jobs_option
 @with_session
 def inventory(

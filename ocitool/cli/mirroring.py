@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocitool.cli.options import DIRECTORY, FILE, format_option, with_session
+from ocitool.cli.options import DIRECTORY, FILE, format_option, to_be_written, with_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,7 +87,13 @@ def check(*, file: Path, to: str) -> None:
 
 @mirror.command()
 @_job_options
-@click.option("-o", "--lock", type=FILE, help="Write the plan there, to be committed and replayed.")
+@click.option(
+    "-o",
+    "--lock",
+    type=FILE,
+    callback=to_be_written,
+    help="Write the plan there, to be committed and replayed.",
+)
 @click.option("--no-pulls", is_flag=True, help="Send HEAD requests only; bytes are then unknown.")
 @format_option
 @with_session
@@ -265,6 +271,7 @@ def _report(text: str) -> tuple[str, Path]:
     kind, equals, path = text.partition("=")
     if not equals or not path or kind not in {"text", "json", "junit"}:
         raise click.BadParameter(f"{text!r} is not text=FILE, json=FILE or junit=FILE", param_hint="--report")
+    to_be_written(None, None, Path(path))
     return kind, Path(path)
 
 

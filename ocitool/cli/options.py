@@ -258,6 +258,15 @@ def wanted_platform(text: str | None) -> Wanted:
     return Wanted(Platform.parse(text), named=True) if text else Wanted(host())
 
 
+def to_be_written(
+    _context: click.Context | None, _parameter: click.Parameter | None, path: Path | None
+) -> Path | None:
+    """A file that is written when all else is done, so that what is wrong with its place is told before."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no directory {path.parent} to write {path.name} in")
+    return path
+
+
 def byte_count(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
     """A number of bytes, with K, M, G or T for powers of 1024."""
     if value is None:

@@ -415,6 +415,24 @@ def test_a_layout_without_its_index_names_the_command_that_makes_it_anew(
     assert cli("check", f"oci:{tmp_path}/copy").code == 0
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["mirror", "plan", "FILE", "-o", "none/lock.json"],
+        ["mirror", "FILE", "--report", "json=none/lock.json"],
+        ["bundle", "inventory", "-o", "none/lock.json", "registry.example/"],
+    ],
+)
+def test_a_file_that_can_not_be_written_in_the_end_is_told_at_the_beginning(
+    cli: Cli, tmp_path: Path, arguments: list[str]
+) -> None:
+    (tmp_path / "mirror.yaml").write_text(
+        "version: 1\nsources: [{image: registry.example/a, to: registry.example/b}]"
+    )
+    told = cli(*(str(tmp_path / "mirror.yaml") if word == "FILE" else word for word in arguments), code=2).err
+    assert told.endswith("there is no directory none to write lock.json in\n")
+
+
 def test_an_artifact_has_no_files_to_compare(cli: Cli, images: str) -> None:
     assert "artifact" in cli("diff", f"{images}:hello:1.0", f"{images}:artifact:1.0", code=16).err
 
