@@ -11,8 +11,6 @@ import time
 
 from ocitool.errors import RunError, Unsupported
 
-from .kernel import CLOEXEC
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -25,7 +23,7 @@ _MOST_ROUNDS = 100
 
 def text(path: str) -> str:
     """The content of a file of the kernel's."""
-    fd = posix.open(path, posix.O_RDONLY | CLOEXEC)
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         pieces = []
         while piece := posix.read(fd, 65536):
@@ -115,7 +113,7 @@ class Cgroup:
         machine shares; a move by `cgroup.procs` waits 10 ms for that lock.
         """
         return [
-            posix.open(f"{path}/tasks", posix.O_WRONLY | CLOEXEC)
+            posix.open(f"{path}/tasks", posix.O_WRONLY | posix.O_CLOEXEC)
             for names, path in self.directories.items()
             if names
         ]
@@ -124,7 +122,7 @@ class Cgroup:
         """The version 2 directory for clone3(2), or -1."""
         if not self.unified:
             return -1
-        return posix.open(self.unified, posix.O_RDONLY | posix.O_DIRECTORY | CLOEXEC)
+        return posix.open(self.unified, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
 
     def pids(self) -> list[int]:
         """The processes in the cgroup, in the order of their numbers."""
@@ -276,7 +274,7 @@ def write_setting(path: str, value: str) -> None:
         RunError: the file is not there, or the kernel refuses the value.
     """
     try:
-        fd = posix.open(path, posix.O_WRONLY | CLOEXEC)
+        fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
         try:
             posix.write(fd, value.encode())
         finally:

@@ -11,14 +11,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .cgroups import Cgroup
-    from .kernel import Kernel
+    from .runtime import Runtime
     from .state import State
 
 _SIGKILL = 9
 
 
-def destroy(kernel: Kernel, state: State, cgroup: Cgroup, warn: Callable[[str], None]) -> None:
+def destroy(runtime: Runtime, state: State) -> None:
     """End what lives, remove cgroup and state, and run the poststop hooks.
 
     Raises:
@@ -31,12 +30,13 @@ def destroy(kernel: Kernel, state: State, cgroup: Cgroup, warn: Callable[[str], 
         state.remove()
         return
     if state.alive():
-        _kill(kernel, state)
+        _kill(runtime, state)
     disconnect(state)
+    cgroup = runtime.cgroup(state)
     cgroup.kill()
     _await_end(state)
     cgroup.delete()
-    poststop(state, warn)
+    poststop(state, runtime.warn)
     state.remove()
 
 
@@ -48,12 +48,13 @@ def disconnect(state: State) -> None:
         networks.detach(state)
 
 
-def signal_checked(kernel: Kernel, state: State, signal: int) -> None:
+def signal_checked(runtime: Runtime, state: State, signal: int) -> None:
     """Signal the first process by a descriptor, so that its number cannot have passed to another one.
 
     Raises:
         Conflict: it has ended. RunError: the kernel refuses.
     """
+    kernel = runtime.kernel
     try:
         fd = kernel.call("pidfd_open", state.pid, 0)
     except ProcessLookupError as exc:
@@ -68,9 +69,9 @@ def signal_checked(kernel: Kernel, state: State, signal: int) -> None:
         posix.close(fd)
 
 
-def _kill(kernel: Kernel, state: State) -> None:
+def _kill(runtime: Runtime, state: State) -> None:
     try:
-        signal_checked(kernel, state, _SIGKILL)
+        signal_checked(runtime, state, _SIGKILL)
     except OciError:
         return
 

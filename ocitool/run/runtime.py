@@ -6,8 +6,6 @@ import posix
 
 from ocitool.errors import Conflict, InvalidContent, NotFound, OciError
 
-from .cgroups import Cgroup
-from .kernel import PR_SET_CHILD_SUBREAPER, Linux
 from .state import State, default_root, every
 
 # What only some commands need is loaded by them: every module costs a third of a millisecond.
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .cgroups import Cgroup
     from .kernel import Kernel
     from .starting import Settings
 
@@ -47,10 +46,19 @@ class Runtime:
         systemd: bool = False,
     ) -> None:
         self.root = root or default_root()
-        self.kernel: Kernel = kernel or Linux()
+        self._kernel = kernel
         self.warn = warn
         self.use_cgroups = use_cgroups
         self.systemd = systemd
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel; what only reads and writes files does without it."""
+        if self._kernel is None:
+            from .kernel import Linux
+
+            self._kernel = Linux()
+        return self._kernel
 
     # -- starting ---------------------------------------------------------------------------------
 
@@ -64,7 +72,7 @@ class Runtime:
         while True:
             try:
                 state = State.new(self.root, container_id, fields)
-                state.lock(self.kernel, first=True)
+                state.lock(first=True)
             except NotFound:
                 continue  # before we held it, somebody took it for abandoned
             except Conflict:
@@ -154,6 +162,7 @@ class Runtime:
         """
         from . import waiting
         from .creating import Attempt
+        from .kernel import PR_SET_CHILD_SUBREAPER
 
         if settings.subreaper and not settings.detach:
             self.kernel.prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -241,7 +250,7 @@ class Runtime:
             raise Conflict(f"container {container_id} is not running")
         from .ending import signal_checked
 
-        signal_checked(self.kernel, state, signal)
+        signal_checked(self, state, signal)
         if signal == _SIGKILL and not self._has_pid_namespace(state):
             self.cgroup(state).kill()
 
@@ -287,7 +296,7 @@ class Runtime:
 
     def _locked(self, container_id: str) -> State:
         state = State.named(self.root, container_id)
-        state.lock(self.kernel)
+        state.lock()
         state.read()
         return state
 
@@ -303,6 +312,8 @@ class Runtime:
     @staticmethod
     def cgroup(state: State) -> Cgroup:
         """The cgroup of a container."""
+        from .cgroups import Cgroup
+
         return Cgroup.load(state.fields.get("cgroup") or {"directories": {}, "made": [], "taken": False})
 
     def status(self, state: State) -> str:
@@ -330,4 +341,4 @@ class Runtime:
     def _destroy(self, state: State) -> None:
         from . import ending
 
-        ending.destroy(self.kernel, state, self.cgroup(state), self.warn)
+        ending.destroy(self, state)

@@ -22,21 +22,16 @@ import time
 from ocitool.errors import Conflict, InvalidContent, NotFound, OciError, RunError
 
 from . import jsonfast
-from .kernel import CLOEXEC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from .kernel import Kernel
 
 VERSION = "1.3.0"  # of the specification
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 _LONGEST_ID = 1024
 _LARGEST_DOCUMENT = 16 << 20
 _ENOTEMPTY = 39
-_F_SETLKW = 7
-_WRITE_LOCK = b"\1".ljust(32, b"\0")  # struct flock: F_WRLCK, the whole file
 
 
 def check_id(container_id: str) -> str:
@@ -76,7 +71,7 @@ def read_file(path: str, what: str) -> bytes:
         NotFound: it does not exist. RunError: it cannot be read. InvalidContent: it is too large.
     """
     try:
-        fd = posix.open(path, posix.O_RDONLY | CLOEXEC | posix.O_NONBLOCK)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
     except FileNotFoundError as exc:
         raise NotFound(f"{what}: {path} does not exist: no such file or directory") from exc
     except OSError as exc:
@@ -99,7 +94,9 @@ def read_file(path: str, what: str) -> bytes:
 def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
     """Write a file so that a reader finds the old or the new one, never a part."""
     fd = posix.open(
-        f"{path}.new", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW | CLOEXEC, mode
+        f"{path}.new",
+        posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_CLOEXEC,
+        mode,
     )
     try:
         while data:
@@ -112,7 +109,7 @@ def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
 def process_start(pid: int) -> tuple[str, int] | None:
     """State letter and start time of a process (fields 3 and 22 of its stat), or None."""
     try:
-        fd = posix.open(f"/proc/{pid}/stat", posix.O_RDONLY | CLOEXEC)
+        fd = posix.open(f"/proc/{pid}/stat", posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError:
         return None
     try:
@@ -229,11 +226,10 @@ class State:
         # A runtime that was killed before it wrote anything.
         self.fields = {"id": self.id, "bundle": "", "ociVersion": VERSION}
 
-    def lock(self, kernel: Kernel, *, first: bool = False) -> None:
+    def lock(self, *, first: bool = False) -> None:
         """Hold the container until this process ends, or `unlock`.
 
         Args:
-            kernel: the kernel.
             first: be the first who does. The directory alone is nobody's: by the time it is held, it can have
                 been taken away as abandoned, and be another one of that name.
 
@@ -241,11 +237,13 @@ class State:
             NotFound: it was deleted meanwhile; or somebody else was the first.
         """
         path = f"{self.directory}/lock"
-        flags = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | CLOEXEC | (posix.O_EXCL if first else 0)
+        flags = (
+            posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC | (posix.O_EXCL if first else 0)
+        )
         try:
             self._lock = posix.open(path, flags, 0o600)
             # A record lock belongs to this process alone; one of flock(2) would live on in the container.
-            kernel.call("fcntl", self._lock, _F_SETLKW, _WRITE_LOCK)
+            posix.lockf(self._lock, posix.F_LOCK, 0)
             gone = posix.fstat(self._lock).st_nlink == 0
         except (FileNotFoundError, FileExistsError):
             gone = True
@@ -289,7 +287,9 @@ class State:
 
     def mark_ready(self) -> None:
         """Write down that the container is complete."""
-        posix.close(posix.open(f"{self.directory}/ready", posix.O_WRONLY | posix.O_CREAT | CLOEXEC, 0o600))
+        posix.close(
+            posix.open(f"{self.directory}/ready", posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
+        )
 
     def same_as(self, other: State) -> bool:
         """Whether both are about one container, and not about two that had the id one after the other."""
