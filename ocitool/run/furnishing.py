@@ -7,7 +7,7 @@ import posix
 from ocitool.errors import OciError, RunError
 
 from . import mounts, paths, process, records, rootfs
-from .kernel import CLOEXEC, PR_SET_PDEATHSIG
+from .kernel import CLOEXEC, MADV_DONTNEED, NO_MAGICLINKS, NO_XDEV, PR_SET_PDEATHSIG
 from .namespaces import CGROUP, NETWORK
 
 TYPE_CHECKING = False
@@ -171,5 +171,26 @@ def _wait_for_start(job: Job, container: Container) -> None:
     records.write(job.entry.report, records.READY)
     posix.close(job.entry.report)
     job.entry.report = err
+    _let_go_of_text(job)
     posix.read(go, 1)
     posix.close(go)
+
+
+def _let_go_of_text(job: Job) -> None:
+    """Leave the code of interpreter and libraries to the page cache: what only waits executes none of it.
+
+    It stays mapped, and what `start` needs of it comes back from the file that it came from, by no path.
+    """
+    kernel = job.kernel
+    try:
+        fd = kernel.openat2(job.entry.proc, "self/maps", posix.O_RDONLY, NO_XDEV | NO_MAGICLINKS)
+        pieces = []
+        while piece := posix.read(fd, 65536):
+            pieces.append(piece)
+        posix.close(fd)
+        fields = [line.split() for line in b"".join(pieces).splitlines()]
+        text = [entry[0].split(b"-") for entry in fields if entry[1] == b"r-xp" and entry[4] != b"0"]
+        for first, last in [(int(first, 16), int(last, 16)) for first, last in text]:
+            kernel.call("madvise", first, last - first, MADV_DONTNEED)
+    except OSError:
+        return  # it holds more memory than it would have to

@@ -66,6 +66,8 @@ OPEN_TREE_CLONE = 1
 CLOEXEC = 0o2000000
 MOVE_EMPTY_PATHS = 0x44  # MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
 
+MADV_DONTNEED = 4
+
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
@@ -79,14 +81,14 @@ PROC_SUPER_MAGIC = 0x9FA0
 
 # Numbers that differ between x86_64 and the architectures with the generic table.
 _X86_64 = {
-    "ioctl": 16, "signalfd4": 289, "socket": 41, "clone": 56, "fcntl": 72, "fstatfs": 138,
+    "ioctl": 16, "madvise": 28, "signalfd4": 289, "socket": 41, "clone": 56, "fcntl": 72, "fstatfs": 138,
     "pivot_root": 155, "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170,
     "setdomainname": 171, "capget": 125, "capset": 126, "personality": 135, "set_mempolicy": 238,
     "keyctl": 250, "ioprio_set": 251, "unshare": 272, "prlimit64": 302, "setns": 308,
     "sched_setattr": 314, "seccomp": 317, "memfd_create": 319, "bpf": 321, "execveat": 322,
 }  # fmt: skip
 _GENERIC = {
-    "ioctl": 29, "signalfd4": 74, "socket": 198, "clone": 220, "fcntl": 25, "fstatfs": 44,
+    "ioctl": 29, "madvise": 233, "signalfd4": 74, "socket": 198, "clone": 220, "fcntl": 25, "fstatfs": 44,
     "pivot_root": 41, "prctl": 167, "mount": 40, "umount2": 39, "sethostname": 161, "setdomainname": 162,
     "capget": 90, "capset": 91, "personality": 92, "set_mempolicy": 237, "keyctl": 219, "ioprio_set": 30,
     "unshare": 97, "prlimit64": 261, "setns": 268, "sched_setattr": 274, "seccomp": 277,
