@@ -13,7 +13,7 @@ import sys
 
 from . import process, records
 from .kernel import CLONE_FILES, CLONE_PARENT, PR_SET_DUMPABLE, PR_SET_PDEATHSIG
-from .namespaces import CGROUP, TIME, join
+from .namespaces import CGROUP, PID, TIME, USER, join
 
 # The interpreter's own way out would run the parent's exit handlers in the child.
 posix_exit = posix._exit  # noqa: SLF001 - public in spite of its name
@@ -73,11 +73,27 @@ class Job:
         self.root = -1
         self.container: Container | None = None
 
+    def needs_stage(self) -> bool:
+        """Whether a process of its own has to enter namespaces before the child is cloned.
 
-def become(job: Job) -> NoReturn:
-    """Do everything, and never return: what goes wrong is reported to the parent."""
+        A new container's runtime stays outside, for it starts hooks; the rights of a user namespace decide
+        what can be entered from where; time is moved before anybody is in it; a courier needs a process.
+        """
+        if self.time_offsets or self.courier is not None:
+            return True
+        return bool(self.joined) and (self.container is not None or any(f & USER for f in self.joined))
+
+
+def become(job: Job, joined: dict[int, int]) -> NoReturn:
+    """Do everything, and never return: what goes wrong is reported to the parent.
+
+    Args:
+        job: what to do.
+        joined: open namespaces that are still to be entered, by flag.
+    """
     try:
         _leave_the_host()
+        join(job.kernel, {flags & ~PID: fd for flags, fd in joined.items() if flags & ~PID})
         _become(job)
     except BaseException as exc:  # noqa: BLE001 - nothing may escape into the parent's code
         records.write(job.entry.report, records.failure(exc))
@@ -102,7 +118,7 @@ def stage(job: Job, cgroup: int, answer: int) -> NoReturn:
         shared = CLONE_FILES if job.courier else 0
         pid = kernel.clone(job.new | CLONE_PARENT | shared, cgroup)
         if pid == 0:
-            become(job)
+            become(job, {})
         posix.write(answer, b"%d" % pid)
         posix.close(answer)
         if job.courier:

@@ -190,6 +190,8 @@ class Runtime:
     def execute(self, container_id: str, wanted: dict[str, Any], settings: Settings) -> int:
         """Start a further process in a running container (runc's `exec`).
 
+        What else the calling process starts from then on may be born in the container's pid namespace.
+
         Returns:
             Its exit status; 0 at once when told to detach.
         """

@@ -8,6 +8,7 @@ from ocitool.errors import RunError, Unsupported
 
 from . import _init, process, records
 from .kernel import CLOSE_RANGE_CLOEXEC, OLDEST
+from .namespaces import PID
 from .state import write_file
 
 _EOPNOTSUPP = 95
@@ -96,27 +97,32 @@ def clone(job: _init.Job, cgroup: int, warn: Callable[[str], None]) -> Child:
     """
     if len(posix.listdir("/proc/self/task")) != 1:
         raise RunError("a container cannot be cloned from a process with threads")
-    kernel = job.kernel
     report, job.entry.report = posix.pipe2(posix.O_CLOEXEC)
     job.go, go = posix.pipe2(posix.O_CLOEXEC)
     reader = records.Reader(report, (job.process.get("args") or [""])[0], warn)
     try:
-        pid = (
-            _clone_staged(job, cgroup, reader)
-            if job.joined or job.time_offsets or job.courier
-            else kernel.clone(job.new, cgroup)
-        )
+        staged = job.needs_stage()
+        pid = _clone_staged(job, cgroup, reader) if staged else _clone_directly(job, cgroup)
     except OSError as exc:
         raise RunError(f"new namespaces: {exc.strerror}", hint=_hint(exc)) from exc
     if pid == 0:
         posix.close(go)
         posix.close(report)
-        _init.become(job)
+        _init.become(job, {} if staged else job.joined)
     for fd in (job.go, job.entry.report, *job.entrances):
         posix.close(fd)
     if job.courier is not None:
         job.courier.forget()
     return Child(pid, reader, go)
+
+
+def _clone_directly(job: _init.Job, cgroup: int) -> int:
+    """Clone the child, in the pid namespace that it joins: a process enters that by being born there."""
+    for flags, fd in job.joined.items():
+        if flags & PID:
+            # From here on all our children are born there: `exec` has no other.
+            job.kernel.setns(fd, PID)
+    return job.kernel.clone(job.new, cgroup)
 
 
 def _hint(exc: OSError) -> str:

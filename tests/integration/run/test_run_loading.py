@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support.loading import SLOW, loaded
+from support.peers import require
 from support.run_bundles import VERSION_2_ALONE, Bundle, Containers, finished
 
 pytestmark = pytest.mark.root
@@ -57,3 +60,22 @@ def test_what_only_reads_and_writes_files_loads_no_way_to_call_the_kernel(
     containers.wait_for("test-short", "stopped")
     found["delete"] = _loaded(containers, "delete", "test-short")
     assert {command for command, names in found.items() if names & {"_ctypes", "ocitool.run.kernel"}} == set()
+
+
+@pytest.mark.parametrize("userns", [False, True])
+def test_a_further_process_is_cloned_once_unless_a_user_namespace_has_to_be_entered_first(
+    containers: Containers, bundle: Bundle, workplace: Path, *, userns: bool
+) -> None:
+    require("strace")
+    if userns:
+        bundle.map_single_user(0)
+    containers.started(bundle.shell("sleep 60"), "test-clones")
+    trace = workplace / "trace"
+    tracer = ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=clone,clone3"]
+    script = "readlink /proc/self/ns/pid; readlink /proc/1/ns/pid"
+    done = finished([*tracer, *containers.command("exec", "test-clones", "sh", "-c", script)])
+    assert done.returncode == 0, done.stderr
+    # The shell's own two are not ours.
+    ours = [line for line in trace.read_text().splitlines() if "(" in line and "CHILD_SETTID" not in line]
+    assert len(ours) == (2 if userns else 1), ours
+    assert len(set(done.stdout.splitlines())) == 1
