@@ -157,11 +157,12 @@ class Attempt:
         """The bind mounts that the child could not open itself."""
         mounts = self.config.get("mounts") or []
         mapped = [mount for mount in mounts if mount.get("uidMappings") or _asks_for_idmap(mount)]
-        if posix.geteuid() != 0 or not (userns or mapped):
+        shares = (self.config.get("linux") or {}).get("rootfsPropagation") in ("shared", "rshared")
+        if posix.geteuid() != 0 or not (userns or mapped or shares):
             return {}
         from . import trees
 
-        return trees.open_trees(self.kernel, self.config, self.bundle, userns=userns)
+        return trees.open_trees(self.kernel, self.config, self.bundle, userns=userns, shares=shares)
 
     def _pipes(self) -> tuple[int, int]:
         """The two pipes of a container that waits for `start`, open at both ends so that nobody blocks."""

@@ -99,11 +99,12 @@ def _set_names(kernel: Kernel, config: dict[str, Any]) -> None:
 def _fill_root(job: Job, container: Container, linux: dict[str, Any]) -> int:
     """Make the whole tree below the root's descriptor, before the host's is let go."""
     kernel, config = job.kernel, container.config
-    rootfs.detach_from_host(kernel, linux.get("rootfsPropagation") or "")
+    propagation = linux.get("rootfsPropagation") or ""
+    rootfs.detach_from_host(kernel, propagation)
     null = rootfs.open_null(kernel)
     if container.mounts_rootfs is not None:
         container.mounts_rootfs(kernel)
-    root = rootfs.enter_root(kernel, container.rootfs)
+    root = rootfs.enter_root(kernel, container.rootfs, propagation)
     around = mounts.Surroundings(kernel, root, container.bundle)
     around.userns = container.userns
     around.gid_mappings = linux.get("gidMappings") or []

@@ -89,6 +89,11 @@ class Options:
         for word in words:
             self._take(word)
 
+    @property
+    def shared(self) -> bool:
+        """Whether what is mounted below it is to be seen by its peers, and the other way round."""
+        return any(change & MS_SHARED for change in self.propagation[-1:])
+
     def _take(self, word: str) -> None:
         if word in ATTRIBUTES:
             set_, clear = ATTRIBUTES[word]

@@ -14,10 +14,9 @@ from .kernel import (
     MNT_DETACH,
     MS_PRIVATE,
     MS_REC,
-    MS_SHARED,
     MS_SLAVE,
-    MS_UNBINDABLE,
 )
+from .mountoptions import PROPAGATION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from .kernel import Kernel
 
-_PROPAGATION = {"shared": MS_SHARED, "slave": MS_SLAVE, "private": MS_PRIVATE, "unbindable": MS_UNBINDABLE}
 _KINDS = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
 # config-linux.md, "Default Devices": "the runtime MUST also supply the following default devices".
 DEFAULT_DEVICES = {
@@ -48,14 +46,16 @@ _NULL_DEVICE = (1 << 8) | 3
 def detach_from_host(kernel: Kernel, propagation: str) -> None:
     """Stop mounts made here from reaching the host's mount namespace (RN-19).
 
-    `rootfsPropagation` "shared" wants host and container to share: then only "slave" is not forced,
-    and what the root's own bind mount does is decided after the change of root.
+    What is to be shared with the host was opened before (see `trees`), and what the root does for the
+    containers inside is decided after the change of root.
     """
-    kernel.propagate("/", (MS_PRIVATE if propagation == "private" else MS_SLAVE) | MS_REC)
+    kernel.propagate("/", (MS_PRIVATE if propagation in ("private", "rprivate") else MS_SLAVE) | MS_REC)
 
 
-def enter_root(kernel: Kernel, rootfs: str) -> int:
+def enter_root(kernel: Kernel, rootfs: str, propagation: str) -> int:
     """Make the root file system a mount of its own, and open it.
+
+    With `rootfsPropagation` "slave" it "receives propagation events from the host".
 
     Raises:
         RunError: the directory is not there.
@@ -63,8 +63,8 @@ def enter_root(kernel: Kernel, rootfs: str) -> int:
     try:
         tree = kernel.open_tree(AT_FDCWD, rootfs, recursive=True)
         fd = kernel.openat2(AT_FDCWD, rootfs, paths.O_PATH | posix.O_DIRECTORY, 0)
-        # The parent of a root to pivot to must not be shared, and nothing mounted inside may leave.
-        kernel.mount_setattr(tree, propagation=MS_PRIVATE)
+        if propagation not in ("slave", "rslave"):
+            kernel.mount_setattr(tree, propagation=MS_PRIVATE)
         kernel.move_mount(tree, fd)
     except OSError as exc:
         raise RunError(f"root file system {rootfs}: {exc.strerror}") from exc
@@ -210,10 +210,13 @@ def freeze(kernel: Kernel, root: int, readonly: list[str]) -> None:
 
 def change_root(kernel: Kernel, root: int) -> None:
     """Make `root` the root of this mount namespace, and let go of the host's tree."""
+    old = posix.open("/", paths.O_PATH | CLOEXEC)
     posix.fchdir(root)
     kernel.pivot_root(".", ".")
     # The old root lies on top of the new one now. First cut its propagation, or the host would lose
     # its mounts; then let it go, with everything on it.
+    posix.fchdir(old)
+    posix.close(old)
     kernel.propagate(".", MS_SLAVE | MS_REC)
     kernel.umount(".", MNT_DETACH)
     posix.chdir("/")
@@ -229,8 +232,8 @@ def change_root_by_moving(kernel: Kernel, root: int) -> None:
 
 def finish_root(kernel: Kernel, propagation: str, *, readonly: bool) -> None:
     """Give the root its propagation and, with `root.readonly`, its attribute; after everything else in it."""
-    if propagation in ("shared", "unbindable"):
-        kernel.propagate("/", _PROPAGATION[propagation] | MS_REC)
+    if propagation:
+        kernel.propagate("/", PROPAGATION[propagation] & ~MS_REC)
     if readonly:
         fd = posix.open("/", paths.O_PATH | CLOEXEC)
         kernel.mount_setattr(fd, set_=ATTR_RDONLY)

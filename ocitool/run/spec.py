@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 OLDEST = "1.0.0"
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+# config-linux.md has the first four; runc's names for the same, as engines write them, are the others.
+_PROPAGATION = tuple(r + kind for r in ("", "r") for kind in ("private", "shared", "slave", "unbindable"))
 
 
 class _Integer:
@@ -137,7 +139,7 @@ _LINUX = {
     "memoryPolicy": {"mode!": _OneOf(MEMORY_POLICIES), "nodes": str, "flags": [_OneOf(MEMORY_POLICY_FLAGS)]},
     "sysctl": _Map(str),
     "seccomp": _SECCOMP,
-    "rootfsPropagation": _OneOf(("", "shared", "slave", "private", "unbindable")),
+    "rootfsPropagation": _OneOf(("", *_PROPAGATION)),
     "maskedPaths": [str],
     "readonlyPaths": [str],
     "mountLabel": str,

@@ -21,21 +21,32 @@ if TYPE_CHECKING:
     from .kernel import Kernel
 
 
-def open_trees(kernel: Kernel, config: dict[str, Any], bundle: str, *, userns: bool) -> dict[int, int]:
+def open_trees(
+    kernel: Kernel, config: dict[str, Any], bundle: str, *, userns: bool, shares: bool
+) -> dict[int, int]:
     """Open the bind mounts that the child could not open itself.
 
-    With a user namespace, root's own directories are closed to the child; and a mount can only be
-    id-mapped with the rights of the namespace that it comes from.
+    With a user namespace, root's own directories are closed to the child; a mount can only be id-mapped with
+    the rights of the namespace that it comes from; and the child's own tree is not the host's peer any more.
+
+    Args:
+        kernel: the kernel.
+        config: the whole config.json.
+        bundle: the bundle's directory.
+        userns: whether the container has a user namespace.
+        shares: whether mounts that are to be shared are shared with the host.
     """
     trees = {}
     for position, mount in enumerate(config.get("mounts") or []):
         options = Options(mount.get("options") or [])
-        if not options.bind or not (userns or options.idmap or mount.get("uidMappings")):
+        shared = shares and options.shared and not userns
+        if not options.bind or not (userns or shared or options.idmap or mount.get("uidMappings")):
             continue
         try:
             tree = kernel.open_tree(AT_FDCWD, source_of(mount, bundle), recursive=options.recursive)
-            # It is a peer of the host's mount until told otherwise.
-            kernel.mount_setattr(tree, propagation=MS_SLAVE, recursive=True)
+            if not shared:
+                # It is a peer of the host's mount until told otherwise.
+                kernel.mount_setattr(tree, propagation=MS_SLAVE, recursive=True)
             if options.idmap or mount.get("uidMappings"):
                 _map_tree(kernel, tree, mount, config["linux"], options)
         except OSError as exc:

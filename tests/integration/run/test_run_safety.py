@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.peers import require
-from support.run_bundles import ORDINARY, PYTHON, Bundle, Containers, host_traces
+from support.run_bundles import ORDINARY, PYTHON, Bundle, Containers, finished, host_traces
 
 pytestmark = pytest.mark.root
 
@@ -343,6 +343,51 @@ def test_rn_19_mounts_of_a_container_do_not_reach_the_host(
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
     subprocess.run(command, check=True, timeout=30, cwd=workplace, stdin=subprocess.DEVNULL)
     assert (workplace / "before").read_text() == (workplace / "after").read_text()
+
+
+@pytest.mark.parametrize(
+    ("option", "root", "inside", "outside"),
+    [
+        ("rshared", "", "shared", False),
+        ("rshared", "rslave", "shared", False),
+        ("rprivate", "rshared", "", False),
+        ("rslave", "rshared", "master", False),
+        ("rshared", "rshared", "shared", True),
+        ("rshared", "shared", "shared", True),
+    ],
+)
+def test_rn_19_the_host_sees_mounts_of_a_container_only_where_both_propagations_say_so(
+    containers: Containers,
+    bundle: Bundle,
+    workplace: Path,
+    option: str,
+    root: str,
+    inside: str,
+    *,
+    outside: bool,
+) -> None:
+    volume = workplace / "volume"
+    volume.mkdir()
+    bundle.config["mounts"].append(
+        {"destination": "/volume", "type": "bind", "source": str(volume), "options": ["rbind", option]}
+    )
+    bundle.config["linux"]["rootfsPropagation"] = root
+    del bundle.config["linux"]["seccomp"]
+    for kind in ("bounding", "effective", "permitted"):
+        bundle.config["process"]["capabilities"][kind].append("CAP_SYS_ADMIN")
+    bundle.shell(
+        "mkdir -p /volume/in && mount -t tmpfs inner /volume/in && grep ' /volume ' /proc/self/mountinfo"
+    )
+    run = " ".join(containers.command("run", "--bundle", str(bundle.path), "test-shared"))
+    made = f"mount -t tmpfs x {volume} && mount --make-shared {volume}"
+    script = f"{made} && {run} && cat /proc/self/mountinfo"
+    done = finished(["unshare", "--mount", "--propagation", "private", "sh", "-c", script])
+    assert done.returncode == 0, done.stderr
+    seen, *host = done.stdout.splitlines()
+    assert any(f" {volume}/in " in line for line in host) is outside
+    tags = [tag.partition(":")[0] for tag in seen.partition(" - ")[0].split()[6:]]
+    assert [tag for tag in tags if tag == inside] == ([inside] if inside else [])
+    assert "shared" not in tags or inside == "shared"
 
 
 # Calls of the runtime that change something, and at which of them it is killed.

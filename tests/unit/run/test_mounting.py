@@ -131,17 +131,20 @@ def test_a_bind_without_a_source_is_an_error(around: mounts.Surroundings) -> Non
 def test_the_old_root_is_cut_off_before_it_is_let_go(
     kernel: RecordingKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ocitool.run.rootfs.posix.fchdir", lambda _: None)
     monkeypatch.setattr("ocitool.run.rootfs.posix.chdir", lambda _: None)
+    monkeypatch.setattr("ocitool.run.rootfs.posix.fchdir", lambda fd: kernel.calls.append(("fchdir", (fd,))))
     rootfs.change_root(kernel, 99)
+    (old,) = kernel.calls.pop(2)[1]
+    assert old != 99
     assert kernel.calls == [
+        ("fchdir", (99,)),
         ("pivot_root", (".", ".")),
         ("propagate", (".", 0x80000 | RECURSIVE)),
         ("umount", (".", 2)),
     ]
 
 
-@pytest.mark.parametrize("propagation", ["", "private", "slave", "shared", "unbindable"])
+@pytest.mark.parametrize("propagation", ["", "private", "slave", "shared", "rshared", "unbindable"])
 def test_rn_19_no_propagation_leaves_mounts_shared_with_the_host(
     kernel: RecordingKernel, propagation: str
 ) -> None:
