@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import posix
 
-from ocitool.errors import RunError
+from ocitool.errors import OciError, RunError
 
 from . import capabilities, records, trampoline
 from .kernel import (
@@ -28,6 +28,7 @@ from .kernel import (
     PROC_SUPER_MAGIC,
     filesystem_type,
 )
+from .state import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,27 +38,11 @@ if TYPE_CHECKING:
 
 RLIMITS = {
     name: number
-    for number, name in enumerate(
-        [
-            "CPU",
-            "FSIZE",
-            "DATA",
-            "STACK",
-            "CORE",
-            "RSS",
-            "NPROC",
-            "NOFILE",
-            "MEMLOCK",
-            "AS",
-            "LOCKS",
-            "SIGPENDING",
-            "MSGQUEUE",
-            "NICE",
-            "RTPRIO",
-            "RTTIME",
-        ]
-    )
-}
+    for number, name in enumerate((
+        "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS",
+        "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+    ))
+}  # fmt: skip
 PERSONALITIES = {"LINUX": 0x0000, "LINUX32": 0x0008}
 SCHEDULERS = {
     "SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4, "SCHED_IDLE": 5,
@@ -353,7 +338,7 @@ def finish(kernel: Kernel, process: dict[str, Any], entry: Entry) -> NoReturn:
     program = find_program(process)
     image = trampoline.sealed(kernel, entry.report, program) if entry.filter.allows_fcntl else -1
     args = list(process["args"])
-    env = list(process.get("env") or [])
+    env = _environment(process)
     _restrict(kernel, process, entry, sets)
     _execute(kernel, image, program, args, env, entry.report)
 
@@ -394,11 +379,25 @@ def _execute(
             # A filter may know execve and not execveat.
             posix.set_inheritable(report, False)
     try:
-        posix.execve(program, args, _environment(env))
+        posix.execve(program, args, dict(item.partition("=")[::2] for item in env))
     except OSError as exc:
         failure = records.exec_failure(program, exc.errno or 0)
     raise failure
 
 
-def _environment(env: list[str]) -> dict[str, str]:
-    return dict(item.partition("=")[::2] for item in env)
+def _environment(process: dict[str, Any]) -> list[str]:
+    """`process.env`, and HOME where that has none: engines leave it to whoever sees the container."""
+    env = list(process.get("env") or [])
+    if not any(item.startswith("HOME=") for item in env):
+        env.append(f"HOME={_home((process.get('user') or {}).get('uid', 0))}")
+    return env
+
+
+def _home(uid: int) -> str:
+    """The home directory of a user, by the container's own passwd(5); "/" for one who is not there."""
+    try:
+        entries = [line.split(b":") for line in read_file("/etc/passwd", "users").splitlines()]
+    except OciError:
+        return "/"
+    found = next((entry[5] for entry in entries if len(entry) > 5 and entry[2] == b"%d" % uid), b"")
+    return found.decode("utf-8", "surrogateescape") or "/"

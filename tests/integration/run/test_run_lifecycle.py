@@ -331,6 +331,30 @@ def test_the_process_is_what_the_configuration_says(containers: Containers, bund
     assert lines[6:] == ["1", "77", "12", "34"]
 
 
+@pytest.mark.parametrize(
+    ("uid", "given", "home"),
+    [(0, [], "/root"), (12, [], "/home/twelve"), (13, [], "/"), (12, ["HOME=/else"], "/else"), (14, [], "/")],
+)
+def test_a_home_directory_that_nobody_named_is_the_one_of_the_containers_own_passwd(
+    containers: Containers, bundle: Bundle, uid: int, given: list[str], home: str
+) -> None:
+    (bundle.rootfs / "etc/passwd").write_text(
+        "root:x:0:0::/root:/bin/sh\nshort:x:14\ntwelve:x:12:0::/home/twelve:/bin/sh\n"
+    )
+    bundle.config["process"]["user"] = {"uid": uid, "gid": 0}
+    bundle.config["process"]["env"] += given
+    assert containers.output(bundle, "echo $HOME") == f"{home}\n"
+
+
+@pytest.mark.parametrize("kind", ["nothing", "a pipe", "a device"])
+def test_a_passwd_that_is_no_file_hinders_nobody(containers: Containers, bundle: Bundle, kind: str) -> None:
+    if kind == "a pipe":
+        os.mkfifo(bundle.rootfs / "etc/passwd")
+    elif kind == "a device":
+        (bundle.rootfs / "etc/passwd").symlink_to("/dev/zero")
+    assert containers.output(bundle, "echo $HOME") == "/\n"
+
+
 def test_only_the_root_is_read_only(containers: Containers, bundle: Bundle) -> None:
     bundle.config["root"]["readonly"] = True
     shown = containers.output(bundle, "echo > /x || echo no; echo > /dev/shm/x && echo yes")
