@@ -176,6 +176,35 @@ def test_podman_containers_share_namespaces(podman: Podman) -> None:
     assert podman.call(*words, check=True).stdout == first.stdout
 
 
+def test_podman_runs_a_pod_around_a_container_that_only_waits(podman: Podman) -> None:
+    """The pod's own container, from a local image, holds the namespaces, the process numbers among them."""
+    pod = ["pod", "create", "--name", "pod", "--network", "none", "--share", "net,ipc,uts,pid"]
+    podman.call(*pod, "--infra-image", "box", "--infra-command", "sleep 60", check=True)
+    script = "for n in net ipc uts pid; do readlink /proc/self/ns/$n; done; cat /proc/1/cmdline"
+    podman.call("run", "-d", "--pod", "pod", "--name", "one", "box", "sleep", "60", check=True)
+    namespaces = podman.call("exec", "one", "sh", "-c", script, check=True).stdout
+    other = podman.call("run", "--rm", "--pod", "pod", "box", "sh", "-c", f"{script}; exit 7")
+    assert (other.returncode, other.stdout) == (7, namespaces), other.stderr
+    assert namespaces.endswith("\nsleep\x0060\0")
+    podman.call("pod", "stop", "--time", "0", "pod", check=True)
+    podman.call("pod", "start", "pod", check=True)
+    assert "Running" in podman.call("pod", "ps", check=True).stdout
+    podman.call("pod", "rm", "--force", "--time", "0", "pod", check=True)
+
+
+@pytest.mark.parametrize("option", ["rslave", "rshared"])
+def test_podman_volumes_that_pass_mounts_on(podman: Podman, workplace: Path, option: str) -> None:
+    volume = workplace / "volume"
+    volume.mkdir()
+    script = "grep -c ' /v .*\\(shared\\|master\\)' /proc/self/mountinfo"
+    subprocess.run(["mount", "-t", "tmpfs", "--make-shared", "x", volume], check=True)
+    try:
+        done = podman.run("-v", f"{volume}:/v:{option}", "box", "sh", "-c", script)
+    finally:
+        subprocess.run(["umount", volume], check=True)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
 @pytest.mark.usefixtures("podman")
 def test_buildah_run(bundle: Bundle, workplace: Path) -> None:
     require("buildah")
