@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 import time
 
-from ocitool.errors import RunError, Unsupported
+from ocitool.errors import InvalidContent, RunError, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,6 +73,26 @@ class Cgroup:
     def directory_of(self, controller: str) -> str:
         """The version 1 directory of a controller, or ""."""
         return next((path for names, path in self.directories.items() if controller in names.split(",")), "")
+
+    def below(self, names: list[str]) -> Cgroup:
+        """A cgroup that was made below this one, for a process to be started in it.
+
+        Args:
+            names: its path, or "controller:path" for one hierarchy; several count one after the other.
+
+        Raises:
+            InvalidContent: a path leads out of this cgroup, or there is no such hierarchy.
+        """
+        directories = dict(self.directories)
+        for name in names:
+            controller, _, path = name.rpartition(":")
+            found = [names for names in directories if not controller or controller in names.split(",")]
+            if not found:
+                raise InvalidContent(f"--cgroup {name}: the container has no cgroup of this controller")
+            if ".." in path.split("/"):
+                raise InvalidContent(f"--cgroup {name} leads out of the container's cgroup")
+            directories |= {names: f"{self.directories[names]}/{path.strip('/')}" for names in found}
+        return Cgroup(directories, [])
 
     def plan(self) -> None:
         """Note which directories are missing, so that whoever is killed while making them leaves a list."""

@@ -34,35 +34,39 @@ class UsageError(OciError):
 
 # Options by command: those that take a value, and those that do not. "" stands for the global ones.
 _STARTING = ("bundle b", "console-socket", "pid-file", "preserve-fds")
-_VALUES = {
+VALUES = {
     "": ("root", "log", "log-format", "rootless", "cgroup-manager", "message-fd"),
     "create": _STARTING,
     "run": (*_STARTING, "overlay", "runtime", "network", "isolation"),
     "exec": (
         "process p", "console-socket", "pid-file", "preserve-fds", "cwd", "env e", "user u",
-        "additional-gids g", "apparmor", "process-label", "cap c",
+        "additional-gids g", "apparmor", "process-label", "cap c", "cgroup",
     ),
     "list": ("format f",),
     "ps": ("format f",),
     "spec": ("bundle b",),
     "update": (
         "resources r", "memory", "memory-swap", "memory-reservation", "cpu-quota", "cpu-period", "cpu-share",
-        "cpuset-cpus", "cpuset-mems", "pids-limit",
+        "cpuset-cpus", "cpuset-mems", "pids-limit", "blkio-weight", "cpu-burst", "cpu-idle", "cpu-rt-period",
+        "cpu-rt-runtime",
     ),
     "events": ("interval",),
     "kill": ("signal s",),
 }  # fmt: skip
-_FLAGS = {
-    "": ("debug", "systemd-cgroup", "version v", "help h"),
+FLAGS = {
+    "": ("debug", "systemd-cgroup", "version v"),
     "create": ("no-pivot", "no-new-keyring", "no-subreaper"),
     "run": ("no-pivot", "no-new-keyring", "no-subreaper", "detach d", "keep"),
-    "exec": ("detach d", "tty t", "no-new-privs"),
+    "exec": ("detach d", "tty t", "no-new-privs", "ignore-paused"),
     "list": ("quiet q",),
     "spec": ("rootless",),
     "delete": ("force f",),
     "kill": ("all a",),
     "events": ("stats",),
 }
+
+# How many operands a command takes, where that is not one: the container.
+_OPERANDS = {"features": 0, "list": 0, "spec": 0, "kill": 2}
 
 
 class Arguments:
@@ -100,7 +104,7 @@ def parse(
     Raises:
         UsageError: an option is not known, or lacks its value.
     """
-    values, flags = _names(_VALUES.get(command, ())), _names(_FLAGS.get(command, ()))
+    values, flags = _names(VALUES.get(command, ())), _names((*FLAGS.get(command, ()), "help h"))
     found = Arguments()
     at = 0
     while at < len(words):
@@ -208,42 +212,43 @@ def _dispatch(words: list[str], log: Log) -> int:
     log.fd = _number(options, "message-fd", -1)
     log.as_json = options.values.get("log-format", "text") == "json"
     if "version" in options.flags:
-        return _version()
+        from .looking import show_version
+
+        return show_version()
     known = sorted((*_COMMANDS, *_OTHERS))
     if not rest or "help" in options.flags or rest[0] == "help":
-        show(f"usage: ocitool-runtime [--root DIR] COMMAND ...\ncommands: {' '.join(known)}\n")
-        return 0
+        from .looking import show_help
+
+        return show_help("", known)
     if rest[0] not in known:
         raise UsageError(f"unknown command {rest[0]!r}", hint=f"one of {', '.join(known)}")
     manager = options.values.get("cgroup-manager", "cgroupfs")
     systemd = "systemd-cgroup" in options.flags or manager == "systemd"
     from .runtime import Runtime
 
-    arguments, _ = _parse_command(rest[1:], rest[0])
+    arguments = _parse_command(rest[1:], rest[0])
+    if "help" in arguments.flags:
+        from .looking import show_help
+
+        return show_help(rest[0], [])
     runtime = Runtime(
         options.values.get("root"), warn=log.warn, use_cgroups=manager != "disabled", systemd=systemd
     )
     return _command(rest[0])(runtime, arguments)
 
 
-def _parse_command(words: list[str], command: str) -> tuple[Arguments, list[str]]:
+def _parse_command(words: list[str], command: str) -> Arguments:
     if command != "exec":
-        return parse(words, command)
+        found, _ = parse(words, command)
+        if excess := found.operands[_OPERANDS.get(command, 1) :]:
+            raise UsageError(f"{command}: {excess[0]!r} is one word too many")
+        return found
     # What follows the id is the program's own command line.
     found, rest = parse(words, command, operands_end_options=True)
     if rest[1:2] == ["--"]:
         del rest[1]
     found.operands += rest
-    return found, []
-
-
-def _version() -> int:
-    from ocitool import __version__
-
-    from .state import VERSION
-
-    show(f"ocitool-runtime version {__version__}\ncommit: {__version__}\nspec: {VERSION}\n")
-    return 0
+    return found
 
 
 def id_of(arguments: Arguments) -> str:
@@ -264,8 +269,8 @@ def _number(arguments: Arguments, name: str, default: int) -> int:
         raise UsageError(f"--{name} {text!r} is not a number") from exc
 
 
-def _settings(arguments: Arguments) -> Settings:
-    from .starting import Settings
+def _settings(runtime: Runtime, arguments: Arguments) -> Settings:
+    from .starting import Settings, forget_descriptors
 
     settings = Settings(arguments.values.get("bundle", "."))
     settings.console_socket = arguments.values.get("console-socket", "")
@@ -279,20 +284,14 @@ def _settings(arguments: Arguments) -> Settings:
     settings.preserve += settings.listening
     settings.detach = "detach" in arguments.flags
     settings.keep = "keep" in arguments.flags
+    forget_descriptors(runtime.kernel, settings.preserve)
     return settings
 
 
 def _create(runtime: Runtime, arguments: Arguments) -> int:
-    settings = _settings(arguments)
-    _keep_descriptors(runtime, settings)
+    settings = _settings(runtime, arguments)
     runtime.create(id_of(arguments), settings)
     return 0
-
-
-def _keep_descriptors(runtime: Runtime, settings: Settings) -> None:
-    from .starting import forget_descriptors
-
-    forget_descriptors(runtime.kernel, settings.preserve)
 
 
 def _start(runtime: Runtime, arguments: Arguments) -> int:
@@ -301,8 +300,7 @@ def _start(runtime: Runtime, arguments: Arguments) -> int:
 
 
 def _run(runtime: Runtime, arguments: Arguments) -> int:
-    settings = _settings(arguments)
-    _keep_descriptors(runtime, settings)
+    settings = _settings(runtime, arguments)
     if "overlay" in arguments.values:
         from .overlay import Overlay
 
@@ -366,9 +364,12 @@ def _resume(runtime: Runtime, arguments: Arguments) -> int:
 def _exec(runtime: Runtime, arguments: Arguments) -> int:
     from .entering import process_from
 
-    settings = _settings(arguments)
-    _keep_descriptors(runtime, settings)
+    settings = _settings(runtime, arguments)
+    settings.ignore_paused = "ignore-paused" in arguments.flags
+    settings.below = arguments.lists.get("cgroup", [])
     container_id = id_of(arguments)
+    if "process" not in arguments.values and len(arguments.operands) == 1:
+        raise UsageError("exec: a command is needed, or --process FILE")
     wanted = process_from(runtime, container_id, arguments)
     return runtime.execute(container_id, wanted, settings)
 

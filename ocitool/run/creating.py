@@ -74,6 +74,8 @@ class Attempt:
 
     def begin(self, *, waits: bool, foreground: Any = None) -> None:
         """Make cgroup and child, and let the child go on once the host's side is done."""
+        if not (waits or self.config.get("process")):
+            raise InvalidContent(f"container {self.state.id} has no process to run")
         linux = self.config.get("linux") or {}
         spaces = namespaces.Namespaces(linux.get("namespaces") or [])
         job = self._job(linux, spaces)

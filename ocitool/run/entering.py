@@ -77,18 +77,18 @@ def execute(runtime: Runtime, state: State, wanted: dict[str, Any], settings: Se
     """Start the process, and wait for it unless told to detach.
 
     Raises:
-        Conflict: the container is stopped or paused.
+        Conflict: the container is stopped, or paused against `settings`.
         RunError: the process could not be started.
     """
     status = runtime.status(state)
-    if status not in ("created", "running"):
+    if status not in ("created", "running") and not (status == "paused" and settings.ignore_paused):
         raise Conflict(f"container {state.id} is {status}: nothing can be started in it")
     if wanted.get("terminal") and settings.detach and not settings.console_socket:
         raise InvalidContent("process.terminal is set: a detached process needs --console-socket")
     wait = None if settings.detach else Wait(runtime.kernel)
     job = _job(runtime, state, wanted, settings)
     own_side = _console(job, settings)
-    cgroup = runtime.cgroup(state)
+    cgroup = runtime.cgroup(state).below(settings.below)
     job.entrances = cgroup.entrances()
     child = starting.clone(job, cgroup.directory_fd(), runtime.warn)
     try:
@@ -98,6 +98,8 @@ def execute(runtime: Runtime, state: State, wanted: dict[str, Any], settings: Se
         cgroup.bring_in(child.pid)
         starting.adjust_oom_score(job, child.pid)
         child.release()
+        if status == "paused":
+            state.unlock()  # for whoever resumes it
         starting.until_program(child)
         if settings.pid_file:
             starting.write_pid_file(settings.pid_file, child.pid)

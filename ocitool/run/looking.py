@@ -7,8 +7,8 @@ import posix
 from ocitool.errors import Conflict, InvalidContent, OciError, Unsupported
 
 from . import jsonfast
-from .commands import id_of, show
-from .state import read_file
+from .commands import FLAGS, VALUES, UsageError, id_of, show
+from .state import VERSION, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def _resources(arguments: Arguments) -> dict[str, Any]:
         "memory": ("memory", "limit"), "memory-swap": ("memory", "swap"),
         "memory-reservation": ("memory", "reservation"), "cpu-quota": ("cpu", "quota"),
         "cpu-period": ("cpu", "period"), "cpu-share": ("cpu", "shares"), "pids-limit": ("pids", "limit"),
+        "blkio-weight": ("blockIO", "weight"), "cpu-burst": ("cpu", "burst"), "cpu-idle": ("cpu", "idle"),
+        "cpu-rt-period": ("cpu", "realtimePeriod"), "cpu-rt-runtime": ("cpu", "realtimeRuntime"),
     }  # fmt: skip
     for option, (group, key) in numbers.items():
         if option in values:
@@ -80,11 +82,24 @@ def _resources(arguments: Arguments) -> dict[str, Any]:
     return result
 
 
+def _as_json(arguments: Arguments) -> bool:
+    """Whether JSON is asked for, and not a table.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    chosen = arguments.values.get("format", "table")
+    if chosen not in ("table", "json"):
+        raise UsageError(f"--format {chosen!r} is neither table nor json")
+    return chosen == "json"
+
+
 def _list(runtime: Runtime, arguments: Arguments) -> int:
+    as_json = _as_json(arguments)
     states = runtime.containers()
     if "quiet" in arguments.flags:
         show("".join(f"{state['id']}\n" for state in states))
-    elif arguments.values.get("format") == "json":
+    elif as_json:
         show(jsonfast.dumps(states) + "\n")
     else:
         columns = ("id", "pid", "status", "bundle", "created", "owner")
@@ -103,8 +118,9 @@ def _table(rows: list[list[str]]) -> str:
 
 
 def _ps(runtime: Runtime, arguments: Arguments) -> int:
+    as_json = _as_json(arguments)
     pids = runtime.processes(id_of(arguments))
-    if arguments.values.get("format") == "json":
+    if as_json:
         show(jsonfast.dumps(pids) + "\n")
     else:
         show(_table(_process_table(pids)))
@@ -156,6 +172,28 @@ def _features(_runtime: Runtime, _arguments: Arguments) -> int:
 
 def _checkpoint(_runtime: Runtime, _arguments: Arguments) -> int:
     raise Unsupported("checkpoint and restore are not supported by this runtime")
+
+
+def show_help(command: str, commands: list[str]) -> int:
+    """Print the options of a command, or what there is at all."""
+    spelled = [*[f"{names} VALUE" for names in VALUES.get(command, ())], *FLAGS.get(command, ()), "help h"]
+    options = []
+    for names in spelled:
+        long, *rest = names.split()
+        short = [f"-{word}" if len(word) == 1 else word for word in rest]
+        options.append(" ".join([f"--{long}", *short]))
+    show(f"usage: ocitool-runtime [OPTION ...] {command or 'COMMAND'} ...\noptions: {', '.join(options)}\n")
+    if commands:
+        show(f"commands: {', '.join(commands)}\n")
+    return 0
+
+
+def show_version() -> int:
+    """Print the three lines that engines read (`--version`)."""
+    from ocitool import __version__
+
+    show(f"ocitool-runtime version {__version__}\ncommit: {__version__}\nspec: {VERSION}\n")
+    return 0
 
 
 COMMANDS: dict[str, Callable[[Runtime, Any], int]] = {

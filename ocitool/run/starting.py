@@ -37,6 +37,8 @@ class Settings:
         preserve: how many descriptors from 3 on the program gets.
         detach: whether not to wait for the program.
         keep: whether the container stays after its program ended.
+        ignore_paused: whether a further process may wait in a paused container until that is resumed.
+        below: cgroups below the container's for a further process (see `Cgroup.below`).
         subreaper: whether this process adopts what the container leaves behind.
         network: what connects the container's own network namespace (see `networks`), or "".
         prepare_root: called in the container's mount namespace to mount its root file system, or None.
@@ -52,6 +54,8 @@ class Settings:
         self.listening = 0
         self.detach = False
         self.keep = False
+        self.ignore_paused = False
+        self.below: list[str] = []
         self.subreaper = True
         self.network = ""
         self.prepare_root: Callable[[Kernel], None] | None = None

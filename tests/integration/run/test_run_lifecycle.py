@@ -601,10 +601,90 @@ def test_errors_go_to_the_engines_log(containers: Containers, workplace: Path) -
         ["state"],
         ["state", ""],
         ["run", "--bundle"],
+        ["state", "x", "y"],
+        ["kill", "x", "TERM", "y"],
+        ["list", "x"],
+        ["list", "--format", "yaml"],
+        ["ps", "--format", "yaml", "x"],
+        ["exec", "x"],
+        ["exec", "--cgroup"],
     ],
 )
 def test_a_command_line_that_is_wrong_is_refused(containers: Containers, words: list[str]) -> None:
-    assert containers.call(*words).returncode in (2, 14)
+    done = containers.call(*words)
+    assert (done.returncode, done.stdout) in ((2, ""), (14, "")), done
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--help"], ["create", "--help"], ["exec", "-h"], ["update", "-h", "x"]])
+def test_help_names_the_options(containers: Containers, words: list[str]) -> None:
+    done = containers.call(*words)
+    assert done.returncode == 0
+    assert "options: --" in done.stdout
+    assert all(f" {word} " in done.stdout for word in words if word[0] != "-" and len(word) > 1)
+
+
+def test_a_container_without_a_process_cannot_be_run_at_all(containers: Containers, bundle: Bundle) -> None:
+    del bundle.config["process"]
+    bundle.save()
+    done = containers.run(bundle)
+    assert (done.returncode, "has no process" in done.stderr) == (14, True)
+    assert containers.remembered() == []
+
+
+def test_a_further_process_can_wait_in_a_paused_container(containers: Containers, bundle: Bundle) -> None:
+    containers.started(bundle.shell("sleep 60"), "test-frozen")
+    assert containers.call("pause", "test-frozen").returncode == 0
+    assert containers.call("exec", "test-frozen", "true").returncode == 17
+    command = containers.command("exec", "--ignore-paused", "test-frozen", "sh", "-c", "echo late; exit 3")
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as waiting:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(0.5)
+        assert containers.call("resume", "test-frozen", timeout=10).returncode == 0
+        assert waiting.communicate(timeout=10)[0] == "late\n"
+    assert waiting.returncode == 3
+
+
+def test_a_further_process_can_be_put_below_the_containers_cgroup(
+    containers: Containers, bundle: Bundle
+) -> None:
+    containers.started(bundle.shell("sleep 60"), "test-below")
+    saved = json.loads((containers.root / "test-below/state.json").read_text())["cgroup"]["directories"]
+    for directory in saved.values():
+        below = Path(directory, "below")
+        below.mkdir()
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if Path(directory, name).exists() and not VERSION_2_ALONE:
+                (below / name).write_text(Path(directory, name).read_text())
+    done = containers.call("exec", "--cgroup", "/below", "test-below", "cat", "/proc/self/cgroup")
+    assert done.returncode == 0, done.stderr
+    ours = [line for line in done.stdout.splitlines() if "below" in line]
+    assert len(ours) >= len(saved)
+    names = next(names for names in saved if names or VERSION_2_ALONE)
+    one = containers.call(
+        "exec", "--cgroup", f"{names.split(',')[0]}:below", "test-below", "cat", "/proc/self/cgroup"
+    )
+    assert [line.endswith("/below") for line in one.stdout.splitlines()].count(True) == 1, one
+    for wrong in ("../..", "nonsense:below", "missing"):
+        assert containers.call("exec", "--cgroup", wrong, "test-below", "true").returncode in (14, 125)
+
+
+def test_every_limit_that_has_an_option_can_be_changed(containers: Containers, bundle: Bundle) -> None:
+    containers.started(bundle.shell("sleep 60"), "test-limits")
+    words = "--memory 64m --memory-reservation 32m --cpu-share 512 --cpu-period 50000 --cpu-quota 20000"
+    done = containers.call(
+        "update", *words.split(), "--pids-limit", "55", "--cpu-burst", "1000", "test-limits"
+    )
+    assert done.returncode == 0, done.stderr
+    saved = json.loads((containers.root / "test-limits/state.json").read_text())["cgroup"]["directories"]
+    files = ("cpu.max.burst", "pids.max") if VERSION_2_ALONE else ("cpu.cfs_burst_us", "pids.max")
+    found = {
+        name: path.read_text().strip()
+        for directory in saved.values()
+        for name in files
+        if (path := Path(directory, name)).exists()
+    }
+    assert found == dict(zip(files, ("1000", "55"), strict=True))
 
 
 def test_sockets_that_were_opened_for_the_program_are_passed_on(
