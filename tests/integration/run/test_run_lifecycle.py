@@ -220,10 +220,15 @@ def test_pause_resume_update_ps_and_events(containers: Containers, bundle: Bundl
     assert containers.state("test-limits")["status"] == "running"
     assert json.loads(containers.call("ps", "--format", "json", "test-limits").stdout) == [pid]
     assert "sleep 60" in containers.call("ps", "test-limits").stdout
-    assert containers.call("update", "--memory", "48m", "--pids-limit", "21", "test-limits").returncode == 0
+    limits = ("--memory", "48m", "--memory-swap", "48m", "--pids-limit", "21", "--cpu-quota", "50000")
+    assert containers.call("update", *limits, "test-limits").returncode == 0
     data = json.loads(containers.call("events", "--stats", "test-limits").stdout)["data"]
     assert data["memory"]["usage"]["limit"] == 48 << 20
+    assert data["memory"]["swap"]["limit"] == 48 << 20
+    assert data["memory"]["cache"] >= 0
     assert data["pids"] == {"current": 1, "limit": 21}
+    assert data["cpu"]["usage"]["user"] + data["cpu"]["usage"]["kernel"] > 0
+    assert set(data["cpu"]["throttling"]) == {"periods", "throttledPeriods", "throttledTime"}
     listed = json.loads(containers.call("list", "--format", "json").stdout)
     assert [state["id"] for state in listed] == ["test-limits"]
     assert containers.call("list", "--quiet").stdout == "test-limits\n"
