@@ -11,6 +11,8 @@ import gc
 import posix
 import sys
 
+from ocitool.errors import RunError
+
 from . import process, records
 from .kernel import CLONE_FILES, CLONE_PARENT, PR_SET_DUMPABLE, PR_SET_PDEATHSIG
 from .namespaces import CGROUP, PID, TIME, USER, join
@@ -144,9 +146,7 @@ def _become(job: Job) -> None:
     kernel, report = job.kernel, job.entry.report
     # Until the container is complete, it dies with its runtime.
     kernel.prctl(PR_SET_PDEATHSIG, _SIGKILL)
-    for fd in job.entrances:
-        posix.write(fd, b"0")
-        posix.close(fd)
+    _enter_cgroups(job)
     if job.go >= 0:
         records.write(report, records.JOINED)
         if posix.read(job.go, 1) != b"g":
@@ -170,6 +170,15 @@ def _become(job: Job) -> None:
             posix.chroot(".")
         process.prepare(kernel, job.process, job.entry.linux)
     process.finish(kernel, job.process, job.entry)
+
+
+def _enter_cgroups(job: Job) -> None:
+    try:
+        for fd in job.entrances:
+            posix.write(fd, b"0")
+            posix.close(fd)
+    except OSError as exc:
+        raise RunError(f"the cgroup takes no process: {exc.strerror}") from exc
 
 
 def _become_root_inside(kernel: Kernel, job: Job) -> None:

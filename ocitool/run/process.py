@@ -65,7 +65,7 @@ MEMORY_POLICY_FLAGS = {
 }
 _U64 = 0xFFFFFFFFFFFFFFFF
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_ENOENT, _EACCES = 2, 13
+_ENOENT, _EACCES, _EINVAL = 2, 13, 22
 
 
 class Filter:
@@ -233,7 +233,12 @@ def take_identity(kernel: Kernel, process: dict[str, Any], entry: Entry, sets: c
         if groups:
             entry.warn("supplementary groups cannot be set in this user namespace")
         groups = None
-    kernel.set_ids(user.get("uid", 0), user.get("gid", 0), groups)
+    uid, gid = user.get("uid", 0), user.get("gid", 0)
+    try:
+        kernel.set_ids(uid, gid, groups)
+    except OSError as exc:
+        hint = "the user namespace has no mapping for one of its ids" if exc.errno == _EINVAL else ""
+        raise RunError(f"process.user {uid}:{gid}: {exc.strerror}", hint=hint) from exc
     kernel.prctl(PR_SET_KEEPCAPS, 0)
 
 

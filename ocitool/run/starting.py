@@ -168,18 +168,18 @@ def engage_courier(job: _init.Job, seccomp: dict[str, Any], state: dict[str, Any
 
 
 def adjust_oom_score(job: _init.Job, pid: int) -> None:
-    """Set `process.oomScoreAdj`: "If it is not set, the runtime MUST NOT change the value"."""
+    """Set `process.oomScoreAdj`: "If it is not set, the runtime MUST NOT change the value".
+
+    Raises:
+        RunError: the kernel refuses it: a lower one takes CAP_SYS_RESOURCE.
+    """
     score = job.process.get("oomScoreAdj")
     if score is None:
         return
     try:
         process.write_proc(job.kernel, job.entry.proc, f"{pid}/oom_score_adj", str(score))
     except OSError as exc:
-        from .namespaces import is_host_root
-
-        if is_host_root() and job.kernel.capget()[0] >> 24 & 1:
-            raise RunError(f"oomScoreAdj {score}: {exc.strerror}") from exc
-        job.entry.warn(f"oomScoreAdj {score} was refused and left out: {exc.strerror}")
+        raise RunError(f"process.oomScoreAdj {score}: {exc.strerror}") from exc
 
 
 def stop(pid: int) -> None:

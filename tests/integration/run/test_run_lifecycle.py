@@ -360,6 +360,26 @@ def test_a_passwd_that_is_no_file_hinders_nobody(containers: Containers, bundle:
     assert containers.output(bundle, "echo $HOME") == "/\n"
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"user": {"uid": 5, "gid": 0}},
+            "process.user 5:0: Invalid argument (the user namespace has no mapping",
+        ),
+        ({"oomScoreAdj": -999}, "process.oomScoreAdj -999: Permission denied"),
+    ],
+)
+def test_what_an_ordinary_user_cannot_have_is_an_error(
+    containers: Containers, ordinary_bundle: Bundle, change: dict[str, Any], said: str
+) -> None:
+    ordinary_bundle.config["process"].update(change)
+    ordinary_bundle.save()
+    done = containers.run(ordinary_bundle, ordinary=True)
+    assert done.returncode == 125
+    assert done.stderr.startswith(f"ocitool-runtime: {said}")
+
+
 def test_only_the_root_is_read_only(containers: Containers, bundle: Bundle) -> None:
     bundle.config["root"]["readonly"] = True
     shown = containers.output(bundle, "echo > /x || echo no; echo > /dev/shm/x && echo yes")
@@ -670,6 +690,10 @@ def test_a_further_process_can_be_put_below_the_containers_cgroup(
         "exec", "--cgroup", f"{names.split(',')[0]}:below", "test-below", "cat", "/proc/self/cgroup"
     )
     assert [line.endswith("/below") for line in one.stdout.splitlines()].count(True) == 1, one
+    if "cpuset" in saved:  # version 1's takes nobody before it has processors
+        Path(saved["cpuset"], "empty").mkdir()
+        done = containers.call("exec", "--cgroup", "cpuset:empty", "test-below", "true")
+        assert (done.returncode, "the cgroup takes no process: No space" in done.stderr) == (125, True)
     for wrong in ("../..", "nonsense:below", "missing"):
         assert containers.call("exec", "--cgroup", wrong, "test-below", "true").returncode in (14, 125)
 
