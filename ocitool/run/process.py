@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from .kernel import Kernel
+    from .seccomp_cache import Filter
 
 RLIMITS = {
     name: number
@@ -66,25 +67,6 @@ MEMORY_POLICY_FLAGS = {
 _U64 = 0xFFFFFFFFFFFFFFFF
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENOENT, _EACCES, _EINVAL = 2, 13, 22
-
-
-class Filter:
-    """A compiled seccomp filter.
-
-    Attributes:
-        program: BPF instructions, or b"" for none.
-        flags: of seccomp(2).
-        allows_fcntl: whether the trampoline can do its work under it.
-        notifies: whether an agent outside decides about some calls; `flags` ask for its descriptor then.
-    """
-
-    def __init__(
-        self, program: bytes, flags: int = 0, *, allows_fcntl: bool = True, notifies: bool = False
-    ) -> None:
-        self.program = program
-        self.flags = flags
-        self.allows_fcntl = allows_fcntl
-        self.notifies = notifies
 
 
 class Entry:

@@ -17,7 +17,7 @@ import posix
 
 from ocitool.errors import InvalidContent, Unsupported
 
-from .process import Filter
+from .seccomp_cache import Filter
 from .syscalls import numbers
 
 TYPE_CHECKING = False

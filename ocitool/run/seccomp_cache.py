@@ -16,7 +16,6 @@ import posix
 from ocitool.errors import NotFound
 
 from . import jsonfast
-from .process import Filter
 from .state import read_file, write_file
 
 TYPE_CHECKING = False
@@ -25,6 +24,25 @@ if TYPE_CHECKING:
 
 _ALLOWS_FCNTL, _NOTIFIES = 1 << 31, 1 << 30
 _COMPILER = ("seccomp.py", "syscalls.py")
+
+
+class Filter:
+    """A compiled seccomp filter.
+
+    Attributes:
+        program: BPF instructions, or b"" for none.
+        flags: of seccomp(2).
+        allows_fcntl: whether the trampoline can do its work under it.
+        notifies: whether an agent outside decides about some calls; `flags` ask for its descriptor then.
+    """
+
+    def __init__(
+        self, program: bytes, flags: int = 0, *, allows_fcntl: bool = True, notifies: bool = False
+    ) -> None:
+        self.program = program
+        self.flags = flags
+        self.allows_fcntl = allows_fcntl
+        self.notifies = notifies
 
 
 def make(directory: str, linux: dict[str, Any]) -> Filter:

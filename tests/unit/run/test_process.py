@@ -11,7 +11,8 @@ from support.run_kernel import Executed, RecordingKernel
 
 from ocitool.errors import RunError
 from ocitool.run import capabilities, process
-from ocitool.run.process import Entry, Filter
+from ocitool.run.process import Entry
+from ocitool.run.seccomp_cache import Filter
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ocitool.run import seccomp, seccomp_cache
-from ocitool.run.process import Filter
+from ocitool.run.seccomp_cache import Filter
 
 
 def _linux(*names: str) -> dict[str, Any]:
