@@ -19,6 +19,7 @@ from . import capabilities, records, trampoline
 from .kernel import (
     CLOEXEC,
     CLOSE_RANGE_CLOEXEC,
+    IN_ROOT,
     NO_MAGICLINKS,
     NO_XDEV,
     PR_SET_DUMPABLE,
@@ -28,7 +29,7 @@ from .kernel import (
     PROC_SUPER_MAGIC,
     filesystem_type,
 )
-from .state import read_file
+from .state import read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -325,7 +326,7 @@ def finish(kernel: Kernel, process: dict[str, Any], entry: Entry) -> NoReturn:
     program = find_program(process)
     image = trampoline.sealed(kernel, entry.report, program) if entry.filter.allows_fcntl else -1
     args = list(process["args"])
-    env = _environment(process)
+    env = _environment(kernel, process)
     _restrict(kernel, process, entry, sets)
     _execute(kernel, image, program, args, env, entry.report)
 
@@ -372,19 +373,26 @@ def _execute(
     raise failure
 
 
-def _environment(process: dict[str, Any]) -> list[str]:
+def _environment(kernel: Kernel, process: dict[str, Any]) -> list[str]:
     """`process.env`, and HOME where that has none: engines leave it to whoever sees the container."""
     env = list(process.get("env") or [])
     if not any(item.startswith("HOME=") for item in env):
-        env.append(f"HOME={_home((process.get('user') or {}).get('uid', 0))}")
+        env.append(f"HOME={_home(kernel, (process.get('user') or {}).get('uid', 0))}")
     return env
 
 
-def _home(uid: int) -> str:
-    """The home directory of a user, by the container's own passwd(5); "/" for one who is not there."""
+def _home(kernel: Kernel, uid: int) -> str:
+    """The home directory of a user, by the container's own passwd(5); "/" for one who is not there.
+
+    Descriptors of the host's are still open, and a link of /proc would lead through them.
+    """
+    root = posix.open("/", posix.O_RDONLY | posix.O_DIRECTORY | CLOEXEC)
     try:
-        entries = [line.split(b":") for line in read_file("/etc/passwd", "users").splitlines()]
-    except OciError:
+        fd = kernel.openat2(root, "etc/passwd", posix.O_RDONLY | posix.O_NONBLOCK, IN_ROOT | NO_MAGICLINKS)
+        entries = [line.split(b":") for line in read_all(fd, "/etc/passwd", "users").splitlines()]
+    except (OSError, OciError):
         return "/"
+    finally:
+        posix.close(root)
     found = next((entry[5] for entry in entries if len(entry) > 5 and entry[2] == b"%d" % uid), b"")
-    return found.decode("utf-8", "surrogateescape") or "/"
+    return found.decode("utf-8", "surrogateescape") if found and b"\0" not in found else "/"

@@ -65,7 +65,7 @@ def default_root() -> str:
 
 
 def read_file(path: str, what: str) -> bytes:
-    """Read a small regular file.
+    """Read a small file.
 
     Raises:
         NotFound: it does not exist. RunError: it cannot be read. InvalidContent: it is too large.
@@ -76,6 +76,15 @@ def read_file(path: str, what: str) -> bytes:
         raise NotFound(f"{what}: {path} does not exist: no such file or directory") from exc
     except OSError as exc:
         raise RunError(f"{what}: {path}: {exc.strerror}") from exc
+    return read_all(fd, path, what)
+
+
+def read_all(fd: int, path: str, what: str) -> bytes:
+    """Read a small file that is open, and close it.
+
+    Raises:
+        RunError: it cannot be read. InvalidContent: it is too large.
+    """
     try:
         pieces = []
         size = 0

@@ -351,12 +351,16 @@ def test_a_home_directory_that_nobody_named_is_the_one_of_the_containers_own_pas
     assert containers.output(bundle, "echo $HOME") == f"{home}\n"
 
 
-@pytest.mark.parametrize("kind", ["nothing", "a pipe", "a device"])
+@pytest.mark.parametrize("kind", ["nothing", "a pipe", "a device", "a way to the host"])
 def test_a_passwd_that_is_no_file_hinders_nobody(containers: Containers, bundle: Bundle, kind: str) -> None:
     if kind == "a pipe":
         os.mkfifo(bundle.rootfs / "etc/passwd")
     elif kind == "a device":
         (bundle.rootfs / "etc/passwd").symlink_to("/dev/zero")
+    elif kind == "a way to the host":
+        # Through a descriptor of the host's it would be the same kind of link.
+        (bundle.rootfs / "etc/passwd").symlink_to("/proc/self/root/etc/accounts")
+        (bundle.rootfs / "etc/accounts").write_text("root:x:0:0::/elsewhere:/bin/sh\n")
     assert containers.output(bundle, "echo $HOME") == "/\n"
 
 
