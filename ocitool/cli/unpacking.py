@@ -146,7 +146,6 @@ def _left_out(report: UnpackReport) -> list[str]:
 
 def image_of(session: Session, location: str, platform: str | None, policy: str) -> tuple[Source, Descriptor]:
     """The source and the manifest that a location stands for; a reference is looked up in the local store."""
-    from ocitool import pulling
     from ocitool.locations import Kind, Location
 
     where = Location.parse(location)
@@ -154,6 +153,9 @@ def image_of(session: Session, location: str, platform: str | None, policy: str)
     if where.kind is not Kind.REGISTRY:
         source = session.source(where)
         return source, wanted.under(source, source.resolve(where.name))
+
+    from ocitool import pulling
+
     name = where.stored.name
 
     def pull_now() -> Descriptor:

@@ -7,8 +7,10 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from support import fixtures
 from support.imports import ROOT, foreign, loaded_by, modules_below, ours
 
 HEAVY = {"httpx", "tqdm", "zstandard", "cryptography", "uvicorn", "isal"}
@@ -80,6 +82,17 @@ with contextlib.redirect_stdout(io.StringIO()):
     loaded = loaded_by(code)
     assert not foreign(loaded) & HEAVY
     assert foreign(loaded) <= {"click"}
+
+
+def test_unpacking_from_a_layout_loads_nothing_that_pulls_or_runs(tmp_path: Path) -> None:
+    image = f"oci:{fixtures.layout()}:layers:1.0"
+    code = f"""
+from ocitool.cli import main
+assert main(["unpack", {image!r}, {str(tmp_path / "bundle")!r}]) == 0
+"""
+    loaded = loaded_by(code)
+    assert "ocitool.unpack.apply" in loaded
+    assert not loaded & {"ocitool.pulling", "ocitool.transfer", "ocitool.run.options", "concurrent.futures"}
 
 
 def test_start_up_stays_within_its_budget() -> None:
