@@ -14,6 +14,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import atheris
 
@@ -22,12 +23,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 with atheris.instrument_imports(include=["ocitool.unpack"]):
     from ocitool.errors import OciError
-    from ocitool.unpack import entries
     from ocitool.unpack.apply import Applier, Policy
     from ocitool.unpack.entries import Archive
     from ocitool.unpack.owners import Given, Single
     from ocitool.unpack.removal import Nobody, clear
-    from ocitool.unpack.root import OPEN_DIRECTORY, Directory
+    from ocitool.unpack.root import OPEN_DIRECTORY
     from ocitool.unpack.tally import Tally
     from ocitool.unpack.tree import Tree
 
@@ -106,7 +106,7 @@ class Applying:
         """Make the root a new one."""
         fd = os.open(self.root, OPEN_DIRECTORY)
         try:
-            clear(Directory(fd, b""), Nobody())
+            clear(fd, b"", Nobody())
         finally:
             os.close(fd)
 
@@ -152,9 +152,9 @@ def main() -> None:
     target = {"entries": lambda: read, "applier": Applying}[sys.argv[1]]()
     corpus = Path(sys.argv[2])
     seed(corpus)
-    entries.check_sum = lambda _block: None
-    atheris.Setup([sys.argv[0], str(corpus), *sys.argv[3:]], target)
-    atheris.Fuzz()
+    with patch("ocitool.unpack.entries.check_sum", new=lambda _block: None):
+        atheris.Setup([sys.argv[0], str(corpus), *sys.argv[3:]], target)
+        atheris.Fuzz()
 
 
 if __name__ == "__main__":
