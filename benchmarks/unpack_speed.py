@@ -9,14 +9,12 @@ of its own, start-up included, in turn, so that a busy machine is busy for all.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import statistics
-import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+
+from measure import Contender, compare
 
 ROOT = Path(__file__).parent.parent
 OURS = """
@@ -40,57 +38,34 @@ unpack(Layout(), Layout().resolve(""), Path(sys.argv[2]), options=UnpackOptions(
 """
 
 
-def commands(layout: Path, scratch: Path) -> dict[str, list[str]]:
+def contenders(layout: Path, scratch: Path) -> list[Contender]:
     index = json.loads((layout / "index.json").read_bytes())
     blobs = layout / "blobs" / "sha256"
     manifest = json.loads((blobs / index["manifests"][0]["digest"][7:]).read_bytes())
     layer = blobs / manifest["layers"][0]["digest"][7:]
-    target = str(scratch / "target")
-    found = {
-        "ocitool": [sys.executable, "-c", OURS, str(layout), target],
-        "ocitool, synced to disk": [sys.executable, "-c", OURS, str(layout), target, "sync"],
-        "tar -xzf": ["tar", "-xzf", str(layer), "-C", target],
-    }
-    if shutil.which("umoci"):
-        found["umoci"] = ["umoci", "unpack", "--image", f"{layout}:latest", target]
-    return found
+    target = scratch / "target"
+    ours = [sys.executable, "-c", OURS, str(layout), str(target)]
+    absent, empty = partial(clear, target), partial(clear, target, make=True)
+    checkout = {"PYTHONPATH": str(ROOT)}
+    return [
+        Contender("ocitool", ours, absent, checkout),
+        Contender("ocitool, synced", [*ours, "sync"], absent, checkout),
+        Contender("tar -xzf", ["tar", "-xzf", str(layer), "-C", str(target)], empty),
+        Contender("umoci", ["umoci", "unpack", "--image", f"{layout}:latest", str(target)], absent),
+    ]
 
 
-class Run(NamedTuple):
-    wall: float
-    cpu: float  # of the process and those that it started
-    peak: int
-
-
-def run(name: str, command: list[str], target: Path) -> Run:
-    if name.startswith("tar"):
+def clear(target: Path, *, make: bool = False) -> None:
+    if target.exists():
+        shutil.rmtree(target)
+    if make:
         target.mkdir()
-    start = time.perf_counter()
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    took = time.perf_counter() - start
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"{name} failed")
-    shutil.rmtree(target)
-    return Run(took, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024)
 
 
 def main(layout: str, scratch: str, rounds: str = "5") -> None:
-    results: dict[str, list[Run]] = {}
     Path(scratch).mkdir(parents=True, exist_ok=True)
-    for _ in range(int(rounds)):
-        for name, command in commands(Path(layout), Path(scratch)).items():
-            results.setdefault(name, []).append(run(name, command, Path(scratch, "target")))
-    wall, cpu = (statistics.median(column) for column in list(zip(*results["ocitool"], strict=True))[:2])
-    print(f"{Path(layout).name}, {rounds} rounds each, medians")
-    for name, runs in results.items():
-        walls, cpus, peaks = zip(*runs, strict=True)
-        took, worked = statistics.median(walls), statistics.median(cpus)
-        print(
-            f"  {name:24} {took:7.3f} s  {took / wall:5.2f} x   CPU {worked:6.2f} s  {worked / cpu:5.2f} x"
-            f"   peak {max(peaks)} MiB"
-        )
+    compare(f"{Path(layout).name} unpacked", contenders(Path(layout), Path(scratch)), int(rounds))
+    clear(Path(scratch, "target"))
 
 
 if __name__ == "__main__":
