@@ -18,6 +18,7 @@ from ocitool.streams import CHUNK
 from ocitool.unpack import pax
 from ocitool.unpack.fields import check_sum, device, mtime_of, number, size_of, who
 from ocitool.unpack.sparse import MAX_EXTENTS, Sparse, gnu_extents, pax_sparse
+from ocitool.unpack.whiteouts import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -347,7 +348,8 @@ def clean(raw: bytes) -> bytes:
     if 0 in path:
         raise InvalidContent(f"the path {shown(raw)} holds a NUL byte")
     if len(path) > limits.NAME_BYTES:
-        longest = max(map(len, path.split(b"/")))
+        # A whiteout's mark is never part of a file's name.
+        longest = max(len(part.removeprefix(MARK)) for part in path.split(b"/"))
         if len(path) > limits.PATH_BYTES or longest > limits.NAME_BYTES:
             raise UnsafeContent(
                 f"the path {shown(raw)} is too long ({len(path)} bytes, its longest part {longest})"

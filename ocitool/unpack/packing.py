@@ -9,10 +9,11 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from ocitool.errors import OciError
+from ocitool.errors import OciError, Unsupported
 from ocitool.streams import CHUNK
 from ocitool.unpack.entries import BLOCK, shown
 from ocitool.unpack.owners import RECORD
+from ocitool.unpack.whiteouts import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,18 +47,27 @@ def pack(changes: Changes, root: Open, write: Write, *, owner_of: OwnerOf, lates
         latest: no file's time is after this, in nanoseconds, so that a build can be repeated.
 
     Raises:
-        Unsupported: something has an owner that does not exist in the container.
+        Unsupported: something has an owner that does not exist in the container, or a name that would be
+            read as a whiteout.
     """
     # layer.md: "Implementations SHOULD generate layers such that the whiteout files appear before sibling
     # directory entries."
     for path in changes.removed:
         directory, _, name = path.rpartition(b"/")
-        write(_header((directory + b"/" if directory else b"") + b".wh." + name, b"0", {}))
+        whiteout = (directory + b"/" if directory else b"") + MARK + name
+        write(_pax(_records(whiteout, b"", {})) + _header(whiteout, b"0", {}))
     seen: dict[tuple[int, int], bytes] = {}
     for found in changes.changed:
         kind = stat.S_IFMT(found.status.st_mode)
         if kind == stat.S_IFSOCK:
             continue  # tar has no type for one, and it is of no use without its process
+        if found.path.rpartition(b"/")[2].startswith(MARK):
+            # layer.md: "it is not possible to create a filesystem which has a file or directory with a name
+            # beginning with `.wh.`."
+            raise Unsupported(
+                f"{shown(found.path)} can't be in a layer, where such a name removes a file",
+                hint="give it another name, or remove it",
+            )
         inode = found.status.st_dev, found.status.st_ino
         first = (
             seen.setdefault(inode, found.path) if found.status.st_nlink > 1 and kind != stat.S_IFDIR else b""
@@ -103,7 +113,7 @@ def _records(name: bytes, link: bytes, fields: dict[str, int]) -> dict[bytes, by
     if len(link) > 100 or not link.isascii():
         records[b"linkpath"] = link
     for key, digits in (("uid", 7), ("gid", 7), ("size", 11), ("mtime", 11)):
-        if not 0 <= fields[key] < 8**digits:
+        if not 0 <= fields.get(key, 0) < 8**digits:
             records[key.encode()] = b"%d" % fields[key]
             fields[key] = 0
     return records

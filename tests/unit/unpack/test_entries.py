@@ -294,8 +294,10 @@ def test_lu_17_entries_are_counted() -> None:
         (b"/".join([b"n" * 15] * 256), True),
         (b"/".join([b"n" * 15] * 257), False),
         (b"d/" * 5000 + b"x", False),
+        (b".wh." + b"n" * 255, True),
+        (b".wh." + b"n" * 256, False),
     ],
-    ids=["255", "256", "4019", "4095", "4111", "5000 deep"],
+    ids=["255", "256", "4019", "4095", "4111", "5000 deep", "255 hidden", "256 hidden"],
 )
 def test_lu_23_paths_have_the_length_that_file_systems_have(path: bytes, allowed: bool) -> None:  # noqa: FBT001
     if allowed:

@@ -193,6 +193,28 @@ def test_whiteouts_come_before_everything_else(where: Path) -> None:
     assert names(packed(found, where / "bundle"))[0] == b"d/.wh.a"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [b"n" * 97, b"n" * 251, b"n" * 255, b"/".join([b"dir" * 20] * 5) + b"/name", b"d/\xff\n"],
+    ids=["97 bytes", "251 bytes", "255 bytes", "a long way down", "odd bytes"],
+)
+def test_what_was_removed_stays_away_whatever_its_name(where: Path, path: bytes) -> None:
+    found = image(archive(file(path, b"gone"), file(b"stays")))
+    found.unpack(where / "bundle")
+    os.unlink(os.fsencode(where / "bundle" / "rootfs") + b"/" + path)  # noqa: PTH108 - bytes
+    packed(found, where / "bundle").unpack(where / "again")
+    assert differences(tree(where / "again" / "rootfs"), tree(where / "bundle" / "rootfs")) == []
+
+
+@pytest.mark.parametrize("name", [".wh.same", "d/.wh.", "d/.wh..wh..opq"])
+def test_a_file_with_the_name_of_a_whiteout_is_refused(where: Path, name: str) -> None:
+    found = image(*BASE)
+    found.unpack(where / "bundle")
+    (where / "bundle" / "rootfs" / name).touch()
+    with pytest.raises(Unsupported, match=name):
+        packed(found, where / "bundle")
+
+
 def test_sockets_stay_behind(where: Path) -> None:
     import socket
 
