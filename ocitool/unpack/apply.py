@@ -1,23 +1,21 @@
 """Applying layers to a root: entries become files (image-spec, layer.md, "Applying Changesets").
 
-The order of operations on one file is chown, extended attributes, chmod, times: chown(2) clears setuid
-and file capabilities, and writing changes the time. Directories get theirs when everything else is done,
-and until then are 0700 and ours, so that nothing in them inherits a group or an access control list.
+Directories get their attributes when everything else is done, and until then are 0700 and ours, so that
+nothing in them inherits a group or an access control list.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import InvalidContent, OciError, UnsafeContent
 from ocitool.unpack import removal, whiteouts
+from ocitool.unpack.attributes import NODES, Attributes
 from ocitool.unpack.entries import FILE, Entry, Kind, shown
-from ocitool.unpack.owners import RECORD, Owners, is_refusal
 from ocitool.unpack.root import OPEN_DIRECTORY, Directory, Root
 from ocitool.unpack.volumes import Folder
 
@@ -25,22 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ocitool.unpack.entries import Archive
+    from ocitool.unpack.owners import Owners
     from ocitool.unpack.sparse import Sparse
     from ocitool.unpack.tally import Tally
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE: Final = 0o600
 _open: Final = os.open
-_NODES: Final = {Kind.FIFO: stat.S_IFIFO, Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK}
 _IMPLIED: Final = Entry(Kind.DIRECTORY, b"", 0o755, 0, 0, 0, 0)
 """What a directory gets that no entry describes, the root too: the same every time, so with a fixed time."""
-
-# Labels and seals of the host that made the layer, and the marks of overlay mounts, which would change
-# what a mount of this tree shows.
-_FOREIGN_XATTRS: Final = frozenset(
-    {b"security.selinux", b"security.evm", b"system.nfs4_acl", b"system.nfs4acl", RECORD}
-)
-_FOREIGN_PREFIXES: Final = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +56,7 @@ class Applier:
         self._directories: dict[bytes, Entry] = {b"": _IMPLIED}
         self.root = Root(fd, made=self._implied)
         self._owners = owners
+        self._attributes = Attributes(owners, tally)
         self._tally = tally
         self._policy = policy
         self._unusual = ~0o777 | _umask()  # bits that open(2) would not give
@@ -176,7 +168,7 @@ class Applier:
                     _write(fd, piece)
             self._tally.bytes += size
             if not plain:
-                self._own(fd, entry, owner, record)
+                self._attributes.own(fd, entry, owner, record)
                 os.fchmod(fd, mode)
             os.utime(fd, ns=(mtime, mtime))
         finally:
@@ -200,7 +192,7 @@ class Applier:
         except FileExistsError:
             self._replace(parent, name)
             os.symlink(entry.link, name, dir_fd=parent.fd)
-        self._describe_by_name(parent, name, entry)
+        self._attributes.describe_by_name(parent, name, entry)
 
     def _hardlink(self, entry: Entry, parent: Directory, name: bytes) -> None:
         try:
@@ -238,13 +230,13 @@ class Applier:
             self._tally.devices += 1
             self._remove_if_there(parent, name)
             return
-        mode, device = _NODES[entry.kind] | _PRIVATE, os.makedev(*entry.device)
+        mode, device = NODES[entry.kind] | _PRIVATE, os.makedev(*entry.device)
         try:
             os.mknod(name, mode, device, dir_fd=parent.fd)
         except FileExistsError:
             self._replace(parent, name)
             os.mknod(name, mode, device, dir_fd=parent.fd)
-        self._describe_by_name(parent, name, entry)
+        self._attributes.describe_by_name(parent, name, entry)
 
     def _top(self, entry: Entry) -> None:
         if entry.kind is not Kind.DIRECTORY:
@@ -312,63 +304,9 @@ class Applier:
     def _implied(self, path: bytes) -> None:
         self._directories[path] = _IMPLIED
 
-    def _own(self, fd: int, entry: Entry, owner: tuple[int, int] | None, record: bytes) -> None:
-        if owner:
-            os.chown(fd, *owner)
-        self._set_xattrs(fd, record, entry)
-
     def _describe(self, fd: int, entry: Entry, path: bytes) -> None:  # noqa: ARG002 - overlays need it
         """Give an open directory its attributes."""
-        self._own(
-            fd,
-            entry,
-            self._owners.change(entry.uid, entry.gid),
-            self._owners.record(entry.uid, entry.gid),
-        )
-        os.fchmod(fd, entry.mode)
-        os.utime(fd, ns=(entry.mtime, entry.mtime))
-
-    def _describe_by_name(self, parent: Directory, name: bytes, entry: Entry) -> None:
-        """Give something its attributes that can't be opened, or must not be."""
-        owner = self._owners.change(entry.uid, entry.gid)
-        if owner:
-            os.chown(name, *owner, dir_fd=parent.fd, follow_symlinks=False)
-        record = self._owners.record(entry.uid, entry.gid)
-        if record or entry.xattrs:
-            # The kernel has no call for this yet that takes a directory; the magic link is one.
-            path = b"/proc/self/fd/%d/%s" % (parent.fd, name)
-            self._set_xattrs(path, record, entry)
-        if entry.kind is not Kind.SYMLINK:
-            self._chmod_node(parent, name, entry)
-        os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent.fd, follow_symlinks=False)
-
-    def _chmod_node(self, parent: Directory, name: bytes, entry: Entry) -> None:
-        # chmod(2) follows links, and opening a device may do anything: hold it by O_PATH, be sure that it
-        # is what was made, and change that.
-        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent.fd)
-        try:
-            if stat.S_IFMT(os.fstat(fd).st_mode) != _NODES[entry.kind]:
-                raise UnsafeContent(f"{shown(entry.path)} was replaced while it was being unpacked")
-            os.chmod(b"/proc/self/fd/%d" % fd, entry.mode)  # noqa: PTH101 - a magic link, in bytes
-        finally:
-            os.close(fd)
-
-    def _set_xattrs(self, file: int | bytes, record: bytes, entry: Entry) -> None:
-        if record:
-            self._set_xattr(file, RECORD, record)
-        for key, value in entry.xattrs:
-            if key in _FOREIGN_XATTRS or key.startswith(_FOREIGN_PREFIXES):
-                self._tally.filtered += 1
-            else:
-                self._set_xattr(file, key, value)
-
-    def _set_xattr(self, file: int | bytes, key: bytes, value: bytes) -> None:
-        try:
-            os.setxattr(file, key, value, follow_symlinks=isinstance(file, int))
-        except OSError as error:
-            if not is_refusal(error):
-                raise
-            self._tally.xattrs += 1
+        self._attributes.describe(fd, entry)
 
 
 class _Replaced:
