@@ -88,7 +88,9 @@ def execute(runtime: Runtime, state: State, wanted: dict[str, Any], settings: Se
     wait = None if settings.detach else Wait(runtime.kernel)
     job = _job(runtime, state, wanted, settings)
     own_side = _console(job, settings)
-    cgroup = runtime.cgroup(state).below(settings.below)
+    cgroup = runtime.cgroup(state)
+    if settings.below:
+        cgroup = cgroup.below(settings.below)
     job.entrances = cgroup.entrances()
     child = starting.clone(job, cgroup.directory_fd(), runtime.warn)
     try:
