@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SHARED = {"run.py", "measure.py"}
+SHARED = {"run.py", "measure.py", "unpack_images.py"}
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 Twice each: as the lowest layer, and above another one, where a whiteout may come at any moment.
 
-    python benchmarks/unpack_scale.py SCRATCH [ENTRIES …]
+    python benchmarks/unpack_scale.py [SCRATCH [ENTRIES …]]
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ print(f"{took:.2f} s of CPU, {took / count * 1e6:.1f} us an entry, peak {peak} M
 """
 
 
-def main(scratch: str, *counts: str) -> None:
+def main(scratch: str = "/dev/shm", *counts: str) -> None:
     target = Path(scratch, "scale")
     for count in counts or ("10000", "100000", "1000000"):
         for layers in ("1", "2"):

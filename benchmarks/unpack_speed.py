@@ -3,7 +3,10 @@
 Ours verifies both digests of the layer and writes a bundle; tar verifies nothing. Each runs as a process
 of its own, start-up included, in turn, so that a busy machine is busy for all.
 
-    python benchmarks/unpack_speed.py LAYOUT SCRATCH [ROUNDS]
+    python benchmarks/unpack_speed.py [LAYOUT [SCRATCH [ROUNDS]]]
+
+Without a layout it makes all the images of `unpack_images.py` first. The scratch directory is in memory where
+no other one is named.
 """
 
 from __future__ import annotations
@@ -11,9 +14,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 
+import unpack_images
 from measure import Contender, compare
 
 ROOT = Path(__file__).parent.parent
@@ -62,10 +67,12 @@ def clear(target: Path, *, make: bool = False) -> None:
         target.mkdir()
 
 
-def main(layout: str, scratch: str, rounds: str = "5") -> None:
-    Path(scratch).mkdir(parents=True, exist_ok=True)
-    compare(f"{Path(layout).name} unpacked", contenders(Path(layout), Path(scratch)), int(rounds))
-    clear(Path(scratch, "target"))
+def main(layout: str = "", scratch: str = "/dev/shm", rounds: str = "5") -> None:
+    with tempfile.TemporaryDirectory(dir=scratch) as directory:
+        if not layout:
+            unpack_images.main(directory)
+        for one in [layout] if layout else [str(Path(directory, name)) for name in unpack_images.MAKERS]:
+            compare(f"{Path(one).name} unpacked", contenders(Path(one), Path(directory)), int(rounds))
 
 
 if __name__ == "__main__":
