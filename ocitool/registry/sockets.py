@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import select
 import selectors
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _READ_BYTES: Final = 256 << 10
-"""What is asked of a socket at once; httpcore's own 64 KiB cost more time per byte."""
+"""What is asked of a socket at once for a body; httpcore's own 64 KiB cost more time per byte."""
 
 _STAGGER: Final = 0.25  # seconds between attempts on the addresses of one name (RFC 8305: 250 ms)
 
@@ -177,17 +178,23 @@ class Stream(httpcore.NetworkStream):
         self._sent: float | None = None  # when the last byte of a request that is not answered yet was
         self._waited = 0.0
         self._received = 0
+        self._patience = sock.gettimeout()
         streams.add(self)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Receive; see httpcore."""
         started = time.monotonic()
         # A header must come whole within its time, however it drips; a body must only go on coming.
-        limit = self._pace.idle if self._sent is None else timeout or self._pace.answer
-        patience = limit if self._sent is None else max(self._sent + limit - started, 0.001)
+        if self._sent is None:
+            limit = patience = self._pace.idle
+            wanted = max(max_bytes, _READ_BYTES)
+        else:
+            limit = timeout or self._pace.answer
+            patience = _tenths(self._sent + limit - started)
+            wanted = max_bytes  # what is larger, the allocator maps and unmaps for every header
         try:
-            self._sock.settimeout(patience)
-            data = self._sock.recv(max(max_bytes, _READ_BYTES))
+            self._be_patient(patience)
+            data = self._sock.recv(wanted)
         except TimeoutError as error:
             why = "has been silent for" if self._sent is None else "has not answered in full in"
             raise httpcore.ReadTimeout(f"{self._peer} {why} {limit:g} seconds") from error
@@ -196,6 +203,12 @@ class Stream(httpcore.NetworkStream):
         if self._sent is None:
             self._judge(time.monotonic() - started, len(data))
         return data
+
+    def _be_patient(self, seconds: float | None) -> None:
+        """Set the socket's timeout, where it is not the same: that costs a system call, and the lock."""
+        if seconds != self._patience:
+            self._sock.settimeout(seconds)
+            self._patience = seconds
 
     def _judge(self, waited: float, received: int) -> None:
         """Measure a body only while we wait for it: our own pauses are not the peer's."""
@@ -219,7 +232,7 @@ class Stream(httpcore.NetworkStream):
             if self._sent is not None and self._answered_early():
                 # httpcore stops sending at a write error, and reads the answer.
                 raise httpcore.WriteError(f"{self._peer} answered before it had read the request")
-            self._sock.settimeout(timeout)
+            self._be_patient(timeout)
             while rest:
                 rest = rest[self._sock.send(rest) :]
         except TimeoutError as error:
@@ -274,6 +287,11 @@ class Stream(httpcore.NetworkStream):
         if info == "is_readable":
             return _readable(self._sock)
         return self._sock if info == "socket" else None
+
+
+def _tenths(seconds: float) -> float:
+    """A rest of time, rounded up so that it mostly is the whole still; what is over is over."""
+    return max(math.ceil(seconds * 10) / 10, 0.001)
 
 
 def _readable(sock: socket.socket) -> bool:

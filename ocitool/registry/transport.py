@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import RegistryError, Unreachable
@@ -85,15 +85,15 @@ class Transport:
             OciError: the status is not one of `call.expect`, or there was no answer.
         """
         for attempt in range(1, self._config.retries + 1):
-            with self.open(endpoint, call) as live:
-                try:
-                    body = live.read(call.limit)
-                except Unreachable as error:
-                    if not call.repeatable or attempt == self._config.retries:
-                        raise
-                    failure = error
-                else:
-                    return Answer(live, body)
+            live = self._expected(endpoint, call)
+            try:
+                return Answer(live, live.read(call.limit))
+            except Unreachable as error:
+                if not call.repeatable or attempt == self._config.retries:
+                    raise
+                failure = error
+            finally:
+                live.reply.close()
             self.back_off(call.what, failure, attempt)
         raise AssertionError  # pragma: no cover - the last attempt returned or raised
 
@@ -104,11 +104,21 @@ class Transport:
         Raises:
             OciError: as `request`.
         """
-        with ExitStack() as stack:
-            live = self._persist(endpoint, call, stack)
-            if live.status not in call.expect:
-                raise error_of(self._failed(live), call.what, endpoint.name)
+        live = self._expected(endpoint, call)
+        try:
             yield live
+        finally:
+            live.reply.close()
+
+    def _expected(self, endpoint: Endpoint, call: Call) -> Live:
+        """Send a call until its answer is what the caller understands, who closes it."""
+        live = self._persist(endpoint, call)
+        if live.status in call.expect:
+            return live
+        try:
+            raise error_of(self._failed(live), call.what, endpoint.name)
+        finally:
+            live.reply.close()
 
     def _failed(self, live: Live) -> Answer:
         """An error's body matters little: a part of it will do."""
@@ -122,7 +132,7 @@ class Transport:
             pass
         return Answer(live, body)
 
-    def _persist(self, endpoint: Endpoint, call: Call, stack: ExitStack) -> Live:
+    def _persist(self, endpoint: Endpoint, call: Call) -> Live:
         """Repeat a call while that may help."""
         lost = False
         for attempt in range(1, self._config.retries + 1):
@@ -136,7 +146,6 @@ class Transport:
                 self.back_off(call.what, error, attempt)
                 continue
             if last or live.status in call.expect or not self._may_pass(call, live):
-                stack.callback(live.reply.close)
                 return Live(live.reply, live.at_home, repeated=lost)
             failure = error_of(self._failed(live), call.what, endpoint.name)
             live.reply.close()
