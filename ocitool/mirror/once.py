@@ -23,8 +23,10 @@ class Once(Generic[K, V]):
     def get(self, key: K, find: Callable[[], V]) -> V:
         """The answer; who asks at the same time waits for it."""
         with self._lock:
-            first = key not in self._futures
-            future = self._futures.setdefault(key, Future())
+            future = self._futures.get(key)
+            first = future is None
+            if future is None:
+                future = self._futures[key] = Future()
         if first:
             try:
                 future.set_result(find())
@@ -32,3 +34,9 @@ class Once(Generic[K, V]):
                 future.set_exception(error)
                 raise
         return future.result()
+
+    def known(self, key: K) -> V | None:
+        """The answer, if it is there by now; no one waits for it, and no one asks."""
+        with self._lock:
+            future = self._futures.get(key)
+        return future.result() if future and future.done() and not future.exception() else None

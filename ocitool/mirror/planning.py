@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -63,12 +64,13 @@ class Planner:
                 return Failure(f"{item.source} to {item.target}", error)
 
         with ThreadPoolExecutor(self._jobs, thread_name_prefix="ocitool-plan") as pool:
-            for result in pool.map(one, items):
+            for result in pool.map(one, _by_turns(items)):
                 if isinstance(result, Image):
                     found.append(result)
                 else:
                     failures.append(result)
         found.sort(key=lambda image: image.target)
+        failures.sort(key=lambda failure: failure.what)
         return Plan(tuple(shared_out(found)), tuple(failures))
 
     def reading(self, item: Item, destination: Store) -> Reading:
@@ -79,7 +81,7 @@ class Planner:
         destination = self._stores.store(item.target.place)
         reading = self.reading(item, destination)
         root, moved = self._root(item, reading.inner, pin)
-        before = asked(destination, item.target.name)
+        before = self._before(item.target, destination)
         reading.new = before is None and self._is_new(item.target, destination)
         survey = Survey(reading, partial(self._has_blob, item.target.place, reading, destination))
         image = Image(item, Pin(root), before=before.digest if before else None, moved=moved)
@@ -101,6 +103,12 @@ class Planner:
         """What an image is at its source now, with all that belongs to it."""
         pin = Pin(root, self._referrers(item, source, subjects))
         return replace(pin, digest_tags=self._digest_tags(item, source, (*subjects, *pin.referring)))
+
+    def _before(self, target: Target, destination: Store) -> Descriptor | None:
+        """What a target stands for by now; a place that is known to have no names is not asked for one."""
+        if self._new.known(target.place) and not is_digest(target.name):
+            return None
+        return asked(destination, target.name)
 
     def _is_new(self, target: Target, destination: Store) -> bool:
         """Whether a place has no names yet; one question, which the first missing name is worth."""
@@ -180,6 +188,16 @@ class Planner:
     def _listed(self, reference: Reference, source: Source) -> frozenset[str]:
         """The digest tags of a repository."""
         return self._listings.tags(reference, source).of_digests
+
+
+def _by_turns(items: Iterable[Item]) -> list[Item]:
+    """One item for each place, then the next for each: the first shows whether the place has any names."""
+    before: Counter[str] = Counter()
+    ranked = []
+    for item in items:
+        ranked.append((before[item.target.place], item))
+        before[item.target.place] += 1
+    return [item for _, item in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def _is_unknown(destination: Lister) -> bool:

@@ -54,6 +54,21 @@ def test_the_first_run_copies_and_the_second_asks_only_by_head_and_says_so(betwe
     assert ("HEAD", "manifest") in asked
 
 
+@one_kind
+def test_a_repository_that_is_not_there_yet_is_not_asked_for_every_name(between: Field) -> None:
+    for n in range(12):
+        push_image(between.above("team/app"), f"layer {n}", tag=f"1.{n}")
+    file = between.write("  - repository: UP/team/app\n    to: UP/copy/{repository}\n")
+    between.up.served.clear()
+
+    done = between.run("mirror", file, "--jobs=1")
+
+    assert "12 copied" in done.out
+    asked = [r for r in between.up.served if (r.method, r.route, r.status) == ("HEAD", "manifest", 404)]
+    assert 1 <= len(asked) <= 4, "as many as questions are under way at once"
+    assert between.above("copy/team/app").resolve("1.11") == between.above("team/app").resolve("1.11")
+
+
 def test_a_plan_is_exact_and_its_replay_takes_what_was_reviewed(between: Field) -> None:
     source = between.above("team/app")
     planned = push_multi(source, "a", "amd64", "arm64", tag="1.0")
@@ -159,6 +174,24 @@ def test_pruning_deletes_what_no_rule_wants_and_nothing_that_a_kept_name_reaches
     assert f"deleted {between.down}/m/team/app:1.0" in done.out
     assert list(there.tags()) == ["2.0"]
     assert there.resolve("2.0") == kept
+
+
+def test_a_run_without_prune_deletes_nothing(between: Field) -> None:
+    source, there = between.above("team/app"), between.below("m/team/app")
+    image = push_image(source, "wanted", tag="2.0")
+    old = push_image(there, "old", tag="1.0")
+    signature = push_signature(there, old)
+    before = set(there.tags())
+    file = between.write(ALL, limits="{max-delete: 100%}")
+
+    for _ in range(2):  # one that copies, and one that finds nothing to do
+        done = between.run("mirror", file, "--format=json")
+        assert json.loads(done.out)["pruned"] == []
+
+    assert set(there.tags()) == {"2.0", *before}
+    assert there.resolve("1.0") == old
+    assert list(there.referrers(old)) == [signature]
+    assert there.resolve("2.0") == image
 
 
 def test_a_name_that_shares_a_kept_digest_goes_alone_or_stays_and_says_so(between: Field) -> None:
