@@ -10,12 +10,13 @@ checks it, `apply` brings it to the far side, `inventory_of` says what that has.
 from ocitool.bundle.application import OneStore, RegistryDestination, Renaming, apply
 from ocitool.bundle.creation import Gathered, Item, gather, write
 from ocitool.bundle.difference import Difference, difference
-from ocitool.bundle.files import BundleFile, FileSink, Sink, StreamSink
+from ocitool.bundle.files import BundleFile
 from ocitool.bundle.holding import Holding, images_of, inventory_of
 from ocitool.bundle.inventory import Entry, Image, Inventory
 from ocitool.bundle.mending import repair
 from ocitool.bundle.repositories import BundleRepositories
 from ocitool.bundle.signing import KeySigner, check_signature
+from ocitool.bundle.sinks import FileSink, Sink, StreamSink
 from ocitool.bundle.source import BundleSource
 from ocitool.bundle.verification import Problem, verify
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Self
 
-    from ocitool.bundle.files import Sink
     from ocitool.bundle.signing import Signer
+    from ocitool.bundle.sinks import Sink
     from ocitool.content import Source
     from ocitool.digest import Digest
     from ocitool.model import Descriptor

@@ -10,8 +10,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from ocitool import limits, tarballs
-from ocitool.bundle.files import BundleFile, PatchSink
+from ocitool.bundle.files import BundleFile
 from ocitool.bundle.inventory import Inventory
+from ocitool.bundle.sinks import PatchSink
 from ocitool.bundle.source import INDEX_JSON, INVENTORY, SIGNATURES, annotations_of, blob_path
 from ocitool.bundle.writer import BundleWriter, Plan
 from ocitool.digest import Digest

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from ocitool.bundle.files import Sink
     from ocitool.bundle.inventory import Inventory
+    from ocitool.bundle.sinks import Sink
     from ocitool.model import Descriptor
     from ocitool.streams import Reader
 

@@ -1,4 +1,4 @@
-"""Files, parts and streams: nothing is seen half, and a missing part is named."""
+"""Files, parts, sinks and streams: nothing is seen half, and a missing part is named."""
 
 from __future__ import annotations
 
