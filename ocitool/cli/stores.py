@@ -144,6 +144,7 @@ def gc(path: Path | None, *, really: bool, output: str) -> None:
                 "unpacked": [str(digest) for digest in unpacked],
                 "containers": dead,
                 "size": garbage.size,
+                "held": garbage.held,
             }
         )
         return
@@ -157,6 +158,8 @@ def gc(path: Path | None, *, really: bool, output: str) -> None:
         console.result(f"{name}  container")
     told = "deleted" if really else "would be deleted; add --delete to do it"
     console.say(f"{console.size(garbage.size)} {told}")
+    if garbage.held:
+        console.say(f"{console.size(garbage.held)} more stay while processes that are at work rely on them")
 
 
 COMMANDS = (store,)

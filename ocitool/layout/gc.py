@@ -38,11 +38,13 @@ class Garbage:
         blobs: content that nothing reaches, what names other content before that.
         roots: entries of `index.json` about content that goes: its signatures, its SBOMs.
         leftovers: private files of processes that are gone, as (path in the layout, bytes).
+        held: bytes of content that would go if no process that is at work relied on it.
     """
 
     blobs: tuple[Descriptor, ...]
     roots: tuple[Descriptor, ...]
     leftovers: tuple[tuple[str, int], ...]
+    held: int = 0
 
     @property
     def size(self) -> int:
@@ -88,8 +90,11 @@ def collect(store: LayoutStore, *, min_age: float = 0.0, partial_age: float = PA
 def _find(store: LayoutStore, min_age: float, partial_age: float) -> Garbage:
     now = time.time()
     stored = dict(store.blobs)
+    sizes = {digest: stat.st_size for digest, stat in stored.items()}
+    leased = store.leased() & set(stored)
     try:
-        live, dead_roots = _live(store, {digest: stat.st_size for digest, stat in stored.items()})
+        live, dead_roots = _live(store, sizes, leased)
+        held = live - _live(store, sizes, set())[0] if leased else set()
     except (InvalidContent, IntegrityError) as error:
         error.add_note("so it is not known what it needs, and nothing was collected")
         error.hint = "`ocitool store check` lists what is damaged"
@@ -100,14 +105,19 @@ def _find(store: LayoutStore, min_age: float, partial_age: float) -> Garbage:
         if digest not in live and now - stat.st_mtime >= min_age
     ]
     return Garbage(
-        tuple(parents_first(store, dead)), tuple(dead_roots), tuple(_leftovers(store, now, partial_age))
+        tuple(parents_first(store, dead)),
+        tuple(dead_roots),
+        tuple(_leftovers(store, now, partial_age)),
+        sum(sizes.get(digest, 0) for digest in held),
     )
 
 
-def _live(store: LayoutStore, stored: dict[Digest, int]) -> tuple[set[Digest], list[Descriptor]]:
+def _live(
+    store: LayoutStore, stored: dict[Digest, int], leased: set[Digest]
+) -> tuple[set[Digest], list[Descriptor]]:
     """What is needed, and the roots that are not because they are about something that is not."""
     roots = store.entries()
-    pinned = [_described(store, digest, stored[digest]) for digest in store.leased() if digest in stored]
+    pinned = [_described(store, digest, stored[digest]) for digest in leased]
     named = {root for root in roots if names(root)}
     subjects = {root: store.subject(root) for root in roots if root not in named}
     # A referrer lives as long as its subject. One whose subject is not here was put here on purpose.

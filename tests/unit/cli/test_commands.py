@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 from support.fixtures import digests, layout
+from support.layout_content import put
 
 import ocitool.cli
 from ocitool import __version__
@@ -219,6 +220,20 @@ def test_the_store_is_listed_checked_and_cleaned(cli: Cli, images: str, tmp_path
     assert len(planned.out.splitlines()) == 5
     assert cli("store", "gc", "--delete").out == planned.out
     assert cli("store", "gc").out == ""
+
+
+def test_a_collection_says_what_processes_at_work_hold_back(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "layout"
+    writer = LayoutStore(path)
+    put(writer, b"x" * 2048)
+    held = cli("store", "gc", "--store", path, "--delete")
+    assert held.out == ""
+    assert "2.0 KiB more stay while processes that are at work rely on them" in held.err
+    assert json.loads(cli("store", "gc", "--store", path, "--format=json").out)["held"] == 2048
+    writer.close()
+    freed = cli("store", "gc", "--store", path, "--delete")
+    assert "more stay" not in freed.err
+    assert "2.0 KiB deleted" in freed.err
 
 
 def test_im_03_a_damaged_blob_is_named_by_check_and_refused_by_whoever_reads_it(

@@ -180,6 +180,22 @@ def test_f_20_a_manifest_that_a_pull_has_found_keeps_its_parts(store: LayoutStor
     assert Digest.of(b"text") in stored(store)
 
 
+def test_f_20_it_is_said_how_much_processes_at_work_hold_back(store: LayoutStore) -> None:
+    named, root = put_artifact(store, "named"), put_artifact(store, "found")
+    store.tag(named, "a")
+    store.close()
+    puller = LayoutStore(store.path)
+    assert puller.exists(named)  # which stays anyway, so nothing is held back by that
+    assert puller.exists(root)
+    new = put(puller, b"new")
+    expected = root.size + len(b"found") + new.size
+    assert plan(LayoutStore(store.path)).held == expected
+    assert collect(LayoutStore(store.path)) == Garbage((), (), (), expected)
+    puller.close()
+    garbage = swept(store)
+    assert (garbage.size, garbage.held) == (expected, 0)
+
+
 def test_f_20_what_another_process_uses_loses_its_names_and_not_its_bytes(store: LayoutStore) -> None:
     desc = put_artifact(store, "text")
     store.tag(desc, "a")
