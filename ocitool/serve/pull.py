@@ -116,10 +116,12 @@ def _requested_range(request: Request, desc: Descriptor) -> tuple[int, int] | No
 def parse_range(header: str, size: int) -> tuple[int, int] | None:
     """The first byte and the one after the last that a Range header asks for; None is all of it.
 
-    RFC 9110, 14.2: "A server MAY ignore the Range header field." What is no single range of bytes, is.
+    RFC 9110, 14.2: "A server MAY ignore the Range header field." What is no single range of bytes, is. "A server
+    that supports range requests MAY ignore or reject a Range header field that contains an invalid
+    ranges-specifier": a range that ends before it begins is rejected, so that nobody takes all for a part.
 
     Raises:
-        Refused: the range lies outside (416).
+        Refused: the range lies outside, or holds nothing (416).
     """
     match = _RANGE.fullmatch(header.replace(" ", ""))
     if match is None:
@@ -129,8 +131,6 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
         start, stop = max(0, size - int(suffix)), size
     else:
         start, stop = int(first), min(int(last) + 1, size) if last else size
-        if last and int(last) < int(first):
-            return None
     if start >= stop:
         raise Refused(
             416,

@@ -149,15 +149,15 @@ def test_a_range_of_a_blob_is_pulled(served: Registry, asked: str, first: int, l
     assert response.headers["content-length"] == str(last + 1 - first)
 
 
-@pytest.mark.parametrize("asked", ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=999999999999-"])
-def test_a_range_outside_the_blob_is_a_416(served: Registry, asked: str) -> None:
+@pytest.mark.parametrize("asked", ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=5-2", "bytes=9999999999-"])
+def test_a_range_that_holds_nothing_of_the_blob_is_a_416(served: Registry, asked: str) -> None:
     digest = served.push_blob("a", b"0123456789")
     response = served.http.get(f"/v2/a/blobs/{digest}", headers={"range": asked})
     assert response.status_code == 416
     assert response.headers["content-range"] == "bytes */10"
 
 
-@pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=1-2,4-5", "lines=1-2", "bytes=a-b", "bytes=-", "x"])
+@pytest.mark.parametrize("asked", ["bytes=1-2,4-5", "lines=1-2", "bytes=a-b", "bytes=-", "x"])
 def test_what_is_no_single_range_is_all_of_the_blob(served: Registry, asked: str) -> None:
     digest = served.push_blob("a", b"0123456789")
     response = served.http.get(f"/v2/a/blobs/{digest}", headers={"range": asked})

@@ -16,9 +16,7 @@ from ocitool.serve.pull import matches, parse_range
 def test_a_range_lies_within_the_content_or_is_refused(size: int, first: int, last: int | None) -> None:
     header = f"bytes={first}-{'' if last is None else last}"
     wanted = range(size)[first : None if last is None else last + 1]
-    if last is not None and last < first:
-        assert parse_range(header, size) is None
-    elif not wanted:
+    if not wanted:
         with pytest.raises(Refused) as caught:
             parse_range(header, size)
         assert caught.value.status == 416
