@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +108,31 @@ def test_github_s_steps_do_what_the_page_says(between: Field) -> None:
 
 def _ours(job: dict[str, Any]) -> list[str]:
     return [step["run"] for step in job["steps"] if step.get("run", "").startswith("ocitool")]
+
+
+def test_the_pods_of_the_job_in_deploy_do_everything_once_between_them(between: Field) -> None:
+    page = (PAGES.parents[1] / "deploy" / "mirror-job.yaml").read_text()
+    spec: dict[str, Any] = yaml.safe_load(page)["spec"]
+    container = spec["template"]["spec"]["containers"][0]
+    tags = [f"1.{n}" for n in range(12)]
+    for tag in tags:
+        push_image(between.above("team/app"), f"layer {tag}", tag=tag)
+    between.write("  - repository: UP/team/app\n    to: DOWN/m/{repository}\n")
+    plan = re.search(r"^#   (ocitool mirror plan .*)$", page, re.MULTILINE)
+    assert plan is not None
+    shell(between, plan[1])
+
+    copied = []
+    for index in range(spec["completions"]):
+        # What the container's volumes are to it: a place of its own to write, and the files of all.
+        mounts = {"/config/": f"{between.work}/", "/state": f"{between.work}/state-{index}"}
+        line = shlex.join([*container["command"], *container["args"]])
+        values = {entry["name"]: entry["value"] for entry in container["env"]}
+        for inside, outside in mounts.items():
+            line = line.replace(inside, outside)
+            values = {name: value.replace(inside, outside) for name, value in values.items()}
+        told = shell(between, line, **values, JOB_COMPLETION_INDEX=str(index))
+        copied += re.findall(r"^copied +\S+/m/team/app:(\S+?)@", told, re.MULTILINE)
+
+    assert sorted(copied) == sorted(tags), "each by one of them"
+    assert sorted(between.below("m/team/app").tags()) == sorted(tags)
