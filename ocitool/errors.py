@@ -41,6 +41,11 @@ class OciError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def kind(self) -> str:
+        """Its name in the tree above, also where a module has made a class of its own of it."""
+        return next(base.__name__ for base in type(self).__mro__ if base.__module__ == __name__)
+
 
 class InvalidReference(OciError):
     """A reference, location or platform that does not follow its grammar."""

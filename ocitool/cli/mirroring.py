@@ -82,7 +82,8 @@ def check(*, file: Path, to: str) -> None:
     from ocitool import console
 
     parsed = _parsed(file.read_bytes(), file, to)
-    console.result(f"{file}: {len(parsed.rules)} rules, no problems")
+    count = len(parsed.rules)
+    console.result(f"{file}: {count} {'rule' if count == 1 else 'rules'}, no problems")
 
 
 @mirror.command()
@@ -123,7 +124,7 @@ def plan(session: Session, *, file: Path, lock: Path | None, **options: Any) -> 
 @with_session
 def apply(session: Session, *, file: Path, dry_run: bool, prune: bool, **options: Any) -> int:
     """Copy what is missing. One image that fails does not stop the others; the exit code is then 3."""
-    reports = [_report(text) for text in options["report"]]
+    reports = [_report(text) for text in options["report"]]  # before anything is done
     raw = file.read_bytes()
     with _job(session, raw, file, options) as (job, stores):
         planned = job.plan()
@@ -140,9 +141,9 @@ def apply(session: Session, *, file: Path, dry_run: bool, prune: bool, **options
                 gone, failures = _prune(job, stores)
         finally:
             run = replace(run, failures=(*run.failures, *failures))
-            _write_reports(reports, run, gone)
             _show_run(run, gone, options["output"])
             _show_pulls(job, stores)
+            _write_reports(reports, run, gone)
     return 3 if run.failed else 0
 
 
@@ -176,9 +177,13 @@ def _job(
     if options["locked"]:
         lock = lockfile.load(options["locked"].read_bytes(), str(options["locked"]))
         lock.check(raw)
+    shard = Shard()
+    if options["shard"]:
+        with _option("--shard"):
+            shard = Shard.parse(options["shard"], os.environ)
     settings = Settings(
         lock=lock,
-        shard=Shard.parse(options["shard"], os.environ) if options["shard"] else Shard(),
+        shard=shard,
         state=options["state"] or Path(places.mirror_state()),
         may_pull=may_pull,
     )
@@ -189,7 +194,6 @@ def _job(
 
 def _limited(parsed: MirrorFile, options: dict[str, Any]) -> MirrorFile:
     """The file, with what the command line says of limits, which comes first."""
-    from ocitool.errors import InvalidReference
     from ocitool.mirror import PullLimit
     from ocitool.mirror.budgets import rate
     from ocitool.mirror.config import share
@@ -198,16 +202,32 @@ def _limited(parsed: MirrorFile, options: dict[str, Any]) -> MirrorFile:
     if options["jobs"]:
         changes["jobs"] = options["jobs"]
     if options["limit_rate"]:
-        changes["rate"] = rate(options["limit_rate"])
+        with _option("--limit-rate"):
+            changes["rate"] = rate(options["limit_rate"])
     if options.get("max_delete"):
-        changes["max_delete"] = share(options["max_delete"])
+        with _option("--max-delete"):
+            changes["max_delete"] = share(options["max_delete"])
     pulls = dict(parsed.limits.pulls)
     for text in options["pulls"]:
         host, equals, limit = text.partition("=")
         if not equals:
-            raise InvalidReference(f"--pulls {text!r:.60} is not HOST=N/TIME, as docker.io=80/6h")
-        pulls[host] = PullLimit.parse(limit)
+            raise click.BadParameter(
+                f"{text!r:.60} is not HOST=N/TIME, as docker.io=80/6h", param_hint="--pulls"
+            )
+        with _option("--pulls"):
+            pulls[host] = PullLimit.parse(limit)
     return replace(parsed, limits=replace(parsed.limits, pulls=pulls, **changes))
+
+
+@contextmanager
+def _option(name: str) -> Iterator[None]:
+    """Say which option it was whose value is not understood."""
+    from ocitool.errors import InvalidReference
+
+    try:
+        yield
+    except InvalidReference as error:
+        raise click.BadParameter(error.message, param_hint=name) from error
 
 
 def _planned_prune(job: Job) -> list[Doomed]:

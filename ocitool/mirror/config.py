@@ -139,7 +139,7 @@ def read(document: Field) -> MirrorFile:
     if "version" not in fields:
         document.problem("needs `version: 1`")
     else:
-        fields["version"].integer(1, least=1, most=1)
+        fields["version"].parsed(_version, None)
     defaults = Options()
     if "defaults" in fields:
         defaults = _options(fields["defaults"].fields(*_COMMON), defaults)
@@ -155,6 +155,11 @@ def read(document: Field) -> MirrorFile:
         if "registries" in fields
         else {},
     )
+
+
+def _version(text: str) -> None:
+    if text != "1":
+        raise InvalidReference(f"{text!r:.40} is not a version that is known; 1 is")
 
 
 def _options(fields: Mapping[str, Field], defaults: Options) -> Options:
@@ -226,6 +231,8 @@ _SOURCES: Final[dict[Kind, Callable[[str], Reference | str]]] = {
 
 
 def _tag_or_digest(text: str) -> str:
+    if any(char in text for char in "*?^$|"):
+        raise InvalidReference(f"{text!r:.80} is not a tag; patterns are named: {{glob: …}} or {{regex: …}}")
     if not is_digest(text):
         check_tag(text)
     return text

@@ -116,7 +116,7 @@ def _failure(failure: Failure) -> dict[str, Any]:
 
 
 def _error(error: OciError) -> dict[str, Any]:
-    fields: dict[str, Any] = {"message": error.message, "kind": type(error).__name__, "code": error.exit_code}
+    fields: dict[str, Any] = {"message": error.message, "kind": error.kind, "code": error.exit_code}
     if error.hint:
         fields["hint"] = error.hint
     if notes := getattr(error, "__notes__", ()):
@@ -139,9 +139,8 @@ def _case(group: str, name: str, error: OciError | None) -> str:
     if error is None:
         return opening + "/>"
     details = "\n".join([_reason(error), *getattr(error, "__notes__", ())])
-    kind = type(error).__name__
     return (
-        f"{opening}><failure type={_attribute(kind)} message={_attribute(error.message)}>"
+        f"{opening}><failure type={_attribute(error.kind)} message={_attribute(error.message)}>"
         f"{escape(_legal(details))}</failure></testcase>"
     )
 

@@ -54,8 +54,8 @@ class Shard:
                 if not all(re.fullmatch(r"[0-9]{1,5}", number) for number in numbers):
                     raise InvalidReference(f"{index} is set and {total} is not, or they are no numbers")
                 return cls(int(numbers[0]) + 1 - first, int(numbers[1]))
-        names = " and ".join(name for name, _, _ in _VARIABLES)
-        raise InvalidReference(f"--shard auto found neither {names}")
+        names = " nor ".join(name for name, _, _ in _VARIABLES)
+        raise InvalidReference(f"--shard auto found neither {names} in the environment")
 
     def takes(self, item: Item, pins: Mapping[Target, Pin] | None = None) -> bool:
         """Whether an image is in this part.

@@ -116,8 +116,8 @@ def _requested_range(request: Request, desc: Descriptor) -> tuple[int, int] | No
 def parse_range(header: str, size: int) -> tuple[int, int] | None:
     """The first byte and the one after the last that a Range header asks for; None is all of it.
 
-    RFC 9110, 14.2: "A server MAY ignore the Range header field." What is no single range of bytes, is. "A server
-    that supports range requests MAY ignore or reject a Range header field that contains an invalid
+    RFC 9110, 14.2: "A server MAY ignore the Range header field." What is no single range of bytes, is.
+    "A server that supports range requests MAY ignore or reject a Range header field that contains an invalid
     ranges-specifier": a range that ends before it begins is rejected, so that nobody takes all for a part.
 
     Raises:

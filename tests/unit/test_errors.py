@@ -33,6 +33,12 @@ def test_every_error_survives_a_process_boundary(kind: type[OciError]) -> None:
         assert again.__notes__ == ["while testing"]
 
 
+@pytest.mark.parametrize("kind", TREE)
+def test_an_error_of_a_module_s_own_counts_as_what_it_is_made_of(kind: type[OciError]) -> None:
+    own = type("Own", (kind,), {"__module__": "elsewhere"})
+    assert own("it went wrong").kind == kind("it went wrong").kind == kind.__name__
+
+
 def test_what_only_some_errors_know() -> None:
     refused = RegistryError("no", method="GET", url="https://r/v2/", status=500, codes=("X",), temporary=True)
     assert (refused.method, refused.url, refused.status) == ("GET", "https://r/v2/", 500)

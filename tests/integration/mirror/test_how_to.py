@@ -74,7 +74,7 @@ def test_gitlab_s_jobs_do_what_the_page_says(between: Field) -> None:
     jobs: dict[str, Any] = yaml.safe_load(pipeline)
 
     told = [shell(between, line) for line in jobs["plan"]["script"]]
-    assert "1 rules, no problems" in told[0]
+    assert "1 rule, no problems" in told[0]
     assert "3 images, 0 of them unchanged" in told[1]
     total = jobs["mirror"]["parallel"]
     for part in range(1, total + 1):

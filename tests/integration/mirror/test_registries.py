@@ -176,6 +176,17 @@ def test_pruning_deletes_what_no_rule_wants_and_nothing_that_a_kept_name_reaches
     assert there.resolve("2.0") == kept
 
 
+@one_kind
+def test_a_report_that_cannot_be_written_hides_nothing_of_the_run(between: Field) -> None:
+    push_image(between.above("team/app"), "a", tag="1.0")
+
+    done = between.run("mirror", between.write(ALL), "--report=json=/proc/report.json", code=1)
+
+    assert "1 copied" in done.out
+    assert done.err.splitlines()[-1].startswith("ocitool: ")
+    assert "/proc/report.json" in done.err
+
+
 def test_a_run_without_prune_deletes_nothing(between: Field) -> None:
     source, there = between.above("team/app"), between.below("m/team/app")
     image = push_image(source, "wanted", tag="2.0")

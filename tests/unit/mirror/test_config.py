@@ -123,7 +123,7 @@ skipp: []
     assert len(found) == 14, told
     for expected in (
         "skipp (line 13): unknown field; is it `skip`?",
-        "version (line 2): '2' is not a number from 1 to 1",
+        "version (line 2): '2' is not a version that is known; 1 is",
         "sources[0].image (line 4): 'Alpine' is not an image reference",
         "sources[0].to (line 5): {registy} is none of",
         "sources[1].repositry (line 6): unknown field; is it `repository`?",
