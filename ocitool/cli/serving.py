@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ocitool.cli.options import DIRECTORY, FILE, byte_count, with_session
+from ocitool.cli.options import FILE, byte_count, with_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from ocitool.locations import Session
     from ocitool.serve import Repositories, Served
@@ -40,7 +40,7 @@ def listening(command: Callable[..., R]) -> Callable[..., R]:
 
 
 @click.command()
-@click.argument("layout", type=DIRECTORY)
+@click.argument("layout", type=click.Path(path_type=Path))
 @click.option("--read-only", is_flag=True, help="Refuse what would change the layout.")
 @click.option("--sparse", is_flag=True, help="Take an index though platforms of it are missing.")
 @click.option("--proxy", metavar="REGISTRY", help="Fetch from this registry what is asked for, and keep it.")
@@ -75,6 +75,8 @@ def serve(
     from ocitool.layout import LayoutStore
     from ocitool.layout.repositories import LayoutRepositories
 
+    if layout.is_file() or (not layout.exists() and layout.with_name(f"{layout.name}.001").is_file()):
+        raise click.UsageError(f"{layout} is no directory; `ocitool bundle serve` serves a bundle")
     if proxy and read_only:
         raise click.UsageError("--proxy keeps what it fetches, so it excludes --read-only")
     if cache_size is not None and not proxy:

@@ -222,6 +222,16 @@ def test_the_store_is_listed_checked_and_cleaned(cli: Cli, images: str, tmp_path
     assert cli("store", "gc").out == ""
 
 
+@pytest.mark.parametrize("name", ["b.tar", "b.tar.001"])
+def test_a_bundle_is_not_served_as_a_layout_that_is_yet_to_be_made(
+    cli: Cli, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).touch()
+    refused = cli("serve", tmp_path / "b.tar", code=2)
+    assert "b.tar is no directory; `ocitool bundle serve` serves a bundle" in refused.err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_collection_says_what_processes_at_work_hold_back(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "layout"
     writer = LayoutStore(path)
