@@ -60,7 +60,10 @@ def check(
         )
     else:
         for fault in report.faults:
-            console.result(str(fault))
+            console.result(f"{fault} (repaired)" if _is_repaired(fault, left) else str(fault))
+    if repair_from:
+        for fault in left:
+            console.say(f"can't be repaired: {fault}")
     repaired = f", {len(left)} after the repair" if repair_from else ""
     console.say(f"pieces of content: {len(report.sound)} sound, {len(report.faults)} faulty{repaired}")
     return IntegrityError.exit_code if left else 0
@@ -74,8 +77,12 @@ def _fault(fault: Fault, left: list[Fault]) -> dict[str, Any]:
         "digest": str(desc.digest),
         "size": desc.size,
         "fault": fault.error.message,
-        "repaired": all(one.node.descriptor.digest != desc.digest for one in left),
+        "repaired": _is_repaired(fault, left),
     }
+
+
+def _is_repaired(fault: Fault, left: list[Fault]) -> bool:
+    return all(one.node.descriptor.digest != fault.node.descriptor.digest for one in left)
 
 
 def _repairable(session: Session, location: Location) -> Store:

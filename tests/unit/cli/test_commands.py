@@ -262,6 +262,26 @@ def test_im_03_a_damaged_blob_is_named_by_check_and_refused_by_whoever_reads_it(
     assert layer in cli("copy", f"oci:{tmp_path}/broken:1", f"oci:{tmp_path}/copy:1", code=13).err
 
 
+def test_a_check_says_of_every_fault_whether_it_is_repaired_and_if_not_why(
+    cli: Cli, images: str, tmp_path: Path
+) -> None:
+    where = f"oci:{tmp_path}/broken:1"
+    cli("copy", f"{images}:layers:1.0", where)
+    layer = json.loads(cli("manifest", where).out)["layers"][0]["digest"]
+    (tmp_path / "broken" / "blobs" / "sha256" / layer.removeprefix("sha256:")).unlink()
+    cli("copy", f"{images}:hello:1.0", f"oci:{tmp_path}/other:1")
+
+    refused = cli("check", where, "--repair-from", f"oci:{tmp_path}/other:1", code=13)
+    assert "(repaired)" not in refused.out
+    assert "can't be repaired: " in refused.err
+    assert f"{layer} is not in the layout {tmp_path}/other" in refused.err
+
+    mended = cli("check", where, "--repair-from", f"{images}:layers:1.0")
+    assert [line.endswith("(repaired)") for line in mended.out.splitlines()] == [True]
+    assert "can't be repaired" not in mended.err
+    assert cli("check", where).out == ""
+
+
 def test_a_bundle_is_not_written_over(cli: Cli, images: str, tmp_path: Path) -> None:
     assert cli("unpack", f"{images}:layers:1.0", tmp_path / "bundle").result == str(tmp_path / "bundle")
     cli("unpack", f"{images}:layers:1.0", tmp_path / "bundle", code=17)
