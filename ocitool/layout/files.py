@@ -14,7 +14,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from ocitool.errors import InvalidContent, NotFound, OciError, UnsafeContent
+from ocitool.errors import Conflict, InvalidContent, NotFound, OciError, UnsafeContent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,17 @@ def translated(what: str, where: Path, *, needed: int = 0, place: str = _LAYOUT)
     try:
         yield
     except OSError as error:
+        if error.errno in {errno.ENOTDIR, errno.EEXIST} and (file := _file_above(where)):
+            raise Conflict(
+                f"{place} {where} can't be there: {file} is a file",
+                hint="choose another place, or remove the file",
+            ) from error
         raise _translate(error, what, where, needed, place) from error
+
+
+def _file_above(path: Path) -> Path | None:
+    """What would have to be a directory, and is a file."""
+    return next((parent for parent in path.parents if parent.is_file()), None)
 
 
 def _translate(error: OSError, what: str, where: Path, needed: int, place: str) -> OciError:

@@ -114,8 +114,8 @@ class Job:
         """
         if self.wanted.failures:
             raise Conflict(
-                f"{len(self.wanted.failures)} rules failed, so that it is not known what they want:"
-                " nothing is pruned"
+                f"not every rule could be followed ({len(self.wanted.failures)} failed), so that it is not"
+                " known what is wanted: nothing is pruned"
             )
         places: dict[str, set[str]] = {}
         if self._settings.shard.number == 1:

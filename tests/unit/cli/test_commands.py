@@ -282,6 +282,12 @@ def test_a_check_says_of_every_fault_whether_it_is_repaired_and_if_not_why(
     assert cli("check", where).out == ""
 
 
+def test_a_layout_below_a_file_is_refused_with_the_file_s_name(cli: Cli, images: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    told = cli("copy", f"{images}:hello:1.0", f"oci:{tmp_path}/taken/app/layout:1", code=17).err
+    assert f"the layout {tmp_path}/taken/app/layout can't be there: {tmp_path}/taken is a file" in told
+
+
 def test_a_bundle_is_not_written_over(cli: Cli, images: str, tmp_path: Path) -> None:
     assert cli("unpack", f"{images}:layers:1.0", tmp_path / "bundle").result == str(tmp_path / "bundle")
     cli("unpack", f"{images}:layers:1.0", tmp_path / "bundle", code=17)
