@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -248,8 +249,10 @@ def refusal(error: Exception, unknown: str, *, writing: bool) -> Refused:
     for kind, status, code in (*_REFUSALS, *(_REFUSALS_OF_WRITES if writing else ())):
         if isinstance(error, kind):
             return Refused(status, code, error.message)
-    # The specification's codes are for 4XX answers; this is the server's own fault.
-    return Refused(500, "UNKNOWN", error.message)
+    # The specification's codes are for 4XX answers; this is the server's own fault. RFC 4918, 11.5, of 507:
+    # "the request MUST NOT be repeated until it is requested by a separate user action."
+    full = isinstance(error.__cause__, OSError) and error.__cause__.errno in {errno.ENOSPC, errno.EDQUOT}
+    return Refused(507 if full else 500, "UNKNOWN", error.message)
 
 
 def _upstream(error: RegistryError) -> Refused:

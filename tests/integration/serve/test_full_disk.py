@@ -90,6 +90,6 @@ def sent(http: httpx.Client, way: str) -> httpx.Response:
 
 
 def refuses(answer: httpx.Response) -> None:
-    assert answer.status_code == 500
+    assert answer.status_code == 507
     assert codes(answer) == ["UNKNOWN"]
     assert "no space" in json.dumps(answer.json())

@@ -357,7 +357,7 @@ def test_an_upload_that_finds_no_room_says_so_and_keeps_what_it_has(
         location = served.http.post("/v2/a/blobs/uploads/").headers["location"]
         assert served.http.patch(location, content=b"01234").status_code == 202
         response = served.http.patch(location, content=b"56789abcdef")
-        assert response.status_code == 500
+        assert response.status_code == 507
         assert "No space left" in response.text
         assert served.http.get(location).headers["range"] == "0-4"
         file.room = 100
@@ -384,7 +384,7 @@ def test_an_upload_to_a_full_layout_says_so_and_keeps_what_it_has(
             location = served.http.post("/v2/a/blobs/uploads/").headers["location"]
             assert served.http.patch(location, content=b"01234").status_code == 202
             response = served.http.patch(location, content=b"56789abcdef")
-            assert response.status_code == 500
+            assert response.status_code == 507
             assert "No space left" in response.text
         assert served.http.get(location).headers["range"] == "0-4"
         assert served.http.patch(location, content=b"567").status_code == 202

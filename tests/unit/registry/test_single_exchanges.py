@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from support.registry_images import client
 
 from ocitool import mediatypes
 from ocitool.digest import Digest
-from ocitool.errors import NotFound, Unauthorized
+from ocitool.errors import NotFound, RegistryError, Unauthorized
+from ocitool.model import Descriptor
 from ocitool.reference import Reference
 
 if TYPE_CHECKING:
@@ -73,6 +75,15 @@ def test_the_answer_of_a_registry_that_refuses_is_told_in_its_words(web: respx.M
     )
     with client() as made, pytest.raises(Unauthorized, match=r"DENIED.*your plan does not include this"):
         made.repository(Reference("registry.example", "org/app")).resolve("1")
+
+
+def test_a_registry_that_is_full_is_not_asked_again(web: respx.MockRouter) -> None:
+    asked = web.post("https://registry.example/v2/org/app/blobs/uploads/").respond(507)
+    with client() as made, pytest.raises(RegistryError) as caught:
+        made.repository(Reference("registry.example", "org/app")).push(
+            Descriptor.of(mediatypes.OCI_EMPTY, b"{}"), io.BytesIO(b"{}")
+        )
+    assert (caught.value.status, caught.value.temporary, asked.call_count) == (507, False, 1)
 
 
 def test_what_is_not_there_is_not_asked_for_again(web: respx.MockRouter) -> None:
