@@ -141,8 +141,8 @@ def test_no_path_leads_out_of_the_registry(tmp_path: Path, method: str, path: st
 
 @pytest.mark.parametrize(
     "ranges",
-    ["0-0,1-1", ",".join(f"{n}-{n}" for n in range(5000)), "0-" + "9" * 30, "5-2", "0-0-0", "-", "--1"],
-    ids=["two", "thousands", "too long", "backwards", "three ends", "none", "negative"],
+    ["0-0,1-1", ",".join(f"{n}-{n}" for n in range(5000)), "0-" + "9" * 30, "0-0-0", "-", "--1"],
+    ids=["two", "thousands", "too long", "three ends", "none", "negative"],
 )
 def test_what_is_not_one_range_gets_all_of_a_blob_once(served: Registry, ranges: str) -> None:
     digest = served.push_blob("a", b"0123456789")
