@@ -26,6 +26,7 @@ class Attempt:
         self.runtime = runtime
         self.kernel = runtime.kernel
         self.settings = settings
+        self.is_host_root = namespaces.is_host_root()
         self.bundle = absolute(settings.bundle)
         document = read_file(f"{self.bundle}/config.json", "bundle")
         self.config = spec.check(jsonfast.loads(document, f"{self.bundle}/config.json"))
@@ -124,16 +125,15 @@ class Attempt:
 
     def _enter_cgroup(self, job: _init.Job, linux: dict[str, Any]) -> None:
         resources = linux.get("resources") or {}
-        ordinary = not namespaces.is_host_root()
         self.cgroup.plan()
         self.state.fields["cgroup"] = self.cgroup.saved()
         self.state.save()
-        self.cgroup.create(optional=ordinary)
+        self.cgroup.create(optional=not self.is_host_root)
         self.state.fields["cgroup"] = self.cgroup.saved()
-        if ordinary:
+        if not self.is_host_root:
             resources = {key: value for key, value in resources.items() if key != "devices"}
-        newcgroup.apply(self.cgroup, self.kernel, resources, devices=not ordinary)
-        if not ordinary and _divides_its_cgroup(self.config):
+        newcgroup.apply(self.cgroup, self.kernel, resources, devices=self.is_host_root)
+        if self.is_host_root and _divides_its_cgroup(self.config):
             user = (self.config.get("process") or {}).get("user") or {}
             newcgroup.give(self.cgroup, namespaces.on_host(linux, user))
         job.entrances = self.cgroup.entrances()
@@ -141,7 +141,7 @@ class Attempt:
     def _container(self, job: _init.Job, spaces: namespaces.Namespaces) -> Container:
         container = Container(self.config, self.bundle, self.rootfs)
         container.userns = spaces.has(namespaces.USER)
-        container.makes_devices = namespaces.is_host_root() and not container.userns
+        container.makes_devices = self.is_host_root and not container.userns
         container.cgroup = self.cgroup
         container.pivot = self.settings.pivot
         container.trees = self._trees(userns=container.userns)

@@ -9,6 +9,7 @@ from ocitool.errors import OciError, RunError
 from . import mounts, paths, process, records, rootfs
 from .kernel import CLOEXEC, MADV_DONTNEED, NO_MAGICLINKS, NO_XDEV, PR_SET_PDEATHSIG
 from .namespaces import CGROUP, NETWORK
+from .state import read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -185,13 +186,9 @@ def _let_go_of_text(job: Job) -> None:
     kernel = job.kernel
     try:
         fd = kernel.openat2(job.entry.proc, "self/maps", posix.O_RDONLY, NO_XDEV | NO_MAGICLINKS)
-        pieces = []
-        while piece := posix.read(fd, 65536):
-            pieces.append(piece)
-        posix.close(fd)
-        fields = [line.split() for line in b"".join(pieces).splitlines()]
+        fields = [line.split() for line in read_all(fd, "self/maps", "process").splitlines()]
         text = [entry[0].split(b"-") for entry in fields if entry[1] == b"r-xp" and entry[4] != b"0"]
         for first, last in [(int(first, 16), int(last, 16)) for first, last in text]:
             kernel.call("madvise", first, last - first, MADV_DONTNEED)
-    except OSError:
+    except (OSError, OciError):
         return  # it holds more memory than it would have to

@@ -61,8 +61,10 @@ class LayerCache:
             options: as for `unpack`, whose `devices`, `sync` and limits count.
         """
         # Trees with and without owners differ, and so do their marks.
-        self._place = directory / (("owned" if is_host_root() else "mapped") if keep_owner else "single")
         self._keep_owner = keep_owner
+        self._privileged = keep_owner and is_host_root()
+        kept = "owned" if self._privileged else "mapped"
+        self._place = directory / (kept if keep_owner else "single")
         self._options = options
         self._tally = Tally()
         self._made = 0
@@ -108,7 +110,7 @@ class LayerCache:
             on_event(Finished(pair[0], "skipped" if self._made == before else "applied"))
         described = [path for path in stack if (path.parent / _ROOT).exists()]
         root = described[0] if described else stack[-1]
-        return Stack(tuple(map(str, stack)), str(root), userxattr=not (self._keep_owner and is_host_root()))
+        return Stack(tuple(map(str, stack)), str(root), userxattr=not self._privileged)
 
     def _above(self, stack: list[Path], source: Source, wanted: Sequence[_Wanted]) -> list[Path]:
         """The trees of some layers, where those of all but the last are known."""
@@ -150,8 +152,7 @@ class LayerCache:
         tree = private / _TREE
         tree.mkdir(0o700)
         owners = Given() if self._keep_owner else Single(self._tally)
-        may = self._keep_owner and is_host_root()
-        devices = may if self._options.devices is None else self._options.devices
+        devices = self._privileged if self._options.devices is None else self._options.devices
         kind = Applier if merged else _Alone
         fd = os.open(tree, OPEN_DIRECTORY)
         names = twins.watch(fd)
