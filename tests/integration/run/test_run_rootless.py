@@ -16,14 +16,7 @@ from support.unpack_tars import archive, directory, file, symlink
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
-DELEGATED = """
-for name in subuid subgid; do
-    echo nobody:700000:65536 >"$1/$name"
-    mount --bind "$1/$name" "/etc/$name"
-done
-shift
-exec "$@"
-"""
+DELEGATED = f'{ordinary.DELEGATE}shift; exec "$@"'
 
 
 def run(

@@ -14,11 +14,7 @@ pytestmark = [pytest.mark.root, pytest.mark.peers]
 
 # Processes that podman leaves to itself end with the namespace of this one, and its mounts are nobody else's.
 OUTER = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private"]
-PREPARED = """
-for name in subuid subgid; do
-    echo nobody:700000:65536 >"$1/$name"
-    mount --bind "$1/$name" "/etc/$name"
-done
+PREPARED = f"""{ordinary.DELEGATE}
 mknod -m 666 "$1/tun" c 10 200
 mount --bind "$1/tun" /dev/net/tun
 mount --make-rshared /
