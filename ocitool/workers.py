@@ -22,6 +22,8 @@ R = TypeVar("R")
 JOBS: Final = 4
 """How many blobs move at once; more seldom helps with one registry, and is rude to it."""
 
+_WAKE: Final = 0.5  # seconds after which whoever waits looks for an interrupt that it missed
+
 
 def each(work: Callable[[T], R], items: Iterable[T], *, jobs: int = JOBS) -> list[R]:
     """Do the same with every item, several at once; the first failure stops the rest and is raised.
@@ -75,7 +77,9 @@ class Workers:
             for item in items:
                 futures.append(Future())
                 self._tasks.put(partial(self._fulfil, futures[-1], work, item))
-            wait(futures, return_when=FIRST_EXCEPTION)
+            # A signal that comes just before a wait begins does not end it; so no wait is a long one.
+            while wait(futures, _WAKE, FIRST_EXCEPTION).not_done and not self._failures:
+                pass
         except BaseException:
             self._stop.set()
             raise

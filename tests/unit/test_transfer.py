@@ -520,8 +520,9 @@ def test_no_jobs_is_a_mistake_of_the_caller() -> None:
 # Interruption
 
 
-def test_an_interrupt_does_not_wait_for_a_silent_peer() -> None:
-    script = """
+def copying_from_a_silent_peer(do: str) -> subprocess.Popen[bytes]:
+    """A copy whose source says nothing more; its worker does as told before it waits for it."""
+    script = f"""
 import signal, sys, threading
 from contextlib import contextmanager
 from ocitool.memory import MemoryStore
@@ -532,7 +533,7 @@ class Silent(MemoryStore):
     @contextmanager
     def fetch(self, desc, /, *, offset=0):
         if not desc.is_manifest:
-            print("waiting", flush=True)
+            {do}
             threading.Event().wait()
         with super().fetch(desc, offset=offset) as reader:
             yield reader
@@ -547,12 +548,25 @@ except KeyboardInterrupt:
 """
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"}
-    command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment)
+
+
+def test_an_interrupt_does_not_wait_for_a_silent_peer() -> None:
+    with copying_from_a_silent_peer('print("waiting", flush=True)') as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"waiting\n"
             process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=10) == 130
+        finally:
+            process.kill()
+
+
+def test_an_interrupt_that_does_not_wake_the_caller_is_seen_nevertheless() -> None:
+    # As where it comes between the caller's last look and its wait: nothing but this wakes it for sure.
+    itself = "import time; time.sleep(1); signal.pthread_kill(threading.get_ident(), signal.SIGINT)"
+    with copying_from_a_silent_peer(itself) as process:
+        try:
             assert process.wait(timeout=10) == 130
         finally:
             process.kill()
