@@ -1,7 +1,7 @@
 """The one thread pool: the same work for many items, several at once.
 
 Hashing, inflating, sockets and files let other threads run, so threads are enough. Only work that waits for
-no other work is given to the pool, and only its user waits; so no pool is too small.
+no other work of the same pool is given to it, and only its user waits; so no pool is too small.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _WAKE: Final = 0.5  # seconds after which whoever waits looks for an interrupt t
 def each(work: Callable[[T], R], items: Iterable[T], *, jobs: int = JOBS) -> list[R]:
     """Do the same with every item, several at once; the first failure stops the rest and is raised.
 
-    The work may not wait for other work that is given to `each`.
+    The work may not wait for other items' work.
     """
     with Workers(jobs, threading.Event()) as workers:
         return workers.each(work, items)
 
 
 class Workers:
-    """The thread pool. Only work that waits for no other work is given to it.
+    """The thread pool. Only work that waits for no other work of the same pool is given to it.
 
     Its threads are daemons, which those of the standard library's pool are not: whoever interrupts waits
     for no peer that says nothing, neither here nor when the interpreter exits.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +13,7 @@ from ocitool.events import Event, Finished, Noted, OnEvent, ignore
 from ocitool.mirror.neighbours import Deliveries, Neighbourly
 from ocitool.reference import is_digest
 from ocitool.transfer import copy_graph
+from ocitool.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,13 +94,8 @@ class Applier:
 
     def apply(self, plan: Plan) -> Run:
         """Do what a plan says; the images come in its order, a few at a time."""
-        with ThreadPoolExecutor(self._jobs, thread_name_prefix="ocitool-mirror") as pool:
-            try:
-                results = list(pool.map(self._image, plan.images))
-            except BaseException:
-                self._stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        with Workers(self._jobs, self._stop) as workers:
+            results = workers.each(self._image, plan.images)
         return Run(tuple(results), plan.failures, dict(sorted(self._meter.pulls.items())))
 
     def _image(self, image: Image) -> Result:

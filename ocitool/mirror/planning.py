@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
@@ -17,6 +16,7 @@ from ocitool.mirror.plans import Image, Pin, Plan, Work, shared_out
 from ocitool.mirror.reading import Meter, NotRead, Reading, ask, asked
 from ocitool.mirror.surveying import Survey
 from ocitool.reference import is_digest
+from ocitool.workers import each
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,12 +63,11 @@ class Planner:
             except OciError as error:
                 return Failure(f"{item.source} to {item.target}", error)
 
-        with ThreadPoolExecutor(self._jobs, thread_name_prefix="ocitool-plan") as pool:
-            for result in pool.map(one, _by_turns(items)):
-                if isinstance(result, Image):
-                    found.append(result)
-                else:
-                    failures.append(result)
+        for result in each(one, _by_turns(items), jobs=self._jobs):
+            if isinstance(result, Image):
+                found.append(result)
+            else:
+                failures.append(result)
         found.sort(key=lambda image: image.target)
         failures.sort(key=lambda failure: failure.what)
         return Plan(tuple(shared_out(found)), tuple(failures))
