@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from ocitool.errors import OciError, RunError
 
@@ -17,12 +17,16 @@ from . import jsonfast
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, Self
 
     from .overlay import Overlay
 
-_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+_FORWARDED = (
+    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+    signal.SIGWINCH,
+)  # fmt: skip
+_CHUNK = 65536
 
 
 def run_bundle(  # noqa: PLR0913 - one keyword for each choice
@@ -77,8 +81,15 @@ def run_bundle(  # noqa: PLR0913 - one keyword for each choice
     if isolation:
         words += ["--isolation", isolation]
     container_id = container_id or f"run-{os.getpid()}-{os.urandom(4).hex()}"
-    pid, messages = _clean_interpreter([*(["--root", root] if root else []), *words, container_id])
-    code = _attend(pid, messages, on_warning)
+    with _Forwarding() as signals:
+        pid, messages = _clean_interpreter([*(["--root", root] if root else []), *words, container_id])
+        signals.to(pid)
+        error = _follow(_received(messages, signals.arrived), on_warning)
+        # Collected below, when no signal goes to its number any more.
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if error is not None:
+        raise error
     if code < 0:
         _clear_up(root, container_id, pid, keep=keep)
         raise RunError(f"the runtime was ended by signal {-code}")
@@ -124,14 +135,24 @@ def _clean_interpreter(words: list[str]) -> tuple[int, int]:
     return pid, reading
 
 
-def _attend(pid: int, reading: int, on_warning: Callable[[str], None] | None) -> int:
-    """Wait for the clean interpreter; its exit status, or the negative number of the signal that ended it."""
-    with _forwarding(pid), os.fdopen(reading, "rb") as messages:
-        error = _follow(messages.read(), on_warning)
-        _, status = os.waitpid(pid, 0)
-    if error is not None:
-        raise error
-    return os.waitstatus_to_exitcode(status)
+def _received(messages: int, signals: int) -> bytes:
+    """All that comes through one pipe until it ends; the other one wakes us for each signal meanwhile."""
+    import select
+
+    poll = select.poll()
+    for fd in (messages, signals):
+        poll.register(fd, select.POLLIN)
+    received = b""
+    try:
+        while True:
+            for fd, _ in poll.poll():
+                piece = os.read(fd, _CHUNK)
+                if fd == messages:
+                    received += piece
+                    if not piece:
+                        return received
+    finally:
+        os.close(messages)
 
 
 def _clear_up(root: str | None, container_id: str, pid: int, *, keep: bool) -> None:
@@ -171,26 +192,49 @@ def _error(message: dict[str, Any]) -> OciError:
     return error
 
 
-@contextmanager
-def _forwarding(pid: int) -> Iterator[None]:
-    """Pass signals on to the runtime, which passes them on to the container.
+class _Forwarding:
+    """Passes signals on to the runtime, which passes them on to the container.
 
     A terminal sends ^C to both of us, so it is forwarded only where there is no terminal. Only the
     main thread may set handlers; elsewhere, the caller looks after signals.
+
+    Attributes:
+        arrived: can be read from after each signal. One that comes just before a wait does not end the wait,
+            so whoever waits has to wait for this as well.
     """
 
-    def forward(number: int, _frame: object) -> None:
-        if number != signal.SIGINT or not os.isatty(0):
-            os.kill(pid, number)
+    def __init__(self) -> None:
+        self._pid = 0
+        self._early: list[int] = []
+        self._before: dict[signal.Signals, Any] = {}
+        self._wakeup_before = -1
 
-    import threading
+    def __enter__(self) -> Self:
+        import threading
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, forward) for number in (*_FORWARDED, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+        self.arrived, self._arrival = os.pipe()
+        if threading.current_thread() is threading.main_thread():
+            os.set_blocking(self._arrival, False)
+            self._wakeup_before = signal.set_wakeup_fd(self._arrival, warn_on_full_buffer=False)
+            self._before = {number: signal.signal(number, self._forward) for number in _FORWARDED}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._before:
+            signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self.arrived)
+        os.close(self._arrival)
+
+    def to(self, pid: int) -> None:
+        """Say who gets the signals, also those that came before there was anybody."""
+        self._pid = pid
+        for number in self._early:
+            self._forward(number, None)
+
+    def _forward(self, number: int, _frame: object) -> None:
+        if not self._pid:
+            self._early.append(number)
+        elif number != signal.SIGINT or not os.isatty(0):
+            os.kill(self._pid, number)
