@@ -137,16 +137,20 @@ class _Proxied:
 
     @contextmanager
     def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> Iterator[Reader]:
-        store = self._cached()
-        if isinstance(store, Store) and store.exists(desc):
+        coming: Reader | None = None
+        if not self._keeps(desc):
             if desc.is_manifest:
-                self._note(store, desc, read_verified(store, desc))
-            with store.fetch(desc, offset=offset) as reader:
-                yield reader
-        elif desc.is_manifest:
-            yield BytesIO(self._fetch_manifest(desc)[offset:])
-        else:
-            yield self._downloads.follow(desc, self._upstream, self._stored, offset)
+                coming = BytesIO(self._fetch_manifest(desc)[offset:])
+            else:
+                coming = self._downloads.follow(desc, self._upstream, self._stored, self._keeps, offset)
+        if coming is not None:
+            yield coming
+            return
+        store = self._cached()
+        if desc.is_manifest and isinstance(store, Store):
+            self._note(store, desc, read_verified(store, desc))
+        with store.fetch(desc, offset=offset) as reader:
+            yield reader
 
     def _fetch_manifest(self, desc: Descriptor) -> bytes:
         raw = read_verified(self._upstream, desc)
@@ -169,6 +173,11 @@ class _Proxied:
     def _cached(self) -> Source:
         """The repository of the cache; where there is none it is not made for that."""
         return self._cache.open(self._name) or MemoryStore()
+
+    def _keeps(self, desc: Descriptor) -> bool:
+        """Whether the cache has something."""
+        store = self._cached()
+        return isinstance(store, Store) and store.exists(desc)
 
     def _stored(self) -> Store:
         store = self._cache.open(self._name, create=True)
@@ -202,15 +211,25 @@ class _Downloads:
         self._running: dict[Digest, _Download] = {}
         self._pool = ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="ocitool-proxy")
 
-    def follow(self, desc: Descriptor, source: Source, store: Callable[[], Store], offset: int) -> Reader:
-        """Read a blob as it comes.
+    def follow(
+        self,
+        desc: Descriptor,
+        source: Source,
+        store: Callable[[], Store],
+        keeps: Callable[[Descriptor], bool],
+        offset: int,
+    ) -> Reader | None:
+        """Read a blob as it comes; None where it has come since the caller looked for it in the cache.
 
         Raises:
             OciError: the upstream does not give it.
         """
         with self._lock:
             download = self._running.get(desc.digest)
-            if download is None:
+            # One that has failed may still be there for a moment; whoever asks now is for a new try.
+            if download is None or download.error:
+                if keeps(desc):
+                    return None
                 download = self._running[desc.digest] = _Download(desc, self._spool)
                 self._pool.submit(self._run, download, source, store)
         download.wait(offset)
@@ -225,7 +244,8 @@ class _Downloads:
             self._on_failure(error)
         finally:
             with self._lock:
-                del self._running[download.desc.digest]
+                if self._running.get(download.desc.digest) is download:
+                    del self._running[download.desc.digest]
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

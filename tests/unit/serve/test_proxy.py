@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
@@ -29,7 +30,7 @@ from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor
 from ocitool.reference import Reference
 from ocitool.registry import Client, ClientConfig
-from ocitool.serve.proxy import ProxyRepositories
+from ocitool.serve.proxy import ProxyRepositories, _Download, _Proxied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,7 +99,16 @@ def _proxied(cache: Repositories, upstream: Source, **options: Any) -> Iterator[
     proxy = ProxyRepositories(cache, lambda _: upstream, **options)
     with registry(proxy) as served:
         yield served
+        settle(proxy)
     proxy.close()
+
+
+def settle(proxy: ProxyRepositories) -> None:
+    """Wait until the cache has what clients have: they do not wait for that."""
+    deadline = time.monotonic() + 60
+    while proxy._downloads._running:
+        assert time.monotonic() < deadline, "a download does not end"
+        time.sleep(0.01)
 
 
 def _pull(served: Registry) -> None:
@@ -188,7 +198,7 @@ def test_many_clients_of_one_blob_are_one_download(cache: Repositories, upstream
             self._reader = reader
 
         def read(self, n: int = -1, /) -> bytes:
-            go.wait(10)
+            go.wait(60)
             return self._reader.read(min(n, 100_000))
 
     with _proxied(cache, upstream) as served:
@@ -196,18 +206,67 @@ def test_many_clients_of_one_blob_are_one_download(cache: Repositories, upstream
         upstream.wrap = Slow
 
         def pull(number: int) -> bytes:
-            together.wait(10)
+            together.wait(60)
             if number == 0:
                 threading.Timer(0.3, go.set).start()
             headers = {"range": "bytes=1000-"} if number % 2 else {}
             return httpx.get(
-                f"{served.server.url}/v2/a/blobs/{digest_of(LAYER)}", headers=headers, timeout=30
+                f"{served.server.url}/v2/a/blobs/{digest_of(LAYER)}", headers=headers, timeout=60
             ).content
 
         with ThreadPoolExecutor(8) as pool:
             for number, content in enumerate(pool.map(pull, range(8))):
                 assert content == (LAYER[1000:] if number % 2 else LAYER)
     assert upstream.asked.count(f"fetch {digest_of(LAYER)}") == 1
+
+
+def test_a_blob_that_comes_while_a_client_looks_for_it_in_the_cache_is_not_fetched_again(
+    cache: Repositories, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, come = threading.Event(), threading.Event()
+    keeps = _Proxied._keeps
+
+    def slowly(self: _Proxied, desc: Descriptor) -> bool:
+        found = keeps(self, desc)
+        if not desc.is_manifest and not looked.is_set():
+            looked.set()
+            come.wait(60)
+        return found
+
+    monkeypatch.setattr(_Proxied, "_keeps", slowly)
+    proxy = ProxyRepositories(cache, lambda _: upstream)
+    with registry(proxy) as served, ThreadPoolExecutor(1) as pool:
+        served.http.get("/v2/a/manifests/1")
+        url = f"{served.server.url}/v2/a/blobs/{digest_of(LAYER)}"
+        slow = pool.submit(httpx.get, url, timeout=60)
+        looked.wait(60)
+        assert httpx.get(url, timeout=60).content == LAYER
+        settle(proxy)
+        come.set()
+        assert slow.result().content == LAYER
+    proxy.close()
+    assert upstream.asked.count(f"fetch {digest_of(LAYER)}") == 1
+
+
+def test_a_download_that_has_failed_is_begun_anew_though_it_has_not_been_cleared_away(
+    cache: Repositories, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clear = threading.Event()
+    fetch = _Download.fetch
+
+    def lingering(self: _Download, source: Source) -> None:
+        fetch(self, source)
+        if self.error:
+            clear.wait(60)
+
+    monkeypatch.setattr(_Download, "fetch", lingering)
+    with _proxied(cache, upstream) as served:
+        served.http.get("/v2/a/manifests/1")
+        upstream.error = RegistryError("busy", status=429)
+        assert served.http.get(f"/v2/a/blobs/{digest_of(LAYER)}").status_code == 429
+        upstream.error = None
+        assert served.http.get(f"/v2/a/blobs/{digest_of(LAYER)}").content == LAYER
+        clear.set()
 
 
 def test_wrong_content_never_reaches_a_client_whole_nor_the_cache(
