@@ -101,8 +101,10 @@ def _converse(process: subprocess.Popen[bytes], request: bytes, name: str) -> by
         chunk = os.read(stdout.fileno(), _MAX_OUTPUT)
         output += chunk
         if not chunk:
-            process.wait(max(deadline - time.monotonic(), 1))
-            return bytes(output)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(deadline - time.monotonic(), 1))
+                return bytes(output)
+            break
         if len(output) > _MAX_OUTPUT:
             raise OciError(f"the credential helper {name} says more than {_MAX_OUTPUT} bytes")
     raise OciError(f"the credential helper {name} takes longer than {_SECONDS:g} seconds")
