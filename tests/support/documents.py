@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import secrets
 import socket
@@ -46,12 +47,21 @@ def files(document: str) -> Iterator[tuple[str, str]]:
     yield from _FILE.findall(document)
 
 
+def free_ports() -> Iterator[int]:
+    """Ports of four digits that are free: the kernel gives none of them to anybody who asks for any port."""
+    for port in random.sample(range(5101, 9999), 9999 - 5101):
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                yield port
+        except OSError:
+            continue
+
+
 class Shell:
     """One shell in which the commands of a document run, with a home of its own and a free port."""
 
     def __init__(self, directory: Path, home: Path, *, as_nobody: bool = False) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self._address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self._address = f"127.0.0.1:{next(free_ports())}"
         self._shell = subprocess.Popen(
             ordinary.command("bash", "--norc") if as_nobody else ["bash", "--norc"],
             stdin=subprocess.PIPE,
@@ -93,7 +103,7 @@ class Shell:
 
     def close(self) -> None:
         """End the shell and what it started in the background."""
-        self._shell.communicate("kill $(jobs -p) 2>/dev/null; wait", timeout=20)
+        self._shell.communicate("kill $(jobs -p) 2>/dev/null; wait", timeout=60)
 
 
 def normal(lines: list[str] | tuple[str, ...]) -> list[str]:

@@ -361,7 +361,7 @@ class _Server(ThreadingHTTPServer):
         self.open.add(request)
         try:
             if self.tls:
-                request.settimeout(10)
+                request.settimeout(60)
                 with self.tls.wrap_socket(request, server_side=True) as secure:
                     super().finish_request(secure, client_address)
             else:
@@ -427,10 +427,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             return
         for piece in [body] if isinstance(body, bytes) else body:
+            self.server.registry.sent += len(piece)  # before the client can have it
             self.wfile.write(piece)
             if not isinstance(body, bytes):
                 self.wfile.flush()
-            self.server.registry.sent += len(piece)
         self.wfile.flush()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815 - the library's names

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import queue
 import socket
 import struct
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+
+from support.waiting import until
 
 
 @dataclass
@@ -30,6 +34,12 @@ class Faults:
     rate: float = 0
     delay: float = 0
     drip: float = 0
+
+
+def _unsent(sock: socket.socket) -> int:
+    """How many bytes the peer has not acknowledged."""
+    (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return int(count)
 
 
 class FaultProxy:
@@ -94,8 +104,8 @@ class FaultProxy:
         with suppress(OSError):
             while data := source.recv(1 << 16):
                 if limit is not None and passed + len(data) >= limit:
-                    send(data[: limit - passed])
                     self.passed += limit - passed
+                    send(data[: limit - passed])
                     self._break(source, sink)
                     return
                 passed += len(data)
@@ -142,7 +152,8 @@ class FaultProxy:
             self._closing.wait()
             return
         if self.faults.how == "reset":
-            time.sleep(0.02)  # let what was sent be read: a reset discards it
+            # A reset discards what the peer's kernel does not have yet, and nothing that it has.
+            until(lambda: self._closing.is_set() or not _unsent(sink))
             sink.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._sockets.discard(sink)
             with suppress(OSError):
@@ -155,3 +166,16 @@ class FaultProxy:
         with suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)
             source.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def closed_port() -> Iterator[socket.socket]:
+    """A port on which nobody listens, and which nobody else is given meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held
+
+
+def name_of(port: socket.socket) -> str:
+    """Host and port, as they stand in a reference."""
+    return "{}:{}".format(*port.getsockname())

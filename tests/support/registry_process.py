@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import socket
+import re
 import subprocess
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from support.peers import require
 from support.registry_tokens import SERVICE
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 USER, PASSWORD = "user", "secret-password"
+_LISTENS = re.compile(r'listening on 127\.0\.0\.1:(\d+)[",]')
 
 
 @dataclass
@@ -39,14 +40,12 @@ def docker_registry(directory: Path, auth: dict[str, Any] | None = None, **tls: 
         tls: the `tls` section: certificate, key, clientcas.
     """
     require("docker-registry")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    http: dict[str, Any] = {"addr": f"127.0.0.1:{port}"}
+    http: dict[str, Any] = {"addr": "127.0.0.1:0"}
     if tls:
         http["tls"] = {key: value if isinstance(value, list) else str(value) for key, value in tls.items()}
     config = {
         "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "log": {"level": "info", "accesslog": {"disabled": True}},
         "storage": {
             "filesystem": {"rootdirectory": str(directory / "data")},
             "delete": {"enabled": True},
@@ -59,11 +58,10 @@ def docker_registry(directory: Path, auth: dict[str, Any] | None = None, **tls: 
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(["docker-registry", "serve", path], stdout=log, stderr=log)
         try:
-            _wait(port, process, directory / "log")
-            yield f"127.0.0.1:{port}"
+            yield f"127.0.0.1:{_port(process, directory / 'log')}"
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 def htpasswd(directory: Path, user: str = USER, password: str = PASSWORD) -> dict[str, Any]:
@@ -88,15 +86,8 @@ def tokens(directory: Path, server: Any) -> dict[str, Any]:
     }
 
 
-def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"docker-registry does not run: {log.read_text()}")
+def _port(process: subprocess.Popen[bytes], log: Path) -> int:
+    """The port that the registry has been given: one that is chosen before it starts may be gone by then."""
+    found = until(lambda: _LISTENS.search(log.read_text()) or process.poll() is not None)
+    assert isinstance(found, re.Match), f"docker-registry does not run: {log.read_text()}"
+    return int(found[1])

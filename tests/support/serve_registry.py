@@ -86,7 +86,7 @@ def registry(repositories: Repositories, **options: Any) -> Iterator[Registry]:
     settings = Options(on_request=served.append, **options)
     with (
         Server(repositories, options=settings) as server,
-        httpx.Client(base_url=server.url, trust_env=False, verify=False) as http,
+        httpx.Client(base_url=server.url, trust_env=False, verify=False, timeout=60) as http,
     ):
         yield Registry(server, http, served)
 

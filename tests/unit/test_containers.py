@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from support.waiting import until
 
 from ocitool import containers
 from ocitool.errors import Conflict
@@ -101,10 +101,7 @@ def test_the_runtime_that_an_owner_started_holds_on_after_the_owners_death(tmp_p
     finally:
         os.kill(runtime, signal.SIGKILL)
         process.stdout.close()
-    deadline = time.monotonic() + 10
-    while containers.collect(tmp_path / "all") != ["one"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: containers.collect(tmp_path / "all") == ["one"])
 
 
 def test_a_container_that_lives_on_without_its_owner_stays(tmp_path: Path, state_root: Path) -> None:

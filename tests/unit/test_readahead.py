@@ -63,10 +63,9 @@ def test_what_goes_wrong_ahead_is_raised_where_it_is_read() -> None:
 
 
 def test_leaving_early_ends_the_thread() -> None:
-    before = threading.active_count()
     with ReadAhead(lambda: opened(io.BytesIO(TEXT * 10)), depth=1) as ahead:
         assert ahead.read(10) == TEXT[:10]
-    assert threading.active_count() == before
+    assert not [thread for thread in threading.enumerate() if thread.name == "read-ahead"]
 
 
 def test_a_stream_is_closed_in_the_thread_that_opened_it() -> None:

@@ -163,10 +163,10 @@ def test_says_that_repositories_are_lower_case() -> None:
     ["a" * 300_000 + "!", "a-" * 150_000, "a/" * 150_000 + "!", "x.io/" + "a_" * 150_000, "A" * 300_000],
 )
 def test_refuses_long_nonsense_at_once(text: str) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(InvalidReference):
         Reference.parse(text)
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2
 
 
 def test_an_error_does_not_repeat_all_of_long_nonsense() -> None:

@@ -75,9 +75,13 @@ def test_an_index_that_changed_while_the_answer_was_looked_for_teaches_nothing(
     assert ask(tmp_path, question) is None
 
 
-def test_an_index_that_has_just_changed_teaches_nothing_yet(tmp_path: Path) -> None:
+def test_an_index_that_has_just_changed_teaches_nothing_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = tmp_path / "index.json"
     index.write_text("{}")
+    changed = index.stat().st_ctime_ns
+    monkeypatch.setattr("ocitool.remembered.time.time_ns", lambda: changed + 999_999_999)
     assert seen(str(index)) is None
     remember(tmp_path, index, Question("alpine", "/store", ""))
     assert list(tmp_path.iterdir()) == [index]

@@ -343,11 +343,11 @@ def test_rc_22_indexes_that_name_each_next_one_many_times_are_unfolded_once() ->
     for _ in range(limits.INDEX_NESTING - 1):
         nested = put_index(store, [nested] * 100)
     store.calls.clear()
-    before = time.perf_counter()
+    before = time.thread_time()
     with pytest.raises(NotFound):
         choose(store, nested, ARM64)
     select(store, nested, Selection((AMD,)))
-    assert time.perf_counter() - before < 5
+    assert time.thread_time() - before < 5
     assert len(store.asked("fetch")) == 2 * (limits.INDEX_NESTING - 1)
 
 

@@ -76,10 +76,10 @@ def test_brackets_in_strings_and_side_by_side_are_not_depth() -> None:
     ],
 )
 def test_rc_23_refusing_takes_time_in_proportion_to_the_length(raw: bytes) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(InvalidContent):
         strictjson.loads(raw, "it")
-    assert time.perf_counter() - start < 5
+    assert time.thread_time() - start < 5
 
 
 def test_a_document_must_be_an_object() -> None:

@@ -17,6 +17,7 @@ from support.bundle_images import put_image
 from support.command import Ocitool
 from support.peers import call, require, require_root
 from support.registry_process import docker_registry
+from support.waiting import until
 
 from ocitool.bundle import BundleSource
 from ocitool.bundle.repositories import BundleRepositories
@@ -172,16 +173,11 @@ def test_bundle_serve_listens_until_it_is_told_to_stop(ocitool: Ocitool, tmp_pat
     command = [sys.executable, "-m", "ocitool", "bundle", "serve", "b.tar", "--listen", "127.0.0.1:0"]
     process = subprocess.Popen([*command, "--address-file", address], cwd=tmp_path, stderr=subprocess.PIPE)
     try:
-        for _ in range(200):
-            if address.exists() and address.read_text():
-                break
-            time.sleep(0.05)
-        assert (
-            digest_by_skopeo(f"docker://{address.read_text()}/hello:1.0") == fixtures.digests()["hello:1.0"]
-        )
+        told = until(lambda: address.exists() and address.read_text())
+        assert digest_by_skopeo(f"docker://{told}/hello:1.0") == fixtures.digests()["hello:1.0"]
     finally:
         process.terminate()
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert b"Traceback" not in said
 
 

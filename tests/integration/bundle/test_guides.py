@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import socket
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from support import fixtures
-from support.documents import Shell, Step, normal, steps
+from support.documents import Shell, Step, free_ports, normal, steps
 from support.peers import require
 from support.serve_registry import layout_repositories
 
@@ -27,15 +26,6 @@ IMAGES = ("hello:1.0", "layers:1.0", "zstd:1.0")
 # inventory has the names in it, so its digest is another one.
 PORTS = ("5001", "5002", "5003")
 _INVENTORY = re.compile(r"^sha256:[a-f0-9]{64}$|(?<=inventory: )sha256:[a-f0-9]{64}")
-
-
-def free_ports() -> Iterator[int]:
-    for port in range(5101, 9999):
-        try:
-            with socket.create_server(("127.0.0.1", port)):
-                yield port
-        except OSError:
-            continue
 
 
 def masked(lines: list[str] | tuple[str, ...]) -> list[str]:
@@ -82,18 +72,15 @@ def follow(shell: Shell, name: str) -> None:
         assert masked(shell.run(step)) == masked(step.lines), step.command
 
 
-@pytest.mark.timeout(120)
 def test_crossing_an_air_gap_goes_as_the_guide_shows_it(shell: Shell) -> None:
     follow(shell, "cross-an-air-gap.md")
 
 
-@pytest.mark.timeout(60)
 def test_serving_a_bundle_goes_as_the_guide_shows_it(shell: Shell) -> None:
     images = "localhost:5001/team/hello:1.0 localhost:5001/team/layers:1.0"
     shell.run(Step(f"ocitool -q bundle create monday.bundle {images} > created 2>&1", ()))
     follow(shell, "serve-a-bundle.md")
 
 
-@pytest.mark.timeout(60)
 def test_caching_a_registry_goes_as_the_guide_shows_it(shell: Shell) -> None:
     follow(shell, "cache-a-registry.md")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.registry_certificates import Authority
 from support.registry_fake import Cut, FakeRegistry, Request, Response, always, error, on
-from support.registry_faults import FaultProxy, Faults
+from support.registry_faults import FaultProxy, Faults, closed_port, name_of
 from support.registry_images import client, layers_of, memory_image, put, repository, stocked
 
 from ocitool import mediatypes
@@ -137,7 +138,7 @@ def test_f_04_a_stalled_connection_is_given_up_and_resumed(
 ) -> None:
     stocked(fake, SIZE)
     proxy = proxied(Faults(lambda number: SIZE * 76 // 100 if number == 1 else None, "stall"))
-    pace = Pace(connect=5, answer=5, idle=0.5, minimum_rate=0)
+    pace = Pace(idle=2, minimum_rate=0)
     assert read(proxy.name, blob_of(fake), pace=pace, ranges=1) == layers_of(fake)[0]
     assert proxy.passed <= 1.1 * SIZE
 
@@ -146,15 +147,15 @@ def test_f_05_a_header_that_drips_runs_out_of_time(
     fake: FakeRegistry, proxied: Callable[[Faults], FaultProxy]
 ) -> None:
     stocked(fake, 10)
-    proxy = proxied(Faults(drip=0.05))
+    proxy = proxied(Faults(drip=0.3))
     started = time.monotonic()
-    pace = Pace(connect=5, answer=0.5, idle=5, minimum_rate=0)
+    pace = Pace(answer=0.5, minimum_rate=0)
     with (
         client(pace=pace, retries=2, plain_http=True) as made,
         pytest.raises(Unreachable, match="not answered in full"),
     ):
         repository(made, proxy.name).resolve("v1")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # what is sent takes longer
 
 
 def test_f_05_a_body_that_drips_is_too_slow(fake: FakeRegistry) -> None:
@@ -169,40 +170,44 @@ def test_f_05_a_body_that_drips_is_too_slow(fake: FakeRegistry) -> None:
         return Response(200, {"Content-Length": "1000"}, body())
 
     fake.before.append(always("GET", "/blobs/", drip))
-    pace = Pace(connect=5, answer=5, idle=0.5, minimum_rate=1000)
+    pace = Pace(idle=0.5, minimum_rate=1000)
     started = time.monotonic()
     with pytest.raises(Unreachable, match="bytes per second"):
         read(fake.name, blob_of(fake), pace=pace, retries=2)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # what is sent takes longer
 
 
 def test_f_05_closing_the_client_ends_every_wait(fake: FakeRegistry) -> None:
     """What an interrupt does: nobody waits for a server that says nothing."""
     stocked(fake, 1000)
+    silent, over = threading.Event(), threading.Event()
+
+    def silence() -> Iterator[bytes]:
+        yield b"x"
+        silent.set()
+        over.wait()
+
     fake.before.append(
-        always("GET", "/blobs/", lambda _: Response(200, {"Content-Length": "1000"}, _silence()))
+        always("GET", "/blobs/", lambda _: Response(200, {"Content-Length": "1000"}, silence()))
     )
-    failed: list[float] = []
-    made = client(pace=Pace())
+    failed: list[BaseException] = []
+    made = client(pace=Pace(idle=600))
 
     def wait() -> None:
-        with pytest.raises(Unreachable):
+        with pytest.raises(Unreachable) as caught:
             read_verified(repository(made, fake.name), blob_of(fake))
-        failed.append(time.monotonic())
+        failed.append(caught.value)
 
     thread = threading.Thread(target=wait)
     thread.start()
-    time.sleep(0.5)
-    closed = time.monotonic()
-    made.close()
-    thread.join(5)
-    assert failed
-    assert failed[0] - closed < 1
-
-
-def _silence() -> Iterator[bytes]:
-    yield b"x"
-    time.sleep(3)
+    try:
+        assert silent.wait(60)
+        time.sleep(0.3)  # by now it waits, or it finds the client closed
+        made.close()
+        thread.join(60)
+        assert failed
+    finally:
+        over.set()
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 499, 522, 429])
@@ -241,8 +246,8 @@ def test_f_06_what_will_not_pass_is_not_repeated(fake: FakeRegistry, status: int
     [
         ({"Retry-After": "1"}, 1, 1),
         ({"Retry-After": "0.25"}, 0.25, 0.25),
-        ({"Retry-After": formatdate(time.time() + 30, usegmt=True)}, 0, 31),
-        ({"X-Retry-After": str(int(time.time()) + 30)}, 0, 31),
+        ({"Retry-After": "the date"}, 1, 50),
+        ({"X-Retry-After": "the time"}, 1, 50),
         ({"Retry-After": "-5"}, 0, 0.01),
         ({"Retry-After": "soon"}, 0, 0.01),
         ({}, 0, 0.01),
@@ -257,7 +262,10 @@ def test_f_07_the_wait_is_as_long_as_the_registry_asks(
 ) -> None:
     stocked(fake, 10)
     pauses: list[float] = []
-    fake.before.append(on("GET", "", Response(429, headers)))
+    then = time.time() + 50
+    dates = {"the date": formatdate(then, usegmt=True), "the time": str(int(then))}
+    told = {name: dates.get(value, value) for name, value in headers.items()}
+    fake.before.append(on("GET", "", Response(429, told)))
     with client() as made:
         monkeypatch.setattr(made._transport, "pause", pauses.append)
         repository(made, fake.name).resolve("v1")
@@ -265,8 +273,9 @@ def test_f_07_the_wait_is_as_long_as_the_registry_asks(
     assert least <= pauses[0] <= most
 
 
-@pytest.mark.parametrize("value", ["3600", str(int(time.time()) + 7200), "299999999"])
+@pytest.mark.parametrize("value", ["3600", "in two hours", "299999999"])
 def test_f_07_nobody_waits_for_an_hour(fake: FakeRegistry, value: str) -> None:
+    value = str(int(time.time()) + 7200) if value == "in two hours" else value
     fake.before.append(always("GET", "", lambda _: Response(429, {"Retry-After": value})))
     with client() as made, pytest.raises(RegistryError, match="asks to wait") as caught:
         repository(made, fake.name).resolve("v1")
@@ -274,18 +283,18 @@ def test_f_07_nobody_waits_for_an_hour(fake: FakeRegistry, value: str) -> None:
     assert len(fake.log) == 1
 
 
-def test_f_08_a_token_that_lives_a_second_is_renewed_in_the_middle(
+def test_f_08_a_token_that_ends_before_its_time_is_renewed_in_the_middle(
     fake: FakeRegistry, token_server: TokenServer
 ) -> None:
     stocked(fake, *[1000] * 5)
     token_server.protects(fake)
-    token_server.life, token_server.told_life = 1.0, 300
     with client(USER) as made:
         repo = repository(made, fake.name)
-        for content in layers_of(fake):
+        for number, content in enumerate(layers_of(fake)):
+            if number in {2, 4}:
+                token_server.issued.clear()
             read_verified(repo, Descriptor.of(mediatypes.OCI_LAYER, content))
-            time.sleep(0.4)
-    assert 2 <= len(token_server.log) <= 6
+    assert len(token_server.log) == 3
 
 
 def test_f_08_a_refusal_that_never_ends_ends(fake: FakeRegistry, token_server: TokenServer) -> None:
@@ -392,7 +401,7 @@ def test_f_11_an_address_that_is_a_black_hole_costs_a_quarter_of_a_second(
         started = time.monotonic()
         with client(plain_http=True) as made:
             repository(made, fake.name).resolve("v1")
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10  # to connect there takes 15
 
 
 @pytest.mark.parametrize("fault", ["certificate", "stall"])
@@ -415,21 +424,21 @@ def test_f_12_tls_that_fails_is_explained_and_never_left(tmp_path: Path, fault: 
 
 def test_f_13_a_registry_that_comes_up_late_is_waited_for(fake: FakeRegistry) -> None:
     stocked(fake, 10)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     with ExitStack() as stack:
+        port = stack.enter_context(closed_port())
 
         def start(event: Event) -> None:
             if isinstance(event, Retrying) and not started:
                 started.append(event)
                 proxy = FaultProxy((fake.host, fake.port))
                 proxy._listener.close()
-                proxy._listener = socket.create_server(("127.0.0.1", port))
+                proxy._listener = port.dup()
+                proxy._listener.listen()
                 stack.enter_context(proxy.running())
 
         started: list[Event] = []
         with client(on_event=start, retry_delay=0.1) as made:
-            repository(made, f"127.0.0.1:{port}").resolve("v1")
+            repository(made, name_of(port)).resolve("v1")
         assert started
 
 
@@ -588,7 +597,7 @@ def test_f_31_a_mirror_that_is_of_no_use_is_passed_over(
     fake: FakeRegistry, tmp_path: Path, broken: str
 ) -> None:
     desc = stocked(fake, 100_000)
-    with FakeRegistry().running() as mirror:
+    with FakeRegistry().running() as mirror, closed_port() as port:
         name = mirror.name
         if broken == "stale":
             stocked(mirror, 10)
@@ -597,8 +606,7 @@ def test_f_31_a_mirror_that_is_of_no_use_is_passed_over(
         elif broken in {"404", "500"}:
             mirror.before.append(lambda _: error(int(broken)))
         else:
-            with socket.create_server(("127.0.0.1", 0)) as probe:
-                name = f"127.0.0.1:{probe.getsockname()[1]}"
+            name = name_of(port)
         (tmp_path / "registries.conf").write_text(
             f'[[registry]]\nlocation = "{fake.name}"\n[[registry.mirror]]\nlocation = "{name}"\n'
         )
@@ -647,9 +655,10 @@ def test_a_slow_blob_behind_a_redirect_is_fetched_from_where_it_is(
     ):
         fake.quirks.redirect_blobs = f"http://{slow.name}"
         refused: list[Request] = []
+        numbers = itertools.count(1)
 
         def serve(request: Request) -> Response:
-            if len(storage.log) == 4:
+            if next(numbers) == 4:
                 refused.append(request)
                 return Response(403)
             return storage.ranged(request, content, {})
@@ -681,12 +690,13 @@ def test_a_slow_blob_comes_over_several_connections(
                 ),
             )
         )
-    proxy = proxied(Faults(rate=20e6))
+    rate = 3e6 if honest else 20e6
+    proxy = proxied(Faults(rate=rate))
     started = time.monotonic()
     assert read(proxy.name, desc, ranges=5) == content
     took = time.monotonic() - started
     if honest:
-        assert took < size / 20e6  # what one connection alone would take
+        assert took < size / rate  # what one connection alone would take
         assert proxy.passed < 1.2 * size
         assert len({request.headers.get("range") for request in fake.asked("GET", "/blobs/")}) >= 4
 
@@ -734,7 +744,7 @@ def test_f_05_a_token_service_that_never_answers_is_asked_as_often_as_any_server
         challenge = {"WWW-Authenticate": f'Bearer realm="{realm}",service="s"'}
         fake.before.append(lambda _: Response(401, challenge, b"{}"))
         events: list[Event] = []
-        pace = Pace(connect=1, answer=0.2, idle=1)
+        pace = Pace(answer=1)
         with client(retries=3, pace=pace, on_event=events.append) as made, pytest.raises(Unreachable):
             repository(made, fake.name).resolve("v1")
     assert len([event for event in events if isinstance(event, Retrying)]) == 2

@@ -644,7 +644,7 @@ def test_threads_that_begin_together_find_out_once_that_no_tls_is_spoken(fake: F
     together = threading.Barrier(threads)
 
     def resolve(_: int) -> Descriptor:
-        together.wait(10)
+        together.wait(60)
         return repository(made, fake.name).resolve("v1")
 
     with client() as made, ThreadPoolExecutor(threads) as pool:

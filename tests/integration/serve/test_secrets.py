@@ -26,7 +26,7 @@ def _presented(server: Server, name: str | None = None) -> bytes:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
-        socket.create_connection((host, int(port)), timeout=10) as plain,
+        socket.create_connection((host, int(port)), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname=name) as connection,
     ):
         shown = connection.getpeercert(binary_form=True)
@@ -51,7 +51,7 @@ def test_a_renewed_certificate_is_presented_from_then_on(
     (cert, key), (new_cert, new_key) = certificates
     with Server(MemoryRepositories(), tls_cert=cert, tls_key=key) as server:
         before = ssl.create_default_context(cafile=str(cert))
-        with httpx.Client(base_url=server.url, verify=before, trust_env=False) as client:
+        with httpx.Client(base_url=server.url, verify=before, trust_env=False, timeout=60) as client:
             assert client.get("/v2/").status_code == 200
             _replace(key, new_key)
             _replace(cert, new_cert)

@@ -416,7 +416,7 @@ def test_several_repositories_are_asked_for_their_tags_at_once(sources: str) -> 
         repository = world.repository(f"up.example/{name}")
         push_image(repository, name, tag="1.0")
         # Each answers only when the other one has been asked as well.
-        repository.meet = lambda: meeting.wait(10)
+        repository.meet = lambda: meeting.wait(60)
 
     result = run(world, f"version: 1\nsources:{sources}")
 

@@ -97,13 +97,13 @@ def test_who_was_right_once_is_not_made_to_wait_again(tmp_path: Path) -> None:
     require("htpasswd")
     call("htpasswd", "-Bbc", "-C", "10", path, "ann", "right")
     known = Htpasswd(path)
-    started = time.perf_counter()
+    started = time.thread_time()
     assert known.check("ann", "right")
-    first = time.perf_counter() - started
-    started = time.perf_counter()
+    first = time.thread_time() - started
+    started = time.thread_time()
     for _ in range(10):
         assert known.check("ann", "right")
-    assert (time.perf_counter() - started) / 10 < first / 10
+    assert (time.thread_time() - started) / 10 < first / 10
 
 
 def test_not_everybody_is_remembered(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
@@ -22,6 +21,7 @@ from support.serve_registry import (
     layout_repositories,
     registry,
 )
+from support.waiting import until
 
 from ocitool import mediatypes
 from ocitool.digest import Digest
@@ -105,10 +105,7 @@ def _proxied(cache: Repositories, upstream: Source, **options: Any) -> Iterator[
 
 def settle(proxy: ProxyRepositories) -> None:
     """Wait until the cache has what clients have: they do not wait for that."""
-    deadline = time.monotonic() + 60
-    while proxy._downloads._running:
-        assert time.monotonic() < deadline, "a download does not end"
-        time.sleep(0.01)
+    until(lambda: not proxy._downloads._running)
 
 
 def _pull(served: Registry) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
@@ -23,20 +22,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+def open_files() -> set[tuple[str, str]]:
+    """Which files and directories are open, and as what; not the sockets of other threads."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 - closes the directory before we look
+        with suppress(OSError):  # closed meanwhile
+            found.add((number, str(Path("/proc/self/fd", number).readlink())))
+    return {(number, name) for number, name in found if name.startswith("/")}
 
 
 @contextmanager
 def rooted(path: Path, *, kernel: bool) -> Iterator[Root]:
-    gc.collect()  # what earlier tests dropped is closed now, not while files are counted
-    root = Root(os.open(path, os.O_RDONLY | os.O_DIRECTORY), kernel=kernel)
     before = open_files()
+    root = Root(os.open(path, os.O_RDONLY | os.O_DIRECTORY), kernel=kernel)
     try:
         yield root
     finally:
         root.close()
-        assert open_files() == before - 1
+        assert open_files() <= before
 
 
 def test_this_machine_has_openat2() -> None:
@@ -93,7 +96,7 @@ def test_thousands_of_directories_need_few_descriptors(tmp_path: Path, *, kernel
         before = open_files()
         for n in range(1000):
             root.made(b"d%d/e" % n)
-        assert open_files() - before < 300
+        assert len(open_files() - before) < 300
         root.forget()
         assert root.directory(b"d5/e") is not None
         assert root.directory(b"d5/f") is None
@@ -131,7 +134,8 @@ while not os.path.exists(where + "/stop"):
     for staging in glob.glob(where + "/.bundle*.partial"):
         for _ in range(1000):
             swaps += exchange(staging + "/rootfs/d", link) == 0
-print(swaps)
+    if swaps > 1_000:
+        open(where + "/enough", "w").close()
 """
 
 
@@ -158,10 +162,9 @@ def test_lu_24_nobody_who_swaps_directories_and_links_leads_us_out(tmp_path: Pat
         swapper.stdout.readline()
         tries = 0
         start = time.monotonic()
-        while tries < 5 or time.monotonic() - start < 3:  # at least five, however busy the machine is
+        # However busy the machine is, five times at least, and until the other one has had its turn.
+        while tries < 5 or time.monotonic() - start < 3 or not (tmp_path / "enough").exists():
             tries += 1
             with suppress(OciError):
                 attacked.unpack(tmp_path / f"bundle{tries}")
         (tmp_path / "stop").touch()
-        swaps = int(swapper.stdout.read())
-    assert swaps > 1_000

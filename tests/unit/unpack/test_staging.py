@@ -23,7 +23,7 @@ def test_of_several_that_make_the_same_at_once_one_wins_and_the_others_are_told(
         try:
             with staged(target, sync=False) as private:
                 (private / "file").touch()
-                together.wait(10)
+                together.wait(60)
         except Conflict:
             return False
         return True
