@@ -8,9 +8,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from support.waiting import until
 
 from ocitool.run.defaults import config as default_config
 
@@ -129,7 +130,7 @@ def runtime_script(base: Path) -> Path:
 
 def finished(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; output goes to files, since a container may outlive the command."""
-    settings: dict[str, Any] = {"timeout": 30, "stdin": subprocess.DEVNULL, **options}
+    settings: dict[str, Any] = {"timeout": 120, "stdin": subprocess.DEVNULL, **options}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         done = subprocess.run(command, stdout=out, stderr=err, check=False, **settings)
         out.seek(0)
@@ -193,10 +194,7 @@ class Containers:
         return remembered(self.root)
 
     def wait_for(self, container_id: str, status: str) -> None:
-        deadline = time.monotonic() + 10
-        while self.state(container_id)["status"] != status:
-            assert time.monotonic() < deadline, f"{container_id} did not become {status}"
-            time.sleep(0.02)
+        until(lambda: self.state(container_id)["status"] == status)
 
     def delete_all(self) -> None:
         for root in (self.root, self.ordinary_root):

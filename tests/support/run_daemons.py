@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ class Engine:
     def call(self, *words: str, check: bool = False) -> subprocess.CompletedProcess[str]:
         """Run one command of the client to its end."""
         done = subprocess.run(
-            [*self.command, *words], capture_output=True, text=True, timeout=60, check=False,
+            [*self.command, *words], capture_output=True, text=True, timeout=120, check=False,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert not check or done.returncode == 0, done.stderr
@@ -80,11 +81,13 @@ def _running(base: Path, command: list[str], answers: list[str]) -> Iterator[Non
     log = base / f"{command[0]}.log"
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:
-            deadline = time.monotonic() + 60
-            while subprocess.run(answers, capture_output=True, check=False, timeout=60).returncode:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.1)
+            until(
+                lambda: (
+                    process.poll() is not None
+                    or not subprocess.run(answers, capture_output=True, check=False, timeout=60).returncode
+                )
+            )
+            assert process.poll() is None, log.read_text()
             yield
         finally:
             process.terminate()

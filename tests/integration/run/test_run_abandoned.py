@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from support.peers import require
 from support.run_bundles import Bundle, Containers, host_traces
+from support.waiting import until
 
 from ocitool.errors import Conflict, RunError
 from ocitool.run import launch, run_bundle
@@ -39,7 +39,7 @@ def test_the_next_run_takes_the_id_of_one_that_was_killed_while_it_created(
     require("strace")
     command = containers.command("run", "--bundle", str(bundle.path), "test-left")
     killed = subprocess.run(
-        [*_killed_at(call, number), *command], stdin=subprocess.DEVNULL, timeout=30, check=False
+        [*_killed_at(call, number), *command], stdin=subprocess.DEVNULL, timeout=120, check=False
     )
     assert killed.returncode == -signal.SIGKILL
     assert (containers.root / "test-left").exists()
@@ -57,7 +57,7 @@ def test_of_several_runs_that_find_an_abandoned_id_each_has_it_alone(
         abandoned.mkdir(parents=True)  # killed before it wrote anything
         command = containers.command("run", "--bundle", str(bundle.path), abandoned.name)
         runs = [subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=-1) for _ in range(4)]
-        errors = {run.returncode: run.communicate(timeout=30)[1] or run for run in runs}
+        errors = {run.returncode: run.communicate(timeout=120)[1] or run for run in runs}
         codes = [run.returncode for run in runs]
         assert 0 in codes
         assert set(codes) <= {0, Conflict.exit_code}, errors
@@ -65,18 +65,19 @@ def test_of_several_runs_that_find_an_abandoned_id_each_has_it_alone(
 
 
 def test_a_container_that_is_being_made_is_not_taken_for_abandoned(
-    containers: Containers, bundle: Bundle
+    containers: Containers, bundle: Bundle, workplace: Path
 ) -> None:
-    bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1"]}]}
+    os.mkfifo(workplace / "go")
+    bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/cat", "args": ["cat", f"{workplace}/go"]}]}
     bundle.save()
     command = containers.command("run", "--bundle", str(bundle.path), "test-making")
     first = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    while not (containers.root / "test-making" / "state.json").exists():
-        time.sleep(0.01)
+    until((containers.root / "test-making" / "state.json").exists)
     done = containers.call("run", "--bundle", str(bundle.path), "test-making")
     assert done.returncode == Conflict.exit_code
     assert "exists already" in done.stderr
-    assert first.wait(timeout=30) == 0
+    (workplace / "go").write_text("go")
+    assert first.wait(timeout=60) == 0
 
 
 def test_a_container_that_was_completed_keeps_its_id_after_its_runtime_was_killed(
@@ -84,8 +85,7 @@ def test_a_container_that_was_completed_keeps_its_id_after_its_runtime_was_kille
 ) -> None:
     command = containers.command("run", "--bundle", str(bundle.shell("sleep 60").path), "test-alone")
     runtime = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    while not (containers.root / "test-alone" / "ready").exists():
-        time.sleep(0.01)
+    until((containers.root / "test-alone" / "ready").exists)
     containers.wait_for("test-alone", "running")
     runtime.kill()
     runtime.wait()
@@ -102,6 +102,8 @@ def test_run_bundle_clears_up_after_a_runtime_that_was_killed(
     monkeypatch.setattr(
         launch, "interpreter", lambda: [f"/usr/bin/{TRACER[0]}", *_killed_at(call, number)[1:], *clean]
     )
+    if call == "rt_sigtimedwait":
+        bundle.shell("sleep 60")  # the runtime waits for no program that has ended before
     with pytest.raises(RunError, match="the runtime was ended by signal 9"):
         run_bundle(str(bundle.path), container_id="test-inner", root=str(containers.root))
     assert containers.remembered() == []

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.run_bundles import ORDINARY, VERSION_2_ALONE, Bundle, Containers, finished
+from support.waiting import until
 
 pytestmark = [
     pytest.mark.root,
@@ -186,10 +187,7 @@ def test_a_container_that_may_divide_its_cgroup_owns_it_and_not_its_limits(
     pid = containers.started(bundle.shell(script), "test-owner")
     directory = _cgroup_of(pid)
     directory = directory if directory.name != "inner" else directory.parent
-    deadline = time.monotonic() + 10
-    while not (directory / "inner/cgroup.procs").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until((directory / "inner/cgroup.procs").exists)
     assert directory.stat().st_uid == 100000
     assert (directory / "cgroup.subtree_control").stat().st_uid == 100000
     assert (directory / "memory.max").stat().st_uid == 0

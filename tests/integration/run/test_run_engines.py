@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import tarfile
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from support.peers import require
 from support.run_bundles import VERSION_2_ALONE, Bundle, Containers, runtime_script
 from support.run_daemons import Engine, containerd, dockerd
 from support.unpack_images import image
+from support.waiting import until
 
 from ocitool.layout import LayoutStore
 from ocitool.transfer import copy
@@ -66,7 +66,7 @@ class Podman:
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=120,
                 check=check,
                 stdin=nothing,
             )
@@ -86,7 +86,7 @@ def _in_terminal(command: list[str], environment: dict[str, str]) -> subprocess.
         with suppress(OSError):  # EIO: nobody holds the other end any more
             while data := os.read(ours, 4096):
                 said += data
-        code = process.wait(60)
+        code = process.wait(120)
     os.close(ours)
     return subprocess.CompletedProcess(command, code, said.decode(), "")
 
@@ -146,9 +146,9 @@ def test_podman_limits_user_volume_and_read_only_root(podman: Podman, workplace:
 
 
 def test_podman_start_exec_stop_and_rm(podman: Podman) -> None:
-    podman.call("run", "-d", "--network", "none", "--name", "one", "box", "sleep", "60", check=True)
+    podman.call("run", "-d", "--network", "none", "--name", "one", "box", "sleep", "600", check=True)
     done = podman.call("exec", "one", "sh", "-c", "cat /proc/1/cmdline; exit 3")
-    assert (done.returncode, done.stdout) == (3, "sleep\x0060\0")
+    assert (done.returncode, done.stdout) == (3, "sleep\x00600\0")
     assert podman.call("exec", "-it", "one", "sh", "-c", "tty; exit 6", terminal=True).returncode == 6
     podman.call("pause", "one", check=True)
     podman.call("unpause", "one", check=True)
@@ -158,7 +158,7 @@ def test_podman_start_exec_stop_and_rm(podman: Podman) -> None:
 
 
 def test_podman_containers_share_namespaces(podman: Podman) -> None:
-    podman.call("run", "-d", "--network", "none", "--name", "first", "box", "sleep", "60", check=True)
+    podman.call("run", "-d", "--network", "none", "--name", "first", "box", "sleep", "600", check=True)
     script = "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc"
     first = podman.call("exec", "first", "sh", "-c", script, check=True)
     words = (
@@ -179,13 +179,13 @@ def test_podman_containers_share_namespaces(podman: Podman) -> None:
 def test_podman_runs_a_pod_around_a_container_that_only_waits(podman: Podman) -> None:
     """The pod's own container, from a local image, holds the namespaces, the process numbers among them."""
     pod = ["pod", "create", "--name", "pod", "--network", "none", "--share", "net,ipc,uts,pid"]
-    podman.call(*pod, "--infra-image", "box", "--infra-command", "sleep 60", check=True)
+    podman.call(*pod, "--infra-image", "box", "--infra-command", "sleep 600", check=True)
     script = "for n in net ipc uts pid; do readlink /proc/self/ns/$n; done; cat /proc/1/cmdline"
-    podman.call("run", "-d", "--pod", "pod", "--name", "one", "box", "sleep", "60", check=True)
+    podman.call("run", "-d", "--pod", "pod", "--name", "one", "box", "sleep", "600", check=True)
     namespaces = podman.call("exec", "one", "sh", "-c", script, check=True).stdout
     other = podman.call("run", "--rm", "--pod", "pod", "box", "sh", "-c", f"{script}; exit 7")
     assert (other.returncode, other.stdout) == (7, namespaces), other.stderr
-    assert namespaces.endswith("\nsleep\x0060\0")
+    assert namespaces.endswith("\nsleep\x00600\0")
     podman.call("pod", "stop", "--time", "0", "pod", check=True)
     podman.call("pod", "start", "pod", check=True)
     assert "Running" in podman.call("pod", "ps", check=True).stdout
@@ -221,7 +221,7 @@ def test_buildah_run(bundle: Bundle, workplace: Path) -> None:
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*base, *words], env=environment, capture_output=True, text=True, timeout=60, check=False,
+            [*base, *words], env=environment, capture_output=True, text=True, timeout=120, check=False,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -270,19 +270,16 @@ def test_containerd_runs_containers(ctr: Engine) -> None:
     done = ctr.call("run", "--rm", *ctr.runtime, IMAGE, "one", "sh", "-c", "echo out; echo err >&2; exit 4")
     assert (done.returncode, done.stdout, done.stderr) == (4, "out\n", "err\n")
     words = ["--seccomp", "--read-only", "--memory-limit", str(64 << 20)]
-    ctr.call("run", "--detach", *words, *ctr.runtime, IMAGE, "two", "sleep", "60", check=True)
+    ctr.call("run", "--detach", *words, *ctr.runtime, IMAGE, "two", "sleep", "600", check=True)
     script = "grep -c Seccomp:.2 /proc/1/status; cat /proc/1/cmdline; echo > /x || echo; exit 5"
     done = ctr.call("task", "exec", "--exec-id", "more", "two", "sh", "-c", script)
-    assert (done.returncode, done.stdout) == (5, "1\nsleep\x0060\0\n")
+    assert (done.returncode, done.stdout) == (5, "1\nsleep\x00600\0\n")
     ctr.call("task", "pause", "two", check=True)
     assert "PAUSED" in ctr.call("task", "ls").stdout
     ctr.call("task", "resume", "two", check=True)
     assert str(64 << 20) in ctr.call("task", "metrics", "two").stdout
     ctr.call("task", "kill", "--signal", "KILL", "two", check=True)
-    deadline = time.monotonic() + 20
-    while "STOPPED" not in ctr.call("task", "ls").stdout:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: "STOPPED" in ctr.call("task", "ls").stdout)
     ctr.call("task", "delete", "two")
     ctr.call("container", "delete", "two", check=True)
 
@@ -296,7 +293,7 @@ def test_docker_runs_containers(docker: Engine, workplace: Path) -> None:
     (workplace / "volume").mkdir()
     words = ["--memory", "64m", "--pids-limit", "33", "--read-only", "--tmpfs", "/new", "--user", "12:34"]
     words += ["--volume", f"{workplace}/volume:/v:ro", "--init", "--name", "one"]
-    docker.call(*run, "--detach", *words, IMAGE, "sleep", "60", check=True)
+    docker.call(*run, "--detach", *words, IMAGE, "sleep", "600", check=True)
     script = (
         "id -u; echo > /v/x || echo no; echo > /new/x && echo yes; grep -c Seccomp:.2 /proc/1/status; exit 5"
     )
@@ -326,7 +323,7 @@ def test_the_same_bundle_runs_under_other_runtimes(
     hide = "umount /sys/fs/cgroup/unified 2>/dev/null; "
     command = f"{hide}exec {other} run --bundle {bundle.path} ocitool-test-{other}"
     theirs = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", command], capture_output=True, text=True, timeout=60, check=False,
+        ["unshare", "--mount", "sh", "-c", command], capture_output=True, text=True, timeout=120, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert (theirs.returncode, theirs.stdout) == (ours.returncode, ours.stdout), theirs.stderr

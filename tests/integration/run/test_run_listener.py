@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.run_bundles import Bundle, Containers
+from support.waiting import until
 
 pytestmark = pytest.mark.root
 
@@ -37,7 +38,6 @@ class Agent:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(str(path))
         self._socket.listen()
-        self._socket.settimeout(20)
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -69,7 +69,7 @@ class Agent:
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._thread.join(20)
+        self._thread.join(60)
 
 
 @pytest.fixture
@@ -117,8 +117,7 @@ def test_a_created_container_brings_its_listener_when_it_is_started(
 ) -> None:
     watched(bundle, agent).shell("mkdir /asked; echo $? >/done; sleep 60")
     pid = containers.started(bundle, "test-listener")
-    while not (bundle.rootfs / "done").exists():
-        assert containers.state("test-listener")["status"] == "running"
+    until((bundle.rootfs / "done").exists)
     assert agent.messages[0]["pid"] == pid
     assert agent.messages[0]["state"]["id"] == "test-listener"
 
@@ -131,8 +130,7 @@ def test_a_container_that_never_starts_leaves_no_courier(
     couriers = processes(bundle)
     assert len(couriers) == 2  # the first process of the container, and its courier
     assert containers.call("delete", "--force", "test-unstarted").returncode == 0
-    while processes(bundle):
-        pass
+    until(lambda: not processes(bundle))
     assert agent.messages == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from support import ordinary
 from support.command import Ocitool
 from support.ordinary import NOBODY
 from support.peers import require, require_root
+from support.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
@@ -79,7 +80,7 @@ def run(home: Path, *words: str, as_root: bool = False, tun: bool = True) -> sub
     command = command_line(home, *words, as_root=as_root, tun=tun)
     found = Ocitool(home)
     done = subprocess.run(
-        command, env=found.environment, cwd=home, text=True, check=False, timeout=60, capture_output=True
+        command, env=found.environment, cwd=home, text=True, check=False, timeout=120, capture_output=True
     )
     assert "Traceback" not in done.stderr
     assert list(home.glob("containers/*")) == []
@@ -191,13 +192,11 @@ def test_the_helper_of_a_container_whose_owners_were_killed_is_taken_away(
     environment = Ocitool(home).environment
     command = command_line(home, "--network", "slirp4netns", busybox_image, "--", "sleep", "60", as_root=True)
     started = subprocess.Popen(command, env=environment, cwd=home, process_group=0)
-    deadline = time.monotonic() + 20
-    while not helpers(home):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    time.sleep(0.3)
+    until(lambda: helpers(home))
+    (name,) = (path.name for path in (home / "containers").iterdir())
+    record = Path("/run/ocitool", name, "state.json")
+    until(lambda: "network" in json.loads(record.read_text()))  # from then on others know of it
     os.killpg(started.pid, signal.SIGKILL)
     started.wait()
-    (name,) = (path.name for path in (home / "containers").iterdir())
     subprocess.run([sys.executable, "-m", "ocitool.run", "delete", "--force", name], check=True)
     run(home, busybox_image, "true", as_root=True, tun=False)

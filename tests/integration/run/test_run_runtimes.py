@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from support.command import Ocitool
 from support.fixtures import layout
 from support.peers import require, require_root
 from support.run_bundles import host_traces, remembered
+from support.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
@@ -34,7 +34,7 @@ def run(ocitool: Ocitool, runtime: str, *words: str, **settings: object) -> subp
     command = [sys.executable, "-m", "ocitool", "run", "--runtime", runtime, *words]
     done: subprocess.CompletedProcess[str] = subprocess.run(
         [*WITHOUT_HYBRID, *command] if runtime == "crun" else command,
-        env=ocitool.environment, cwd=ocitool.home, text=True, check=False, timeout=60,
+        env=ocitool.environment, cwd=ocitool.home, text=True, check=False, timeout=120,
         **{"capture_output": True, **settings},  # type: ignore[call-overload]
     )  # fmt: skip
     assert list((ocitool.home / "containers").iterdir()) == []
@@ -91,7 +91,7 @@ def test_a_signal_reaches_another_runtimes_program(ocitool: Ocitool, busybox_ima
     assert started.stdout is not None
     assert started.stdout.readline() == "ready\n"
     started.terminate()
-    assert started.communicate(timeout=20)[0] == "ended\n"
+    assert started.communicate(timeout=120)[0] == "ended\n"
     assert started.returncode == 9
 
 
@@ -114,16 +114,8 @@ def test_a_container_of_another_runtime_is_taken_away_after_its_owners_were_kill
     )
     state = Path("/run/ocitool/test-orphan")
     runtime = [sys.executable, "-m", "ocitool.run"]
-    deadline = time.monotonic() + 20
-    while (
-        '"running"'
-        not in subprocess.run(
-            [*runtime, "state", "test-orphan"], capture_output=True, text=True, check=False
-        ).stdout
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(0.3)
+    asked = [*runtime, "state", "test-orphan"]
+    until(lambda: b'"running"' in subprocess.run(asked, capture_output=True, check=False).stdout)
     os.killpg(started.pid, 9)
     started.wait()
     ocitool("run", HELLO)
