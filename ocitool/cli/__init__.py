@@ -80,6 +80,9 @@ def _run_quickly(words: list[str]) -> None:
     import gc
 
     gc.disable()  # a process of a few milliseconds makes no garbage worth collecting
+    from ocitool.run import modules
+
+    modules.install(__file__.rsplit("/", 3)[0])
     from ocitool.cli.launching import quick
 
     code = quick(words)
