@@ -177,12 +177,17 @@ def make_directories(path: str, controllers: list[str]) -> list[str]:
     Raises:
         OSError: one of them can't be made.
     """
-    missing = _missing(path)
-    for directory in missing:
-        posix.mkdir(directory, 0o755)
-        if "cpuset" in controllers:
-            cgroup_v1.inherit_cpuset(directory)
-    return missing
+    made: list[str] = []
+    try:
+        posix.mkdir(path, 0o755)
+    except FileExistsError:
+        return made
+    except FileNotFoundError:
+        made = make_directories(path.rpartition("/")[0], controllers)
+        posix.mkdir(path, 0o755)
+    if "cpuset" in controllers:
+        cgroup_v1.inherit_cpuset(path)
+    return [*made, path]
 
 
 def _refuse_used(names: str, path: str) -> None:
@@ -279,8 +284,8 @@ def mount(cgroup: Cgroup, around: Surroundings, destination: str, options: Optio
     cover = kernel.new_mount("tmpfs", "tmpfs", ["mode=755"], options.set_ & ~1)
     kernel.move_mount(cover, target)
     for names, path in cgroup.directories.items():
-        _bind(kernel, cover, names, path, options)
-    kernel.mount_setattr(cover, set_=options.set_)
+        _bind(kernel, cover, names, path)
+    kernel.mount_setattr(cover, set_=options.set_, recursive=True)
     posix.close(cover)
     posix.close(target)
 
@@ -302,14 +307,12 @@ def _unified_tree(cgroup: Cgroup, around: Surroundings, options: Options) -> int
     return tree
 
 
-def _bind(kernel: Kernel, cover: int, names: str, path: str, options: Options) -> None:
+def _bind(kernel: Kernel, cover: int, names: str, path: str) -> None:
     name = names.removeprefix("name=") or "unified"
+    # Nobody else has been in this file system yet, so a name in it is as good as a descriptor.
     posix.mkdir(name, 0o755, dir_fd=cover)
-    below = kernel.openat2(cover, name, paths.O_PATH, 0)
     tree = kernel.open_tree(AT_FDCWD, path, recursive=False)
-    kernel.mount_setattr(tree, set_=options.set_)
-    kernel.move_mount(tree, below)
+    kernel.move_mount(tree, cover, name)
     posix.close(tree)
-    posix.close(below)
     for single in name.split(",") if "," in name else []:
         posix.symlink(name, single, dir_fd=cover)
