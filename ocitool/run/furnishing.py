@@ -168,6 +168,7 @@ def _wait_for_start(job: Job, container: Container) -> None:
         records.write(job.entry.report, records.READY)
         return
     go, err = container.waits
+    _let_go_of_descriptors(job, {go, err, job.entry.report, job.entry.proc})
     # From here on the container lives without its runtime, which may end as soon as it has read this.
     job.kernel.prctl(PR_SET_PDEATHSIG, 0)
     records.write(job.entry.report, records.READY)
@@ -176,6 +177,21 @@ def _wait_for_start(job: Job, container: Container) -> None:
     _let_go_of_text(job)
     posix.read(go, 1)
     posix.close(go)
+
+
+def _let_go_of_descriptors(job: Job, kept: set[int]) -> None:
+    """Close what only the creation needed, and what its caller had left open.
+
+    A container may wait for long, and would hold another program's locks and ends of pipes meanwhile.
+    """
+    if job.courier is not None:
+        return  # who brings the listener's descriptor has the same table, and is not done yet
+    first = 3 + job.entry.preserve
+    for fd in sorted(fd for fd in kept if fd >= first):
+        if fd > first:
+            job.kernel.close_range(first, fd - 1, 0)
+        first = fd + 1
+    job.kernel.close_range(first, 0xFFFFFFFF, 0)
 
 
 def _let_go_of_text(job: Job) -> None:

@@ -93,6 +93,25 @@ def test_rn_03_the_program_has_only_the_standard_descriptors(containers: Contain
     assert shown.split() == [f"/proc/self/fd/{number}" for number in range(4)]
 
 
+def test_rn_03_a_created_container_that_waits_holds_no_descriptor_of_its_caller(
+    containers: Containers, bundle: Bundle, workplace: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    words = ["create", "--bundle", str(bundle.shell("sleep 60").path), "test-waits"]
+    assert containers.call(*words, close_fds=False).returncode == 0
+    os.close(writing)
+    pid = containers.state("test-waits")["pid"]
+    held = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir() if int(path.name) > 2]
+    state = workplace / "state" / "test-waits"
+    assert sorted(held) == ["/proc", f"{state}/err", f"{state}/go"]
+    # Nobody has the other end any more.
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+    assert containers.call("start", "test-waits").returncode == 0
+    containers.wait_for("test-waits", "running")
+
+
 @pytest.mark.parametrize("name", ["proc", "sys"])
 def test_rn_04_a_root_whose_proc_or_sys_is_a_link_is_refused(
     containers: Containers, bundle: Bundle, name: str
