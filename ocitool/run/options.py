@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ocitool.errors import InvalidReference, Unsupported
 
-from . import capabilities, defaults, volumes
+from . import capabilities, defaults
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,6 +165,8 @@ def _set_command(process: dict[str, Any], options: RunOptions) -> None:
 
 def _set_init(process: dict[str, Any], options: RunOptions) -> None:
     if options.init:
+        from . import volumes
+
         process["args"] = [volumes.INIT, "--", *process["args"]]
 
 
@@ -225,6 +227,10 @@ def _set_terminal(process: dict[str, Any], options: RunOptions) -> None:
 
 def _set_mounts(config: dict[str, Any], options: RunOptions) -> None:
     """Add volumes and tmpfs after the default mounts; one on the same destination takes its place."""
+    if not (options.volumes or options.tmpfs or options.mounts or options.init):
+        return
+    from . import volumes
+
     added = [
         *(volumes.volume(item) for item in options.volumes),
         *(volumes.tmpfs(item) for item in options.tmpfs),
