@@ -64,26 +64,23 @@ class Sets:
 
     def __init__(self, capabilities: dict[str, list[str]] | None, warn: Callable[[str], None]) -> None:
         given = capabilities or {}
-        self.bounding = mask(given.get("bounding"), warn)
-        self.effective = mask(given.get("effective"), warn)
-        self.permitted = mask(given.get("permitted"), warn)
-        self.inheritable = mask(given.get("inheritable"), warn)
-        self.ambient = mask(given.get("ambient"), warn)
-
-
-def mask(names: list[str] | None, warn: Callable[[str], None]) -> int:
-    """Names to a bit mask.
-
-    "Any value which cannot be mapped to a relevant kernel interface, or cannot be granted otherwise
-    MUST be logged as a warning by the runtime."
-    """
-    bits = 0
-    for name in names or []:
-        number = _NUMBERS.get(name)
-        if number is None:
+        self.bounding = _mask(given.get("bounding"))
+        self.effective = _mask(given.get("effective"))
+        self.permitted = _mask(given.get("permitted"))
+        self.inheritable = _mask(given.get("inheritable"))
+        self.ambient = _mask(given.get("ambient"))
+        # "Any value which cannot be mapped to a relevant kernel interface, or cannot be granted otherwise
+        # MUST be logged as a warning by the runtime."
+        for name in {name: None for names in given.values() for name in names or () if name not in _NUMBERS}:
             warn(f"capability {name} is not known and was left out")
-        else:
-            bits |= 1 << number
+
+
+def _mask(names: list[str] | None) -> int:
+    """The known ones of some names as a bit mask."""
+    bits = 0
+    for name in names or ():
+        if name in _NUMBERS:
+            bits |= 1 << _NUMBERS[name]
     return bits
 
 

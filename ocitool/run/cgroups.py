@@ -11,6 +11,8 @@ import time
 
 from ocitool.errors import InvalidContent, RunError, Unsupported
 
+from .state import is_frozen
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -184,13 +186,7 @@ class Cgroup:
 
     def frozen(self) -> bool:
         """Whether the processes are stopped."""
-        v1 = self.directory_of("freezer")
-        try:
-            if v1:
-                return text(f"{v1}/freezer.state").strip() == "FROZEN"
-            return bool(self.unified) and "frozen 1" in text(f"{self.unified}/cgroup.events")
-        except OSError:
-            return False
+        return is_frozen(self.directories)
 
     def kill(self) -> None:
         """Send SIGKILL to every process, and leave no room for one that forks meanwhile."""

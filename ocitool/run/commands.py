@@ -65,6 +65,9 @@ FLAGS = {
     "events": ("stats",),
 }
 
+# Commands that are refused whatever their options are, which are many.
+_REFUSED = ("checkpoint", "restore")
+
 # How many operands a command takes, where that is not one: the container.
 _OPERANDS = {"features": 0, "list": 0, "spec": 0, "kill": 2}
 
@@ -210,7 +213,10 @@ def _dispatch(words: list[str], log: Log) -> int:
     options, rest = parse(words, "", operands_end_options=True)
     log.path = options.values.get("log", "")
     log.fd = _number(options, "message-fd", -1)
-    log.as_json = options.values.get("log-format", "text") == "json"
+    log_format = options.values.get("log-format", "text")
+    if log_format not in ("text", "json"):
+        raise UsageError(f"--log-format {log_format!r} is neither text nor json")
+    log.as_json = log_format == "json"
     if "version" in options.flags:
         from .looking import show_version
 
@@ -238,6 +244,8 @@ def _dispatch(words: list[str], log: Log) -> int:
 
 
 def _parse_command(words: list[str], command: str) -> Arguments:
+    if command in _REFUSED:
+        words = [word for word in words if word in ("--help", "-h")]
     if command != "exec":
         found, _ = parse(words, command)
         if excess := found.operands[_OPERANDS.get(command, 1) :]:

@@ -58,15 +58,20 @@ def signal_checked(runtime: Runtime, state: State, signal: int) -> None:
     try:
         fd = kernel.call("pidfd_open", state.pid, 0)
     except ProcessLookupError as exc:
-        raise Conflict(f"container {state.id} is not running") from exc
+        raise not_running(state.id) from exc
     try:
         if not state.alive():
-            raise Conflict(f"container {state.id} is not running")
+            raise not_running(state.id)
         kernel.call("pidfd_send_signal", fd, signal, None, 0)
     except OSError as exc:
         raise RunError(f"signal {signal} to container {state.id}: {exc.strerror}") from exc
     finally:
         posix.close(fd)
+
+
+def not_running(container_id: str) -> Conflict:
+    """The error for a signal that comes too late; containerd knows it by its first three words."""
+    return Conflict(f"container not running: {container_id} has ended")
 
 
 def _kill(runtime: Runtime, state: State) -> None:

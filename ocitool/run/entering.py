@@ -80,11 +80,13 @@ def execute(runtime: Runtime, state: State, wanted: dict[str, Any], settings: Se
         Conflict: the container is stopped, or paused against `settings`.
         RunError: the process could not be started.
     """
-    status = runtime.status(state)
+    status = state.status()
     if status not in ("created", "running") and not (status == "paused" and settings.ignore_paused):
         raise Conflict(f"container {state.id} is {status}: nothing can be started in it")
     if wanted.get("terminal") and settings.detach and not settings.console_socket:
         raise InvalidContent("process.terminal is set: a detached process needs --console-socket")
+    if settings.console_socket and not wanted.get("terminal"):
+        raise InvalidContent("a console socket is given, and process.terminal is not set")
     wait = None if settings.detach else Wait(runtime.kernel)
     job = _job(runtime, state, wanted, settings)
     own_side = _console(job, settings)

@@ -48,7 +48,9 @@ def loads(data: bytes, what: str) -> Any:
         text = data.decode()
         start = len(text) - len(text.lstrip(_SPACE))
         value, end = _scan(text, start)
-    except (ValueError, StopIteration, RecursionError) as exc:
+    except (ValueError, StopIteration, RecursionError, SystemError) as exc:
+        # Python 3.11's scanner can say what is wrong only where `json` is loaded, and fails itself
+        # (SystemError) where it is not.
         raise InvalidContent(f"{what} is not valid JSON{_reason(data)}") from exc
     if text[end:].strip(_SPACE):
         raise InvalidContent(f"{what} is not valid JSON{_reason(data)}")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST = 10_000 * _SECONDS["h"]
 
 
 def _process_table(pids: list[int]) -> list[list[str]]:
@@ -44,9 +45,12 @@ def _seconds(text: str) -> float:
     """
     number = text.rstrip("hms")
     try:
-        return float(number) * _SECONDS[text[len(number) :] or "s"]
+        seconds = float(number) * _SECONDS[text[len(number) :] or "s"]
     except (KeyError, ValueError) as exc:
         raise InvalidContent(f"{text!r} is not a length of time such as 5s") from exc
+    if not 0 < seconds < _LONGEST:
+        raise InvalidContent(f"{text!r} is no time that can be waited for, such as 5s")
+    return seconds
 
 
 def _size(text: str, option: str) -> int:

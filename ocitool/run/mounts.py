@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posix
 
-from ocitool.errors import InvalidContent, RunError, UnsafeContent
+from ocitool.errors import InvalidContent, RunError, UnsafeContent, Unsupported
 
 from . import newcgroup, paths
 from .kernel import AT_FDCWD, ATTR_IDMAP, ATTR_RDONLY, MS_REC, PROC_SUPER_MAGIC, filesystem_type
@@ -68,6 +68,7 @@ def mount_all(around: Surroundings, mounts: list[dict[str, Any]]) -> None:
     Raises:
         RunError: one of them is refused by the kernel.
         InvalidContent, UnsafeContent: its entry, or the root, does not allow it.
+        Unsupported: it would hide the root.
     """
     for position, mount in enumerate(mounts):
         try:
@@ -85,6 +86,9 @@ def _mount(around: Surroundings, mount: dict[str, Any], options: Options, tree: 
     fstype = "bind" if options.bind else mount.get("type") or "none"
     if "remount" in (mount.get("options") or []):
         _remount(around, destination, options)
+    elif destination == "/":
+        # Everything after it goes by the descriptor of the root, so nobody would ever see it.
+        raise Unsupported("a mount on / would hide the root file system", hint="name it as root.path instead")
     elif options.bind:
         _bind(around, mount, destination, options, tree)
     elif around.cgroup is not None and (

@@ -132,6 +132,7 @@ class Runtime:
 
         state = self._locked(container_id)
         status = state.status()
+        # A paused one could not answer: it would start with the next `resume`, long after we had given up.
         if status != "created":
             raise Conflict(f"container {container_id} is {status}, not created")
         config = state.config
@@ -205,7 +206,7 @@ class Runtime:
         """The state of a container (runtime.md, "Query State")."""
         state = State.load(self.root, container_id)
         return {
-            **state.document(self.status(state)),
+            **state.document(state.status()),
             "pid": state.pid if state.alive() else 0,
             "rootfs": state.fields.get("rootfs", ""),
             "created": state.fields.get("created", ""),
@@ -243,14 +244,15 @@ class Runtime:
             Conflict: the container is neither created nor running.
         """
         state = self._locked(container_id)
-        status = self.status(state)
+        status = state.status()
         if everyone:
             for pid in self.cgroup(state).pids():
                 self._signal(pid, signal)
             return
+        from .ending import not_running, signal_checked
+
         if status not in ("created", "running", "paused"):
-            raise Conflict(f"container {container_id} is not running")
-        from .ending import signal_checked
+            raise not_running(container_id)
 
         signal_checked(self, state, signal)
         if signal == _SIGKILL and not self._has_pid_namespace(state):
@@ -269,7 +271,7 @@ class Runtime:
             if force:
                 return
             raise
-        status = self.status(state)
+        status = state.status()
         # "Attempting to delete a container that is not stopped MUST have no effect on the container
         # and MUST generate an error."
         if status != "stopped" and not force:
@@ -279,7 +281,7 @@ class Runtime:
     def pause(self, container_id: str, *, frozen: bool) -> None:
         """Stop or continue every process of a container."""
         state = self._locked(container_id)
-        status = self.status(state)
+        status = state.status()
         if status not in (("running", "created") if frozen else ("paused",)):
             raise Conflict(f"container {container_id} is {status}")
         self.cgroup(state).freeze(frozen=frozen)
@@ -290,7 +292,7 @@ class Runtime:
 
         spec.conform(resources, spec.RESOURCES, "resources")
         state = self._locked(container_id)
-        if self.status(state) == "stopped":
+        if state.status() == "stopped":
             raise Conflict(f"container {container_id} is stopped")
         self.cgroup(state).update(self.kernel, resources, devices="devices" in resources)
 
@@ -317,10 +319,6 @@ class Runtime:
         from .cgroups import Cgroup
 
         return Cgroup.load(state.fields.get("cgroup") or {"directories": {}, "made": [], "taken": False})
-
-    def status(self, state: State) -> str:
-        """The state of a container by its name, "paused" included."""
-        return state.status(frozen=self.cgroup(state).frozen())
 
     def _has_pid_namespace(self, state: State) -> bool:
         linux = state.config.get("linux") or {}

@@ -79,6 +79,22 @@ def read_file(path: str, what: str) -> bytes:
     return read_all(fd, path, what)
 
 
+def is_frozen(directories: dict[str, str]) -> bool:
+    """Whether the processes of a cgroup are stopped.
+
+    Args:
+        directories: where it is, by the controllers of its hierarchies (see `cgroups.Cgroup`).
+    """
+    v1 = next((path for names, path in directories.items() if "freezer" in names.split(",")), "")
+    file, mark = f"{v1}/freezer.state", b"FROZEN"
+    if not v1:
+        file, mark = f"{directories.get('', '')}/cgroup.events", b"frozen 1"
+    try:
+        return mark in read_file(file, "cgroup").splitlines()
+    except OciError:
+        return False  # a container can do without a cgroup
+
+
 def read_all(fd: int, path: str, what: str) -> bytes:
     """Read a small file that is open, and close it.
 
@@ -319,7 +335,7 @@ class State:
     def _has(self, name: str) -> bool:
         return posix.access(f"{self.directory}/{name}", 0)
 
-    def status(self, *, frozen: bool = False) -> str:
+    def status(self) -> str:
         """The state by the specification's names; "paused" besides."""
         if not self.pid:
             return "creating" if self._being_made() else "stopped"
@@ -327,9 +343,9 @@ class State:
             return "stopped"
         if not self._has("ready"):
             return "creating"
-        if self._has("go"):
-            return "created"
-        return "paused" if frozen else "running"
+        if is_frozen((self.fields.get("cgroup") or {}).get("directories") or {}):
+            return "paused"
+        return "created" if self._has("go") else "running"
 
     def document(self, status: str) -> dict[str, Any]:
         """The state as the specification has it (runtime.md, "State"), for hooks and for `state`."""

@@ -541,8 +541,11 @@ def test_a_terminal_needs_somewhere_to_go(containers: Containers, bundle: Bundle
     assert containers.call("create", "--bundle", str(bundle.path), "test-x").returncode == 14
     bundle.config["process"]["terminal"] = False
     bundle.save()
-    words = ("create", "--bundle", str(bundle.path), "--console-socket", str(workplace / "s"), "test-x")
+    socket_option = ("--console-socket", str(workplace / "s"))
+    words = ("create", "--bundle", str(bundle.path), *socket_option, "test-x")
     assert containers.call(*words).returncode == 14
+    containers.started(bundle.shell("exec sleep 60"), "test-x")
+    assert containers.call("exec", *socket_option, "test-x", "true").returncode == 14
 
 
 def test_run_bundle_works_from_a_process_with_threads(bundle: Bundle, containers: Containers) -> None:
@@ -617,7 +620,62 @@ def test_features_version_and_spec(containers: Containers, workplace: Path) -> N
     assert containers.call("spec", "--bundle", str(workplace)).returncode == 0
     assert containers.call("spec", "--bundle", str(workplace)).returncode == Conflict.exit_code
     assert json.loads((workplace / "config.json").read_text())["process"]["args"] == ["sh"]
-    assert containers.call("checkpoint", "x").returncode == 16
+
+
+@pytest.mark.parametrize(
+    "words", [["checkpoint", "x"], ["checkpoint", "--image-path", "/x", "--leave-running", "x"],
+              ["restore", "--image-path", "/x", "--bundle", ".", "x"]],
+)  # fmt: skip
+def test_checkpoints_are_refused_by_that_name_whatever_their_options(
+    containers: Containers, words: list[str]
+) -> None:
+    done = containers.call(*words)
+    assert (done.returncode, "checkpoint and restore are not supported" in done.stderr) == (16, True)
+
+
+def test_a_paused_container_is_not_started(containers: Containers, bundle: Bundle) -> None:
+    bundle.shell("exec sleep 60")
+    assert containers.call("create", "--bundle", str(bundle.path), "test-paused").returncode == 0
+    assert containers.call("pause", "test-paused").returncode == 0
+    done = containers.call("start", "test-paused")
+    assert (done.returncode, "is paused, not created" in done.stderr) == (Conflict.exit_code, True)
+    assert containers.call("resume", "test-paused").returncode == 0
+    assert containers.state("test-paused")["status"] == "created"
+    assert containers.call("start", "test-paused").returncode == 0
+
+
+@pytest.mark.parametrize("text", ["{", '{"a" 1}', '{"a": "', "[1", "nul", '{"a": "\\x"}'])
+def test_a_document_that_is_no_json_is_told_in_a_sentence(
+    containers: Containers, bundle: Bundle, text: str
+) -> None:
+    (bundle.path / "config.json").write_text(text)
+    done = containers.run(bundle)
+    assert (done.returncode, done.stderr.count("\n")) == (14, 1), done.stderr
+    assert "config.json is not valid JSON: " in done.stderr
+
+
+def test_a_mount_on_the_root_directory_is_refused(containers: Containers, bundle: Bundle) -> None:
+    elsewhere = {"destination": "/x/..", "type": "bind", "source": "/tmp", "options": ["rbind"]}
+    bundle.config["mounts"].insert(0, elsewhere)
+    bundle.save()
+    done = containers.run(bundle)
+    assert (done.returncode, "would hide the root file system" in done.stderr) == (16, True)
+    assert containers.remembered() == []
+
+
+def test_a_signal_that_comes_too_late_is_told_in_containerds_words(
+    containers: Containers, bundle: Bundle
+) -> None:
+    containers.started(bundle.shell("true"), "test-late")
+    containers.wait_for("test-late", "stopped")
+    done = containers.call("kill", "test-late", "TERM")
+    assert (done.returncode, "container not running" in done.stderr) == (Conflict.exit_code, True)
+
+
+def test_an_unknown_capability_is_told_once(containers: Containers, bundle: Bundle) -> None:
+    containers.started(bundle.shell("exec sleep 60"), "test-once")
+    done = containers.call("exec", "--cap", "CAP_ODD", "test-once", "true")
+    assert (done.returncode, done.stderr.count("CAP_ODD")) == (0, 1), done.stderr
 
 
 def test_errors_go_to_the_engines_log(containers: Containers, workplace: Path) -> None:
@@ -646,6 +704,10 @@ def test_errors_go_to_the_engines_log(containers: Containers, workplace: Path) -
         ["ps", "--format", "yaml", "x"],
         ["exec", "x"],
         ["exec", "--cgroup"],
+        ["--log-format", "xml", "list"],
+        ["events", "--interval", "0s", "x"],
+        ["events", "--interval", "-1s", "x"],
+        ["events", "--interval", "nan", "x"],
     ],
 )
 def test_a_command_line_that_is_wrong_is_refused(containers: Containers, words: list[str]) -> None:

@@ -111,7 +111,10 @@ def test_capabilities_that_the_runtime_lacks_are_left_out_with_a_warning() -> No
 
 def test_an_unknown_capability_is_a_warning() -> None:
     said: list[str] = []
-    assert capabilities.mask(["CAP_NONSENSE", "CAP_KILL"], said.append) == 1 << 5
+    sets = capabilities.Sets(
+        {kind: ["CAP_NONSENSE", "CAP_KILL"] for kind in ("bounding", "permitted")}, said.append
+    )
+    assert sets.bounding == sets.permitted == 1 << 5
     assert said == ["capability CAP_NONSENSE is not known and was left out"]
 
 
