@@ -163,7 +163,9 @@ def check_chroot(options: RunOptions) -> None:
     """
     asked = {
         "--volume": options.volumes,
+        "--mount": options.mounts,
         "--tmpfs": options.tmpfs,
+        "--init": options.init,
         "--read-only": options.read_only,
         "--memory": options.memory,
         "--cpus": options.cpus,

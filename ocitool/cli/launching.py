@@ -119,7 +119,7 @@ def _say(text: str) -> None:
 def _absolute_source(volume: str) -> str:
     """A volume whose source is relative to where we are, as shells' users write it."""
     source, colon, rest = volume.partition(":")
-    return f"{os.path.join(os.getcwd(), source)}:{rest}" if colon and source.startswith(".") else volume
+    return f"{os.path.abspath(source)}:{rest}" if colon and source.startswith(".") else volume
 
 
 def _terminal_size() -> tuple[int, int]:

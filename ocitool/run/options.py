@@ -20,7 +20,7 @@ _LEAST_QUOTA = 1000
 _LEAST_MEMORY = 6 << 20  # as docker has it
 _LONGEST_HOSTNAME = 64
 _NOTHING: Mapping[str, str] = {}
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 class RunOptions:
@@ -45,7 +45,7 @@ class RunOptions:
             with the capabilities that are added or dropped.
         single_user: the caller's own uid and gid, to be root of a new user namespace.
         security_opt: `no-new-privileges[=true|false]`, `seccomp=unconfined|builtin|FILE`, `label=disable`,
-            `apparmor=PROFILE`, `mask=PATH`, `unmask=ALL|PATH`.
+            `apparmor=PROFILE`, `mask=PATH`, `unmask=ALL|PATH`, `systempaths=unconfined`.
     """
 
     args: tuple[str, ...] | None = None
@@ -226,7 +226,10 @@ def _set_terminal(process: dict[str, Any], options: RunOptions) -> None:
 
 
 def _set_mounts(config: dict[str, Any], options: RunOptions) -> None:
-    """Add volumes and tmpfs after the default mounts; one on the same destination takes its place."""
+    """Add volumes and tmpfs after the default mounts; one on the same destination takes its place.
+
+    As with docker, their order on the command line does not matter: what lies below another comes after it.
+    """
     if not (options.volumes or options.tmpfs or options.mounts or options.init):
         return
     from . import volumes
@@ -239,6 +242,11 @@ def _set_mounts(config: dict[str, Any], options: RunOptions) -> None:
     if options.init:
         added.append(volumes.init_program())
     replaced = {mount["destination"] for mount in added}
+    if len(replaced) < len(added):
+        places = [mount["destination"] for mount in added]
+        twice = next(place for place in places if places.count(place) > 1)
+        raise InvalidReference(f"more than one mount is asked for on {twice}")
+    added.sort(key=lambda mount: mount["destination"].count("/"))
     kept = [mount for mount in config.get("mounts") or [] if mount["destination"] not in replaced]
     config["mounts"] = kept + added
 
@@ -273,12 +281,14 @@ def size(text: str) -> int:
     Raises:
         InvalidReference: it is not one.
     """
-    digits = text.rstrip("bBkKmMgGtT")
-    unit = text[len(digits) :].lower()
-    unit = unit[:1] if len(unit) == 2 and unit[1] == "b" else unit
-    if not (digits.isascii() and digits.isdigit()) or unit not in _UNITS:
-        raise InvalidReference(f"{text!r} is not a size such as 64m or 1g")
-    return int(digits) * _UNITS[unit]
+    number = text.rstrip("bBiIkKmMgGtT")
+    unit = text[len(number) :].lower()
+    # As docker reads them: 64m, 64mb and 64MiB are the same, and there are fractions.
+    unit = unit.removesuffix("ib") if len(unit) == 3 else unit.removesuffix("b")
+    whole, _, part = number.partition(".")
+    if not (whole + part).isascii() or not (whole + part).isdigit() or unit not in _UNITS:
+        raise InvalidReference(f"{text!r} is not a size such as 64m or 1.5g")
+    return int(whole or 0) * _UNITS[unit] + int(float(f"0.{part or 0}") * _UNITS[unit])
 
 
 def _set_limits(linux: dict[str, Any], options: RunOptions) -> None:
@@ -334,11 +344,12 @@ def _set_security(process: dict[str, Any], linux: dict[str, Any], item: str) -> 
             process["apparmorProfile"] = value
     elif name == "mask" and value:
         linux["maskedPaths"] = [*(linux.get("maskedPaths") or []), *value.split(":")]
+    elif (name == "unmask" and value.upper() == "ALL") or (name, value) == ("systempaths", "unconfined"):
+        linux["maskedPaths"], linux["readonlyPaths"] = [], []
     elif name == "unmask" and value:
         for key in ("maskedPaths", "readonlyPaths"):
             shown = value.split(":")
-            listed = linux.get(key) or []
-            linux[key] = [] if value.upper() == "ALL" else [path for path in listed if path not in shown]
+            linux[key] = [path for path in linux.get(key) or [] if path not in shown]
     else:
         raise Unsupported(f"security option {item!r} is not supported")
 

@@ -6,25 +6,28 @@ import os
 
 from ocitool.errors import InvalidReference, RunError, Unsupported
 
+from .paths import same_names
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_BIND_MODES = frozenset(
-    ("ro", "rw", "z", "Z", "private", "rprivate", "shared", "rshared", "slave", "rslave", "exec", "noexec",
-     "dev",  "nodev", "suid", "nosuid", "U", "cached", "delegated", "consistent", "nocopy")
-)  # fmt: skip
+_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 # Accepted for the sake of scripts, and without meaning here.
-_IGNORED_MODES = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy"))
+_IGNORED_MODES = ("z", "Z", "cached", "delegated", "consistent", "nocopy")
+_BIND_MODES = frozenset(
+    (*_PROPAGATIONS, *_IGNORED_MODES, "ro", "rw", "exec", "noexec", "dev", "nodev", "suid", "nosuid", "U")
+)
 
 INIT = "/dev/init"
 # Programs of one purpose: to be the first process, collect orphans and pass signals on. All are static.
 _INIT_PROGRAMS = (
     "/usr/libexec/podman/catatonit", "/usr/bin/catatonit", "/usr/bin/tini-static", "/usr/bin/docker-init",
 )  # fmt: skip
+_TRUE, _FALSE = ("", "1", "t", "true"), ("0", "f", "false")
 _SPELLINGS = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
 _MOUNT_KEYS = {
-    "bind": {"type", "source", "target", "readonly", "bind-propagation"},
+    "bind": {"type", "source", "target", "readonly", "bind-propagation", "consistency"},
     "tmpfs": {"type", "target", "readonly", "tmpfs-size", "tmpfs-mode"},
 }
 
@@ -44,29 +47,32 @@ def volume(text: str) -> dict[str, Any]:
         )
     if len(parts) > 3:
         raise InvalidReference(f"volume {text!r} is not SOURCE:DESTINATION[:MODE]")
-    source, destination = parts[0], _absolute(parts[1], "volume's destination")
     modes = [mode for mode in (parts[2] if len(parts) == 3 else "").split(",") if mode]
     for mode in modes:
         if mode not in _BIND_MODES:
             raise InvalidReference(f"volume {text!r}: {mode!r} is not a mode")
     if "U" in modes:
         raise Unsupported(f"volume {text!r}: changing its owner (U) is not supported")
-    shown = [mode for mode in modes if mode not in _IGNORED_MODES]
-    if not any(mode.lstrip("r") in ("private", "shared", "slave") for mode in shown):
-        shown.append("rprivate")
-    return {"destination": destination, "type": "bind", "source": source, "options": ["rbind", *shown]}
+    return _bind(parts[0], parts[1], [mode for mode in modes if mode not in _IGNORED_MODES])
+
+
+def _bind(source: str, destination: str, modes: list[str]) -> dict[str, Any]:
+    if not any(mode in _PROPAGATIONS for mode in modes):
+        modes = [*modes, "rprivate"]
+    place = _place(destination, "volume")
+    return {"destination": place, "type": "bind", "source": source, "options": ["rbind", *modes]}
 
 
 def tmpfs(text: str) -> dict[str, Any]:
     """The mount that `--tmpfs DESTINATION[:OPTION,...]` asks for.
 
     Raises:
-        InvalidReference: the destination is not absolute.
+        InvalidReference: the destination is not absolute, or is the root directory.
     """
     destination, _, words = text.partition(":")
     chosen = [word for word in words.split(",") if word]
     return {
-        "destination": _absolute(destination, "tmpfs's destination"),
+        "destination": _place(destination, "tmpfs"),
         "type": "tmpfs",
         "source": "tmpfs",
         "options": ["nosuid", "nodev", "noexec", *chosen],
@@ -93,11 +99,15 @@ def mount(text: str) -> dict[str, Any]:
         raise InvalidReference(
             f"mount {text!r}: a {kind} mount needs {'source and ' * (kind == 'bind')}target"
         )
-    readonly = fields.get("readonly", "false").lower() in ("", "1", "true")
-    modes = ["ro"] if readonly else []
+    readonly = fields.get("readonly", "false").lower()
+    if readonly not in (*_TRUE, *_FALSE):
+        raise InvalidReference(f"mount {text!r}: readonly is true or false, not {readonly!r}")
+    modes = ["ro"] if readonly in _TRUE else []
     if kind == "bind":
-        modes.append(fields.get("bind-propagation", "rprivate"))
-        return volume(f"{os.path.abspath(fields['source'])}:{fields['target']}:{','.join(modes)}")
+        propagation = fields.get("bind-propagation", "rprivate")
+        if propagation not in _PROPAGATIONS:
+            raise InvalidReference(f"mount {text!r}: {propagation!r} is no propagation")
+        return _bind(os.path.abspath(fields["source"]), fields["target"], [*modes, propagation])
     modes += [f"{name}={fields[f'tmpfs-{name}']}" for name in ("size", "mode") if f"tmpfs-{name}" in fields]
     return tmpfs(f"{fields['target']}:{','.join(modes)}")
 
@@ -121,7 +131,11 @@ def init_program() -> dict[str, Any]:
     )
 
 
-def _absolute(path: str, what: str) -> str:
+def _place(path: str, what: str) -> str:
+    """Where a mount is made, in the one spelling by which it can be compared."""
     if not path.startswith("/"):
-        raise InvalidReference(f"the {what} {path!r} is not an absolute path")
-    return path
+        raise InvalidReference(f"the {what}'s destination {path!r} is not an absolute path")
+    place = same_names(path)
+    if place == "/":
+        raise InvalidReference(f"the {what}'s destination can't be the root directory itself")
+    return place

@@ -130,8 +130,11 @@ def command_lines() -> Iterator[bytes]:
 
 @pytest.mark.parametrize(
     "words",
-    [("-v", "/:/x"), ("--read-only",), ("--memory", "64m"), ("--network", "none"), ("--tmpfs", "/tmp")],
-)
+    [
+        ("-v", "/:/x"), ("--read-only",), ("--memory", "64m"), ("--network", "none"), ("--tmpfs", "/tmp"),
+        ("--mount", "type=tmpfs,target=/x"), ("--init",),
+    ],
+)  # fmt: skip
 def test_what_chroot_can_not_give_is_refused(ocitool: Ocitool, words: tuple[str, ...]) -> None:
     told = ocitool("run", "--isolation", "chroot", *words, HELLO, code=2).err
     assert "leave out" in told

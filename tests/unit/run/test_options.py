@@ -75,6 +75,20 @@ def test_volumes_and_tmpfs() -> None:
     assert by_destination["/t"]["options"] == ["nosuid", "nodev", "noexec", "size=1m"]
 
 
+def test_a_mount_comes_after_the_one_that_it_lies_below_whatever_their_order() -> None:
+    config = _apply(volumes=("/a:/x/y/z", "/b:/x/y/"), tmpfs=("/x",))
+    assert [mount["destination"] for mount in config["mounts"]][-3:] == ["/x", "/x/y", "/x/y/z"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"volumes": ("/a:/x", "/b:/x/")}, {"volumes": ("/a:/x",), "mounts": ("type=tmpfs,target=/x/.",)}],
+)
+def test_two_mounts_on_one_place_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidReference, match="more than one mount is asked for on /x"):
+        _apply(**options)
+
+
 @pytest.mark.parametrize("text", ["/a:b", "/a:/b:odd", "/a:/b:ro:x"])
 def test_volumes_that_are_wrong(text: str) -> None:
     with pytest.raises(InvalidReference):
@@ -128,10 +142,20 @@ def test_limits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("5", 5), ("1k", 1024), ("2KB", 2048), ("3g", 3 << 30), ("4b", 4)]
-)
+    ("text", "number"),
+    [
+        ("5", 5), ("1k", 1024), ("2KB", 2048), ("3g", 3 << 30), ("4b", 4), ("64MiB", 64 << 20),
+        ("1.5g", 3 << 29), (".5k", 512), ("1.k", 1024),
+    ],
+)  # fmt: skip
 def test_sizes(text: str, number: int) -> None:
     assert size(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "m", ".", "1.2.3m", "5i", "5bb", "5mm", "-1", "1e3", "\uff15"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(InvalidReference, match="is not a size"):
+        size(text)
 
 
 def test_networks() -> None:
@@ -157,7 +181,9 @@ def test_security_options() -> None:
     assert "seccomp" not in config["linux"]
     assert "/etc" in config["linux"]["maskedPaths"]
     assert "/proc/keys" not in config["linux"]["maskedPaths"]
-    assert _apply(security_opt=("unmask=ALL",))["linux"]["maskedPaths"] == []
+    for everything in ("unmask=ALL", "systempaths=unconfined"):
+        linux = _apply(security_opt=(everything,))["linux"]
+        assert linux["maskedPaths"] == linux["readonlyPaths"] == []
     assert _apply(security_opt=("no-new-privileges",))["process"]["noNewPrivileges"] is True
     assert _apply(security_opt=("seccomp=builtin",))["linux"]["seccomp"] == defaults.seccomp_profile()
     with pytest.raises(Unsupported):

@@ -32,13 +32,32 @@ def test_a_relative_source_is_taken_from_where_the_caller_is() -> None:
         ("type=tmpfs", InvalidReference, "needs target"),
         ("type=tmpfs,source=/a,target=/x", InvalidReference, "'source' is no property of a tmpfs mount"),
         ("type=bind,source=/a,target=/x,odd=1", InvalidReference, "'odd' is no property"),
-        ("type=bind,source=/a,target=/x,bind-propagation=odd", InvalidReference, "'odd' is not a mode"),
+        ("type=bind,source=/a,target=/x,bind-propagation=odd", InvalidReference, "'odd' is no propagation"),
+        ("type=bind,source=/a,target=/x,bind-propagation=ro", InvalidReference, "'ro' is no propagation"),
+        ("type=bind,source=/a,target=/x,readonly=maybe", InvalidReference, "true or false, not 'maybe'"),
+        ("type=bind,source=/a,target=/x/..", InvalidReference, "can't be the root directory"),
         ("type=bind,source=/a,target=x", InvalidReference, "not an absolute path"),
     ],
 )
 def test_a_mount_that_is_wrong_is_told(text: str, kind: type[OciError], said: str) -> None:
     with pytest.raises(kind, match=said):
         volumes.mount(text)
+
+
+def test_a_source_with_a_colon_has_a_way_to_be_named() -> None:
+    assert volumes.mount("type=bind,source=/a:b,target=/x")["source"] == "/a:b"
+
+
+@pytest.mark.parametrize("text", ["/a:/", "/a://", "/a:/b/.."])
+def test_nothing_is_mounted_on_the_root_directory_itself(text: str) -> None:
+    with pytest.raises(InvalidReference, match="can't be the root directory"):
+        volumes.volume(text)
+
+
+@pytest.mark.parametrize(("value", "readonly"), [("1", True), ("TRUE", True), ("0", False), ("False", False)])
+def test_readonly_is_a_choice_with_a_value(value: str, readonly: bool) -> None:  # noqa: FBT001 - a parameter
+    mount = volumes.mount(f"type=bind,source=/a,target=/b,readonly={value}")
+    assert ("ro" in mount["options"]) is readonly
 
 
 @pytest.mark.parametrize("text", ["data:/x", "/x", "rel/ative:/x"])
