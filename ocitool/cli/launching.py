@@ -37,6 +37,7 @@ def options_of(values: dict[str, Any], env: tuple[str, ...]) -> RunOptions:
         host_env=dict(os.environ),
         cwd=values["workdir"],
         volumes=tuple(_absolute_source(volume) for volume in values["volumes"]),
+        counts_swap=values["memory"] is not None and _counts_swap(),
         terminal=values["tty"],
         console_size=_terminal_size() if values["tty"] else None,
         **{name: values[name] for name in _UNCHANGED},
@@ -120,6 +121,15 @@ def _absolute_source(volume: str) -> str:
     """A volume whose source is relative to where we are, as shells' users write it."""
     source, colon, rest = volume.partition(":")
     return f"{os.path.abspath(source)}:{rest}" if colon and source.startswith(".") else volume
+
+
+def _counts_swap() -> bool:
+    """Whether this host can limit how much a container swaps."""
+    if os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"):
+        return True
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        own = file.read().partition("0::")[2].partition("\n")[0]
+    return os.path.exists(f"/sys/fs/cgroup{own}/memory.swap.max")
 
 
 def _terminal_size() -> tuple[int, int]:

@@ -40,6 +40,8 @@ class RunOptions:
         init: start the command through a program that collects orphans and passes signals on.
         memory: bytes, with the units b, k, m and g. cpus: a number of CPUs, which may be a fraction. Of
             these two and of `pids_limit`, 0 is no limit.
+        counts_swap: whether the host does. A limit of memory is then one of as much swap besides, as engines
+            have it, or a container could grow on into the swap.
         network: "none" (a new, empty one), "host", or what connects a new one: see `networks`.
         default_seccomp: give a container without a seccomp profile the default one. The default one changes
             with the capabilities that are added or dropped.
@@ -67,6 +69,7 @@ class RunOptions:
     cap_drop: tuple[str, ...] = ()
     privileged: bool = False
     memory: str | None = None
+    counts_swap: bool = False
     cpus: str | None = None
     pids_limit: int | None = None
     network: str | None = None
@@ -298,6 +301,8 @@ def _set_limits(linux: dict[str, Any], options: RunOptions) -> None:
         raise InvalidReference(f"{options.memory!r} is less memory than a container can start with: 6m")
     if limit:
         resources["memory"] = {**(resources.get("memory") or {}), "limit": limit}
+        if options.counts_swap:
+            resources["memory"]["swap"] = 2 * limit
     quota = _quota(options.cpus)
     if quota:
         resources["cpu"] = {**(resources.get("cpu") or {}), "quota": quota, "period": _PERIOD}

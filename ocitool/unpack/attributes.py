@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from ocitool.errors import UnsafeContent
+from ocitool.errors import OciError, UnsafeContent
 from ocitool.unpack.entries import Kind, shown
 from ocitool.unpack.owners import RECORD, is_refusal
 
@@ -78,17 +78,19 @@ class Attributes:
 
     def _set_xattrs(self, file: int | bytes, record: bytes, entry: Entry) -> None:
         if record:
-            self._set_xattr(file, RECORD, record)
+            self._set_xattr(file, RECORD, record, entry)
         for key, value in entry.xattrs:
             if key in _FOREIGN_XATTRS or key.startswith(_FOREIGN_PREFIXES):
                 self._tally.filtered += 1
             else:
-                self._set_xattr(file, key, value)
+                self._set_xattr(file, key, value, entry)
 
-    def _set_xattr(self, file: int | bytes, key: bytes, value: bytes) -> None:
+    def _set_xattr(self, file: int | bytes, key: bytes, value: bytes, entry: Entry) -> None:
         try:
             os.setxattr(file, key, value, follow_symlinks=isinstance(file, int))
         except OSError as error:
             if not is_refusal(error):
-                raise
+                raise OciError(
+                    f"{shown(entry.path)} can't have its attribute {shown(key)}: {error.strerror}"
+                ) from error
             self._tally.xattrs += 1

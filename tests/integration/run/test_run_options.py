@@ -102,6 +102,16 @@ def test_zero_is_no_limit(ocitool: Ocitool) -> None:
     assert "Hello" in ocitool("run", "--memory", "0", "--cpus", "0", "--pids-limit", "0", HELLO).out
 
 
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
+    reason="needs root, and cgroup version 1 with a count of swap",
+)
+def test_a_limit_of_memory_is_one_of_as_much_swap(ocitool: Ocitool, busybox_image: str) -> None:
+    files = [f"/sys/fs/cgroup/memory/memory.{name}limit_in_bytes" for name in ("", "memsw.")]
+    shown = ocitool("run", "--memory", "64m", busybox_image, "cat", *files).out.split()
+    assert shown == [str(64 << 20), str(128 << 20)]
+
+
 def test_a_program_for_another_processor_says_what_is_missing(ocitool: Ocitool) -> None:
     other = {"x86_64": "arm64", "aarch64": "amd64"}[os.uname().machine]
     told = ocitool("run", "--platform", f"linux/{other}", HELLO, code=126).err

@@ -127,6 +127,9 @@ def test_capabilities(add: tuple[str, ...], drop: tuple[str, ...], names: set[st
 def test_limits() -> None:
     resources = _apply(memory="64m", cpus="1.5", pids_limit=9)["linux"]["resources"]
     assert resources["memory"] == {"limit": 64 << 20}
+    swapping = _apply(memory="64m", counts_swap=True)["linux"]["resources"]["memory"]
+    assert swapping == {"limit": 64 << 20, "swap": 128 << 20}
+    assert "memory" not in _apply(memory="0", counts_swap=True)["linux"]["resources"]
     assert resources["cpu"] == {"quota": 150000, "period": 100000}
     assert resources["pids"] == {"limit": 9}
     for wrong in (
