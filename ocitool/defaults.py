@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+OCI_VERSION = "1.1.0"
+"""The lowest one that has everything a config.json of ours uses, because some runtimes refuse a later one."""
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOSTNAME = "ocitool"
 CAPABILITIES = (
@@ -44,6 +46,23 @@ _MOUNTS = (
 def mounts() -> list[dict[str, Any]]:
     """The mounts of every container (runtime-spec, config.md, "Mounts")."""
     return [mount(*row) for row in _MOUNTS]
+
+
+def rootless_mounts(*, single: bool, host_network: bool = False) -> list[dict[str, Any]]:
+    """The same for an ordinary user, who may not mount control groups.
+
+    Args:
+        single: whether a single group is mapped: then group 5, the terminals', does not exist.
+        host_network: whether the container has the host's. A sysfs shows a network, and is mounted only by
+            who owns that.
+    """
+    made = [row for row in mounts() if row["type"] != "cgroup"]
+    for row in made:
+        if single:
+            row["options"] = [option for option in row["options"] if option != "gid=5"]
+        if host_network and row["type"] == "sysfs":
+            row.update(type="none", source="/sys", options=["rbind", *row["options"]])
+    return made
 
 
 def mount(destination: str, kind: str, source: str, options: Iterable[str]) -> dict[str, Any]:

@@ -6,8 +6,6 @@ import posix
 
 from ocitool import defaults
 
-from .state import VERSION
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,9 +31,10 @@ def config(*, rootless: bool = False) -> dict[str, Any]:
         linux["uidMappings"] = [{"containerID": 0, "hostID": posix.geteuid(), "size": 1}]
         linux["gidMappings"] = [{"containerID": 0, "hostID": posix.getegid(), "size": 1}]
         del linux["resources"]
+    mounts = defaults.rootless_mounts(single=True, host_network=True) if rootless else defaults.mounts()
     listed = list(defaults.CAPABILITIES)
     return {
-        "ociVersion": VERSION,
+        "ociVersion": defaults.OCI_VERSION,
         "process": {
             "terminal": True,
             "user": {"uid": 0, "gid": 0},
@@ -47,7 +46,7 @@ def config(*, rootless: bool = False) -> dict[str, Any]:
         },
         "root": {"path": "rootfs", "readonly": True},
         "hostname": defaults.HOSTNAME,
-        "mounts": defaults.mounts(),
+        "mounts": mounts,
         "linux": linux,
     }
 

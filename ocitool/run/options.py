@@ -306,8 +306,10 @@ def _set_limits(linux: dict[str, Any], options: RunOptions) -> None:
     quota = _quota(options.cpus)
     if quota:
         resources["cpu"] = {**(resources.get("cpu") or {}), "quota": quota, "period": _PERIOD}
-    if options.pids_limit is not None:
-        resources["pids"] = {"limit": options.pids_limit if options.pids_limit > 0 else -1}
+    if options.pids_limit is not None and options.pids_limit > 0:
+        resources["pids"] = {"limit": options.pids_limit}
+    elif options.pids_limit is not None:
+        resources.pop("pids", None)  # who has no cgroup has no limit either
 
 
 def _quota(cpus: str | None) -> int:

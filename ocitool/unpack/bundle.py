@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from ocitool.unpack.idmap import IdMap
     from ocitool.unpack.users import User
 
-OCI_VERSION: Final = "1.1.0"
-"""The lowest one that has everything used here, because some runtimes refuse a later one."""
-
 HOOKS: Final = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 """The stages at which a runtime runs hooks, in their order."""
 
@@ -80,12 +77,13 @@ def runtime_config(
     Raises:
         InvalidContent: the template has something else where there is an object, a list or a string.
     """
+    mounts = defaults.rootless_mounts(single=ids.single) if ids else defaults.mounts()
     config = {
-        "ociVersion": OCI_VERSION,
+        "ociVersion": defaults.OCI_VERSION,
         "process": _process(image.config, user),
         "root": {"path": "rootfs"},
         "hostname": defaults.HOSTNAME,
-        "mounts": [*_mounts(ids), *map(dict, volumes)],
+        "mounts": [*mounts, *map(dict, volumes)],
         "annotations": _annotations(image),
         "linux": _linux(ids),
     }
@@ -152,17 +150,6 @@ def _annotations(image: ImageConfig) -> dict[str, str]:
     }
     # "the value specified in `Config.Labels` MUST take precedence."
     return {**annotations, **(config.get("Labels") or {})}
-
-
-def _mounts(ids: IdMap | None) -> list[dict[str, Any]]:
-    if ids is None:
-        return defaults.mounts()
-    # An ordinary user may not mount control groups.
-    made = [mount for mount in defaults.mounts() if mount["type"] != "cgroup"]
-    for mount in made if ids.single else ():
-        # Where a single group is mapped, group 5, the terminals', does not exist.
-        mount["options"] = [option for option in mount["options"] if option != "gid=5"]
-    return made
 
 
 def _linux(ids: IdMap | None) -> dict[str, Any]:

@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 from support.command import Ocitool
 from support.peers import require
-from support.run_bundles import VERSION_2_ALONE, Bundle, Containers, runtime_script
+from support.run_bundles import (
+    ORDINARY,
+    VERSION_2_ALONE,
+    Bundle,
+    Containers,
+    finished,
+    runtime_script,
+)
 from support.run_daemons import Engine, containerd, dockerd
 from support.unpack_images import image
 from support.waiting import until
@@ -313,11 +320,6 @@ def test_the_same_bundle_runs_under_other_runtimes(
     containers: Containers, bundle: Bundle, other: str
 ) -> None:
     require(other)
-    # The lowest version whose features are used: older runtimes refuse later ones.
-    bundle.config["ociVersion"] = "1.0.2"
-    bundle.config["linux"]["seccomp"]["syscalls"] = [
-        rule for rule in bundle.config["linux"]["seccomp"]["syscalls"] if rule["names"] != ["ioctl"]
-    ] + [{"names": ["ioctl"], "action": "SCMP_ACT_ALLOW"}]
     bundle.shell("grep -E 'Cap|NoNew|Seccomp:' /proc/self/status; hostname; exit 7")
     ours = containers.run(bundle)
     hide = "umount /sys/fs/cgroup/unified 2>/dev/null; "
@@ -327,6 +329,27 @@ def test_the_same_bundle_runs_under_other_runtimes(
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert (theirs.returncode, theirs.stdout) == (ours.returncode, ours.stdout), theirs.stderr
+
+
+@pytest.mark.parametrize("other", ["runc", "crun"])
+def test_what_spec_writes_for_an_ordinary_user_runs_under_other_runtimes(
+    containers: Containers, ordinary_bundle: Bundle, other: str
+) -> None:
+    require(other)
+    (ordinary_bundle.path / "config.json").unlink()
+    words = ("spec", "--rootless", "--bundle", str(ordinary_bundle.path))
+    assert containers.call(*words, ordinary=True).returncode == 0
+    ordinary_bundle.config = json.loads((ordinary_bundle.path / "config.json").read_text())
+    ordinary_bundle.config["process"]["terminal"] = False
+    ordinary_bundle.shell("grep -E 'Cap|NoNew|Seccomp:' /proc/self/status; ls /sys /dev/pts; exit 7")
+    ours = containers.run(ordinary_bundle, ordinary=True)
+    hide = "umount /sys/fs/cgroup/unified 2>/dev/null; "
+    root = containers.ordinary_root / other
+    them = f"{other} --root {root} run --bundle {ordinary_bundle.path} ocitool-test-{other}"
+    user = f"setpriv --reuid {ORDINARY} --regid {ORDINARY} --clear-groups"
+    theirs = finished(["unshare", "--mount", "sh", "-c", f"{hide}exec {user} {them}"])
+    assert (theirs.returncode, theirs.stdout) == (ours.returncode, ours.stdout), theirs.stderr
+    assert ours.returncode == 7
 
 
 @pytest.mark.parametrize("other", ["runc", "crun"])

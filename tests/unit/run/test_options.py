@@ -132,6 +132,7 @@ def test_limits() -> None:
     assert "memory" not in _apply(memory="0", counts_swap=True)["linux"]["resources"]
     assert resources["cpu"] == {"quota": 150000, "period": 100000}
     assert resources["pids"] == {"limit": 9}
+    assert all("pids" not in _apply(pids_limit=none)["linux"]["resources"] for none in (0, -1))
     for wrong in (
         {"cpus": "x"},
         {"cpus": "0.001"},

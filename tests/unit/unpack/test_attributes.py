@@ -78,6 +78,9 @@ def test_lu_14_attributes_of_the_makers_host_are_left_out_and_counted(tmp_path: 
         b"trusted.overlay.redirect",
         b"user.overlay.opaque",
         b"user.overlay.whiteout",
+        b"user.fuseoverlayfs.opaque",
+        b"system.nfs4_acl",
+        b"system.nfs4acl",
         b"user.rootlesscontainers",
     ]
     extra = pax({b"SCHILY.xattr." + key: b"y" for key in [*foreign, b"user.kept"]})
