@@ -65,9 +65,6 @@ FLAGS = {
     "events": ("stats",),
 }
 
-# Commands that are refused whatever their options are, which are many.
-_REFUSED = ("checkpoint", "restore")
-
 # How many operands a command takes, where that is not one: the container.
 _OPERANDS = {"features": 0, "list": 0, "spec": 0, "kill": 2}
 
@@ -180,6 +177,8 @@ class Log:
         self._write("error", message)
 
     def _write(self, level: str, message: str) -> None:
+        # A bundle's names reach a terminal here: what would move its cursor or break the line is spelled out.
+        message = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in message)
         if self.path:
             import time
 
@@ -213,10 +212,9 @@ def _dispatch(words: list[str], log: Log) -> int:
     options, rest = parse(words, "", operands_end_options=True)
     log.path = options.values.get("log", "")
     log.fd = _number(options, "message-fd", -1)
-    log_format = options.values.get("log-format", "text")
-    if log_format not in ("text", "json"):
-        raise UsageError(f"--log-format {log_format!r} is neither text nor json")
-    log.as_json = log_format == "json"
+    if (kind := options.values.get("log-format", "text")) not in ("text", "json"):
+        raise UsageError(f"--log-format {kind!r} is neither text nor json")
+    log.as_json = kind == "json"
     if "version" in options.flags:
         from .looking import show_version
 
@@ -244,7 +242,7 @@ def _dispatch(words: list[str], log: Log) -> int:
 
 
 def _parse_command(words: list[str], command: str) -> Arguments:
-    if command in _REFUSED:
+    if command in ("checkpoint", "restore"):  # refused whatever their options are, which are many
         words = [word for word in words if word in ("--help", "-h")]
     if command != "exec":
         found, _ = parse(words, command)

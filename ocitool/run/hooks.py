@@ -45,7 +45,9 @@ def _words(code: int) -> str:
 
 
 def _run(hook: dict[str, Any], state: bytes, what: str) -> int:
-    reading, writing = posix.pipe2(posix.O_CLOEXEC)
+    # A file and no pipe: a pipe that the hook does not read would hold us beyond its time.
+    given = posix.memfd_create("state", posix.MFD_CLOEXEC)
+    posix.pwrite(given, state, 0)
     args = hook.get("args") or [hook["path"]]
     environment = dict(item.partition("=")[::2] for item in hook.get("env") or [])
     try:
@@ -53,20 +55,14 @@ def _run(hook: dict[str, Any], state: bytes, what: str) -> int:
             hook["path"],
             args,
             environment,
-            file_actions=[(posix.POSIX_SPAWN_DUP2, reading, 0)],
+            file_actions=[(posix.POSIX_SPAWN_DUP2, given, 0)],
             setsigmask=[],
             setsigdef=[2, 13, 15, 25],  # INT, PIPE, TERM, XFSZ
         )
     except OSError as exc:
         raise RunError(f"{what} hook {hook['path']}: {exc.strerror}") from exc
     finally:
-        posix.close(reading)
-    try:
-        posix.write(writing, state)
-    except BrokenPipeError:
-        pass  # a hook need not read its input
-    finally:
-        posix.close(writing)
+        posix.close(given)
     return _wait(child, hook, what)
 
 

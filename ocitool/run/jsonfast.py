@@ -57,6 +57,15 @@ def loads(data: bytes, what: str) -> Any:
     return value
 
 
+def is_text(value: str) -> bool:
+    """Whether a string can be handed to the kernel: JSON can spell half of a surrogate pair, too."""
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _reason(data: bytes) -> str:
     import json
 

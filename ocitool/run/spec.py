@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ocitool.errors import InvalidContent, Unsupported
 
+from . import jsonfast
 from .namespaces import TYPES
 from .process import (
     IO_CLASSES,
@@ -180,8 +181,8 @@ def conform(value: Any, rule: Any, where: str) -> None:
 def _conform_plain(value: Any, rule: Any, where: str) -> None:
     if type(value) is not rule:
         raise _fail(where, f"is not {_WORDS[rule]}")
-    if rule is str and "\0" in value:
-        raise _fail(where, "has a NUL character in it")
+    if rule is str and ("\0" in value or not (value.isascii() or jsonfast.is_text(value))):
+        raise _fail(where, "has a NUL character or half a surrogate pair in it")
 
 
 def _conform_list(value: Any, rule: list[Any], where: str) -> None:
@@ -311,6 +312,9 @@ def _check_hook(hook: dict[str, Any], name: str) -> None:
     # "path ... MUST be an absolute path", "timeout ... MUST be greater than zero"
     if not hook["path"].startswith("/"):
         raise _fail(f"hooks.{name}", f"has the path {hook['path']!r}, which is not absolute")
+    unnamed = any(item[:1] in ("", "=") for item in hook.get("env") or [])
+    if unnamed or (hook.get("args") or ["-"])[0] == "":
+        raise _fail(f"hooks.{name}", "has a variable or a program without a name")
     if hook.get("timeout") is not None and hook["timeout"] <= 0:
         raise _fail(f"hooks.{name}", "has a timeout that is not greater than zero")
 

@@ -179,6 +179,8 @@ def test_a_hook_that_does_not_end_in_time_is_killed(containers: Containers, bund
     bundle.config["hooks"] = {
         "createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "60"], "timeout": 1}]
     }
+    # More than a pipe would take from us while nobody reads it.
+    bundle.config["annotations"] = {"org.example": "x" * 200_000}
     bundle.save()
     done = containers.run(bundle)
     assert "did not end within 1 s" in done.stderr
@@ -670,6 +672,15 @@ def test_a_signal_that_comes_too_late_is_told_in_containerds_words(
     containers.wait_for("test-late", "stopped")
     done = containers.call("kill", "test-late", "TERM")
     assert (done.returncode, "container not running" in done.stderr) == (Conflict.exit_code, True)
+
+
+def test_what_a_bundle_calls_itself_does_not_move_the_callers_cursor(
+    containers: Containers, bundle: Bundle
+) -> None:
+    bundle.config["process"]["args"] = ["/not\x1b[2J\nthere\u202e"]
+    bundle.save()
+    told = containers.run(bundle).stderr
+    assert told == r"ocitool-runtime: exec /not\x1b[2J\nthere\u202e: no such file or directory" + "\n"
 
 
 def test_an_unknown_capability_is_told_once(containers: Containers, bundle: Bundle) -> None:
