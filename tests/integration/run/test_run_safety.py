@@ -29,7 +29,17 @@ def _digest(path: str) -> str:
 def test_rn_01_an_entry_point_of_proc_self_exe_does_not_run_the_hosts_interpreter(
     containers: Containers, bundle: Bundle
 ) -> None:
-    before = _digest(os.path.realpath(PYTHON))
+    interpreter = os.path.realpath(PYTHON)
+    before = _digest(interpreter)
+    # With its libraries it would start in the container, if only to find that it has no modules.
+    linked = subprocess.run(["ldd", interpreter], capture_output=True, text=True, check=True).stdout.split()
+    for path in [interpreter, *(word for word in linked if word.startswith("/"))]:
+        copy = bundle.rootfs / path.lstrip("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    bundle.config["process"]["args"] = [interpreter, "--version"]
+    bundle.save()
+    assert containers.run(bundle).stdout.startswith("Python 3")
     script = bundle.rootfs / "bin" / "evil"
     script.write_text("#!/proc/self/exe\nprint('host python')\n")
     script.chmod(0o755)
@@ -83,6 +93,15 @@ def test_rn_03_a_working_directory_in_a_leaked_descriptor_is_refused(
     done = containers.run(bundle.shell("pwd -P"))
     assert done.returncode != 0
     assert done.stdout == ""
+
+
+def test_rn_03_the_hosts_tree_is_out_of_reach(containers: Containers, bundle: Bundle) -> None:
+    """The change of root leaves it on top of the container's, where "/.." leads, until it is unmounted."""
+    here, above, mounts = containers.output(
+        bundle, "ls /; echo --; ls /..; echo --; cat /proc/self/mountinfo"
+    ).split("--\n")
+    assert here == above
+    assert [line.split()[4] for line in mounts.splitlines()].count("/") == 1
 
 
 def test_rn_03_the_program_has_only_the_standard_descriptors(containers: Containers, bundle: Bundle) -> None:
@@ -157,6 +176,35 @@ def test_rn_05_a_destination_that_is_swapped_for_a_link_stays_inside(
         stop.set()
         swapper.join()
     assert list(canary.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["{canary}", "../../../../../../..{canary}"])
+def test_rn_05_rn_09_what_lies_below_a_link_is_made_inside_the_root(
+    containers: Containers, bundle: Bundle, workplace: Path, target: str
+) -> None:
+    canary = workplace / "canary"
+    canary.mkdir()
+    inside = bundle.rootfs / str(canary).lstrip("/")
+    inside.mkdir(parents=True)
+    (bundle.rootfs / "link").symlink_to(target.format(canary=canary))
+    bundle.config["mounts"] += [
+        {"destination": "/link/made", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/link/file", "type": "bind", "source": "/etc/passwd", "options": ["bind"]},
+    ]
+    assert containers.output(bundle, "grep -c '^root:' /link/file") == "1\n"
+    assert list(canary.iterdir()) == []
+    assert sorted(path.name for path in inside.iterdir()) == ["file", "made"]
+
+
+def test_rn_06_a_host_whose_null_device_is_something_else_has_no_masks(
+    containers: Containers, bundle: Bundle, workplace: Path
+) -> None:
+    other = workplace / "other"
+    other.touch()
+    command = containers.command("run", "--bundle", str(bundle.path), "test-null")
+    script = f'mount --bind {other} /dev/null && exec "$@"'
+    done = finished(["unshare", "--mount", "sh", "-c", script, "sh", *command])
+    assert (done.returncode, "is not the null device" in done.stderr) == (125, True), done.stderr
 
 
 def test_rn_06_masks_come_from_the_real_null_device(containers: Containers, bundle: Bundle) -> None:
@@ -295,8 +343,11 @@ def test_rn_14_masked_and_read_only_paths_hold(containers: Containers, bundle: B
         rm /proc/keys && echo removed
         umount /proc/keys && echo unmounted
         umount /sys/firmware && echo unmounted
-        echo 1 > /proc/sys/kernel/sysrq && echo written
-        echo h > /proc/sysrq-trigger && echo triggered
+        panic=$(cat /proc/sys/kernel/panic) && echo $panic > /proc/sys/kernel/panic && echo written
+        [ ! -e /proc/sysrq-trigger ] || ! echo h > /proc/sysrq-trigger || echo triggered
+        for path in /proc/bus /proc/fs /proc/irq /proc/sys; do
+            [ ! -e $path ] || grep -q " $path ro," /proc/self/mountinfo || echo $path
+        done
         true
     """
     assert containers.output(bundle, script).strip() == ""
