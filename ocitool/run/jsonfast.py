@@ -58,7 +58,11 @@ def loads(data: bytes, what: str) -> Any:
 
 
 def is_text(value: str) -> bool:
-    """Whether a string can be handed to the kernel: JSON can spell half of a surrogate pair, too."""
+    """Whether a string can be handed to the kernel: JSON can spell NUL, and half of a surrogate pair, too."""
+    if "\0" in value:
+        return False
+    if value.isascii():
+        return True
     try:
         value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -181,7 +181,7 @@ def conform(value: Any, rule: Any, where: str) -> None:
 def _conform_plain(value: Any, rule: Any, where: str) -> None:
     if type(value) is not rule:
         raise _fail(where, f"is not {_WORDS[rule]}")
-    if rule is str and ("\0" in value or not (value.isascii() or jsonfast.is_text(value))):
+    if rule is str and not jsonfast.is_text(value):
         raise _fail(where, "has a NUL character or half a surrogate pair in it")
 
 
@@ -189,7 +189,7 @@ def _conform_list(value: Any, rule: list[Any], where: str) -> None:
     if not isinstance(value, list):
         raise _fail(where, "is not a list")
     # A seccomp profile has names by the hundred.
-    if rule[0] is str and all(type(item) is str for item in value) and "\0" not in "".join(value):
+    if rule[0] is str and all(type(item) is str for item in value) and jsonfast.is_text("".join(value)):
         return
     for position, item in enumerate(value):
         if item is None:
