@@ -7,6 +7,8 @@ that does without click, too (see `launching`), so this module imports nothing.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 
@@ -33,6 +35,10 @@ COMMANDS = {
 """The commands that each module of this package has in its own `COMMANDS`."""
 
 
+_COLLECTED_AFTER = 100_000
+"""New objects after which the collector looks at them: more than loading makes, whose objects all stay."""
+
+
 class _Terminated(BaseException):
     """SIGTERM: end as an interrupt does."""
 
@@ -46,6 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     Without `arguments` the command line is the process's own, which then is this function's, too.
     """
+    code = 1
+    if arguments is None:
+        gc.set_threshold(_COLLECTED_AFTER)
+        # Registered first, it is called last: after all else that is to be done at exit.
+        atexit.register(lambda: _leave(code))
     _open_standard_streams()
     _signal.signal(_signal.SIGTERM, _terminate)
     try:
@@ -65,21 +76,18 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has enough of it, which is no error; Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code = 0
     except Exception as error:  # noqa: BLE001 - the one place where errors become text
         if _debugging():
             import traceback
 
             traceback.print_exc()
-        return _report(error)
+        code = _report(error)
     return code
 
 
 def _run_quickly(words: list[str]) -> None:
     """Run an image that is ready, and end the process; return where it takes more than that."""
-    import gc
-
-    gc.disable()  # a process of a few milliseconds makes no garbage worth collecting
     from ocitool.run import modules
 
     modules.install(__file__.rsplit("/", 3)[0])
@@ -88,7 +96,6 @@ def _run_quickly(words: list[str]) -> None:
     code = quick(words)
     if code is not None:
         _leave(code)
-    gc.enable()
 
 
 def _open_standard_streams() -> None:
@@ -118,7 +125,8 @@ def _debugging() -> bool:
 def _leave(code: int) -> NoReturn:
     """Exit at once: a thread may be waiting for a peer that says nothing.
 
-    What is on disk is as good after this as after any other kill.
+    What is on disk is as good after this as after any other kill. What the interpreter would still do is
+    take itself apart, which takes it longer than many commands.
     """
     sys.stdout.flush()
     sys.stderr.flush()

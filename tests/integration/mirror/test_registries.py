@@ -299,6 +299,16 @@ def test_a_layout_is_a_destination_as_well(between: Field) -> None:
     assert "all 1 images are unchanged" in between.run("mirror", file).out
 
 
+@one_kind
+def test_a_run_does_not_look_like_a_crash_to_who_writes_to_its_layout_next(between: Field) -> None:
+    """A lease that is left over would: the process ends at once, but not before the lease has."""
+    push_multi(between.above("team/app"), "a", "amd64", tag="1.0")
+
+    between.run("mirror", between.write(f"  - {{registry: UP, to: 'oci:{between.work}/layout:{{tag}}'}}\n"))
+
+    assert not list((between.work / "layout" / ".ocitool" / "leases").iterdir())
+
+
 def test_it_means_what_skopeo_sync_means_by_the_same_file(between: Field) -> None:
     require("skopeo")
     for tag in ("1.0", "1.1", "2.0"):
