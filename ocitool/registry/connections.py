@@ -135,7 +135,8 @@ class Connections:
         url = httpcore.URL(
             scheme=origin.scheme.encode(), host=origin.host.encode(), port=origin.port, target=path.encode()
         )
-        request = httpcore.Request(method, url, content=body, extensions={"timeout": timeouts})
+        # An empty body would be sent as one empty piece, which costs as much as a full one.
+        request = httpcore.Request(method, url, content=body or (), extensions={"timeout": timeouts})
         request.headers = [
             (b"Host", origin.authority.encode()),
             *((name.encode(), value.encode()) for name, value in fields.items()),

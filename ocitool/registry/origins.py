@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urljoin
 
 from ocitool.errors import RegistryError
 from ocitool.registry.text import printable, redacted
@@ -93,7 +94,8 @@ def follow(base: httpx.URL, target: str, home: Origin, what: str) -> httpx.URL:
     from ocitool.registry.lean import httpx
 
     try:
-        url = base.join(target).copy_with(fragment=None)
+        # As `base.join` does, but read once: some registries keep half a kilobyte of state in a location.
+        url = httpx.URL(urljoin(str(base), target).partition("#")[0])
     except (httpx.InvalidURL, ValueError, TypeError):
         refuse(f"is not a URL: {printable(redacted(target), 100)!r}")
     if url.userinfo:
