@@ -194,21 +194,21 @@ class Cgroup:
             return
         # A cgroup that stays must not be emptied like this: from then on, some kernels end whatever is cloned
         # into it (CLONE_INTO_CGROUP compares how often it was done with the cgroup of the parent).
-        if self.unified in self.made and posix.access(f"{self.unified}/cgroup.kill", 0):
-            write_setting(f"{self.unified}/cgroup.kill", "1")
+        if self.unified in self.made:
+            _write_if_there(f"{self.unified}/cgroup.kill", "1")
         if not self.pids():
             return  # and so there is nobody who could fork
         freezer = self.directory_of("freezer")
         if freezer:
-            write_setting(f"{freezer}/freezer.state", "FROZEN")
+            _write_if_there(f"{freezer}/freezer.state", "FROZEN")
         for _ in range(_MOST_ROUNDS):
             pids = self.pids()
             for pid in pids:
                 _end(pid)
             if freezer or not pids:
                 break  # nobody forks who is frozen, or gone
-        if freezer and posix.access(freezer, 0):
-            write_setting(f"{freezer}/freezer.state", "THAWED")
+        if freezer:
+            _write_if_there(f"{freezer}/freezer.state", "THAWED")
 
     def delete(self) -> None:
         """Remove what was made for the container; a directory that others use by now stays.
@@ -297,3 +297,12 @@ def write_setting(path: str, value: str) -> None:
             posix.close(fd)
     except OSError as exc:
         raise RunError(f"cgroup: {path} = {value}: {exc.strerror}") from exc
+
+
+def _write_if_there(path: str, value: str) -> None:
+    """As `write_setting`, to a cgroup that a service manager removes as soon as it is empty."""
+    try:
+        write_setting(path, value)
+    except RunError:
+        if posix.access(path, 0):
+            raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -316,3 +317,29 @@ def test_a_limit_below_the_usage_is_refused_where_that_is_asked_for(tmp_path: Pa
         cgroup, RecordingKernel(), {"memory": {"limit": 600, "checkBeforeUpdate": True}}, devices=False
     )
     assert (leaf / "memory.max").read_text() == "600"
+
+
+def test_a_cgroup_that_is_removed_while_it_is_killed_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaf = tmp_path / "leaf"
+    _tree(leaf, {"cgroup.kill": "", "cgroup.procs": ""})
+    cgroup = cgroups.Cgroup({"": str(leaf)}, [str(leaf)], taken=True)
+    write = cgroups.write_setting
+
+    def write_too_late(path: str, value: str) -> None:
+        shutil.rmtree(leaf)
+        write(path, value)
+
+    monkeypatch.setattr(cgroups, "write_setting", write_too_late)
+    cgroup.kill()
+    assert not leaf.exists()
+
+
+def test_a_cgroup_that_cannot_be_killed_is_an_error(tmp_path: Path) -> None:
+    leaf = tmp_path / "leaf"
+    _tree(leaf, {"cgroup.procs": ""})
+    (leaf / "cgroup.kill").mkdir()
+    cgroup = cgroups.Cgroup({"": str(leaf)}, [str(leaf)], taken=True)
+    with pytest.raises(RunError, match=r"cgroup\.kill = 1: Is a directory"):
+        cgroup.kill()
