@@ -179,14 +179,10 @@ class Cgroup:
             raise Unsupported("this container has no cgroup that could be frozen")
         for _ in range(1000):
             write_setting(name, want)
-            if self.frozen() == frozen:
+            if is_frozen(self.directories) == frozen:
                 return
             _pause(0.001)
         raise RunError(f"{name} did not become {want}")
-
-    def frozen(self) -> bool:
-        """Whether the processes are stopped."""
-        return is_frozen(self.directories)
 
     def kill(self) -> None:
         """Send SIGKILL to every process, and leave no room for one that forks meanwhile."""
