@@ -19,6 +19,7 @@ from support.command import Ocitool
 from support.fixtures import digests, layout
 from support.registry_faults import FaultProxy, Faults
 from support.registry_process import PASSWORD, USER
+from support.run_bundles import OURS
 from support.waiting import until
 
 from ocitool.run.state import State
@@ -315,22 +316,22 @@ def test_what_a_run_leaves_that_was_killed_is_collected_by_the_next_one(
 ) -> None:
     """Killed with the runtime that it has started; the program goes on alone if it has come that far."""
     ocitool("run", IMAGE)
-    command = [sys.executable, "-m", "ocitool", "run", "--name", "test-killed", busybox_image]
+    command = [sys.executable, "-m", "ocitool", "run", "--name", f"{OURS}-killed", busybox_image]
     run = subprocess.Popen(
         [*command, "sleep", "60"], env=ocitool.environment, cwd=ocitool.home, process_group=0
     )
     time.sleep(delay)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    record = Path("/run/ocitool/test-killed")
+    record = Path(f"/run/ocitool/{OURS}-killed")
     # What dies with the runtime does so a moment later.
-    until(lambda: alive(record) or not is_held(ocitool.home / "containers" / "test-killed" / "lock"))
+    until(lambda: alive(record) or not is_held(ocitool.home / "containers" / f"{OURS}-killed" / "lock"))
     ocitool("run", IMAGE)
     if containers(ocitool):
         until(lambda: containers(ocitool) == [] or alive(record))
         os.kill(json.loads((record / "state.json").read_text())["pid"], signal.SIGKILL)
         until(lambda: not alive(record))
-        assert "test-killed" in ocitool("store", "gc").out
+        assert f"{OURS}-killed" in ocitool("store", "gc").out
         ocitool("run", IMAGE)
     assert containers(ocitool) == []
     assert not record.exists()

@@ -59,6 +59,20 @@ BUSYBOX = Path("/bin/busybox")
 PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
 MAIN = str(Path(__file__).parents[2] / "ocitool" / "run" / "__main__.py")
 ORDINARY = 1000
+# Ids and cgroups that no other session of tests on this machine has.
+OURS = f"test-{os.urandom(4).hex()}"
+# How a command is held to leaving no mount, in a view to which no neighbour adds one. (It takes some away: those
+# on directories that are removed.)
+NO_NEW_MOUNTS = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    """before=$(cat /proc/self/mountinfo); "$@"; code=$?
+    if printf '%s' "$before" | grep -vxFf - /proc/self/mountinfo >&2; then exit 99; fi
+    exit $code""",
+    "sh",
+]
 # Whether this host has cgroup version 2 and nothing else.
 VERSION_2_ALONE = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
@@ -167,7 +181,7 @@ class Containers:
     ) -> subprocess.CompletedProcess[str]:
         """`run` a bundle under a fresh id."""
         self._count += 1
-        words = ["run", "--bundle", str(bundle.path), *options, f"test-{self._count}"]
+        words = ["run", "--bundle", str(bundle.path), *options, f"{OURS}-{self._count}"]
         return self.call(*words, ordinary=ordinary, **settings)
 
     def output(self, bundle: Bundle, script: str, **settings: Any) -> str:
@@ -208,6 +222,6 @@ def host_traces(base: Path) -> list[str]:
     cgroups = [
         directory
         for directory, _, _ in os.walk("/sys/fs/cgroup")
-        if Path(directory).name.startswith("ocitool-test")
+        if Path(directory).name.startswith(f"ocitool-{OURS}")
     ]
     return sorted(mounts + cgroups)

@@ -6,6 +6,7 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from support.run_bundles import OURS
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def containerd(base: Path, script: Path) -> Iterator[Engine]:
     """containerd, called through `ctr`."""
     (base / "containerd.toml").write_text(CONTAINERD.format(base=base))
     engine = Engine(
-        ["ctr", "--address", f"{base}/containerd.sock", "--namespace", "ocitool-test"],
+        ["ctr", "--address", f"{base}/containerd.sock", "--namespace", OURS],
         ["--snapshotter", "native", "--runc-binary", str(script)],
     )
     command = ["containerd", "--config", str(base / "containerd.toml")]
@@ -66,7 +67,7 @@ def dockerd(base: Path, script: Path) -> Iterator[Engine]:
         "--pidfile", f"{base}/docker.pid", "--data-root", f"{base}/docker",
         "--exec-root", f"{base}/docker-run", "--config-file", f"{base}/none",
         "--bridge", "none", "--iptables=false", "--ip6tables=false", "--storage-driver", "vfs",
-        "--cgroup-parent", "/ocitool-test-docker", "--exec-opt", "native.cgroupdriver=cgroupfs",
+        "--cgroup-parent", f"/ocitool-{OURS}-docker", "--exec-opt", "native.cgroupdriver=cgroupfs",
         "--add-runtime", f"ocitool={script}",
     ]  # fmt: skip
     (base / "none").write_text("{}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.run_bundles import ORDINARY, VERSION_2_ALONE, Bundle, Containers, finished
+from support.run_bundles import ORDINARY, OURS, VERSION_2_ALONE, Bundle, Containers, finished
 from support.waiting import until
 
 pytestmark = [
@@ -42,7 +42,7 @@ class Session:
 
 @pytest.fixture
 def session() -> Iterator[Session]:
-    top = TOP / "ocitool-test-slice"
+    top = TOP / f"ocitool-{OURS}-slice"
     found = Session(top / "session")
     for parent in (TOP, top):
         (parent / "cgroup.subtree_control").write_text("+memory +pids")
@@ -80,7 +80,7 @@ def test_every_kind_of_limit_reaches_its_file(containers: Containers, bundle: Bu
             "unified": {"memory.high": str(48 << 20), "cgroup.max.depth": "3"},
         }
     )  # fmt: skip
-    directory = _cgroup_of(containers.started(bundle.shell("sleep 60"), "test-limits"))
+    directory = _cgroup_of(containers.started(bundle.shell("sleep 60"), f"{OURS}-limits"))
     expected = {
         "memory.max": str(64 << 20),
         "memory.swap.max": str(32 << 20),
@@ -103,7 +103,7 @@ def test_a_container_beside_a_session_has_limits_although_the_session_holds_proc
 ) -> None:
     bundle.config["linux"]["resources"]["memory"] = {"limit": 33 << 20}
     bundle.shell("cat /sys/fs/cgroup/memory.max")
-    done = session.call(containers, "run", "--bundle", str(bundle.path), "test-beside")
+    done = session.call(containers, "run", "--bundle", str(bundle.path), f"{OURS}-beside")
     assert (done.returncode, done.stdout) == (0, f"{33 << 20}\n"), done.stderr
 
 
@@ -111,12 +111,12 @@ def test_a_cgroup_that_holds_processes_is_named_where_it_keeps_its_controllers(
     containers: Containers, bundle: Bundle, session: Session
 ) -> None:
     bundle.config["linux"]["resources"]["memory"] = {"limit": 33 << 20}
-    bundle.config["linux"]["cgroupsPath"] = "/ocitool-test-slice/session/ocitool-test-below"
+    bundle.config["linux"]["cgroupsPath"] = f"/ocitool-{OURS}-slice/session/ocitool-{OURS}-below"
     bundle.shell("true")
-    done = session.call(containers, "run", "--bundle", str(bundle.path), "test-below")
+    done = session.call(containers, "run", "--bundle", str(bundle.path), f"{OURS}-below")
     assert done.returncode == 125
     assert f"cgroup {session.directory} passes no memory controller on: it holds processes" in done.stderr
-    assert not (session.directory / "ocitool-test-below").exists()
+    assert not (session.directory / f"ocitool-{OURS}-below").exists()
 
 
 @pytest.mark.parametrize("fstype", ["cgroup", "cgroup2"])
@@ -147,12 +147,12 @@ def test_exec_enters_a_cgroup_that_has_controllers(
     if not own:
         bundle.config["linux"]["namespaces"].remove({"type": "cgroup"})
     bundle.config["linux"]["resources"]["memory"] = {"limit": 64 << 20}
-    pid = containers.started(bundle.shell("sleep 60"), "test-exec")
-    assert containers.call("exec", "--detach", "test-exec", "sleep", "50").returncode == 0
+    pid = containers.started(bundle.shell("sleep 60"), f"{OURS}-exec")
+    assert containers.call("exec", "--detach", f"{OURS}-exec", "sleep", "50").returncode == 0
     listed = [int(line) for line in (_cgroup_of(pid) / "cgroup.procs").read_text().split()]
     assert pid in listed
     assert len(listed) == 2
-    assert json.loads(containers.call("ps", "--format", "json", "test-exec").stdout) == sorted(listed)
+    assert json.loads(containers.call("ps", "--format", "json", f"{OURS}-exec").stdout) == sorted(listed)
 
 
 def test_the_containers_own_cgroup_is_all_that_it_sees(containers: Containers, bundle: Bundle) -> None:
@@ -184,7 +184,7 @@ def test_a_container_that_may_divide_its_cgroup_owns_it_and_not_its_limits(
     script = """cd /sys/fs/cgroup; mkdir inner && echo 1 > inner/cgroup.procs
         cat /proc/self/cgroup | wc -l; cat inner/cgroup.procs
         echo max > memory.max || echo kept; sleep 60"""
-    pid = containers.started(bundle.shell(script), "test-owner")
+    pid = containers.started(bundle.shell(script), f"{OURS}-owner")
     directory = _cgroup_of(pid)
     directory = directory if directory.name != "inner" else directory.parent
     until((directory / "inner/cgroup.procs").exists)
@@ -192,14 +192,14 @@ def test_a_container_that_may_divide_its_cgroup_owns_it_and_not_its_limits(
     assert (directory / "cgroup.subtree_control").stat().st_uid == 100000
     assert (directory / "memory.max").stat().st_uid == 0
     assert (directory / "memory.max").read_text() == f"{64 << 20}\n"
-    assert containers.call("delete", "--force", "test-owner").returncode == 0
+    assert containers.call("delete", "--force", f"{OURS}-owner").returncode == 0
     assert not directory.exists()
 
 
 def test_a_read_only_cgroup_stays_the_runtimes(containers: Containers, bundle: Bundle) -> None:
     _with_user_namespace(bundle)
     assert "ro" in _cgroup_mount(bundle)["options"]
-    directory = _cgroup_of(containers.started(bundle.shell("sleep 60"), "test-closed"))
+    directory = _cgroup_of(containers.started(bundle.shell("sleep 60"), f"{OURS}-closed"))
     assert directory.stat().st_uid == 0
 
 
@@ -212,19 +212,19 @@ def test_an_ordinary_user_has_limits_where_a_cgroup_is_delegated(
             os.chown(path / name, ORDINARY, ORDINARY)
     ordinary_bundle.config["linux"]["resources"] = {"memory": {"limit": 40 << 20}, "pids": {"limit": 30}}
     ordinary_bundle.shell("cat /proc/self/cgroup; sleep 60")
-    base = ["--bundle", str(ordinary_bundle.path), "test-delegated"]
-    for words in (("create", *base), ("start", "test-delegated")):
+    base = ["--bundle", str(ordinary_bundle.path), f"{OURS}-delegated"]
+    for words in (("create", *base), ("start", f"{OURS}-delegated")):
         done = session.call(containers, *words, ordinary=True)
         assert done.returncode == 0, done.stderr
-    directory = _cgroup_of(containers.state("test-delegated", ordinary=True)["pid"])
-    assert directory == delegated / "ocitool-test-delegated"
+    directory = _cgroup_of(containers.state(f"{OURS}-delegated", ordinary=True)["pid"])
+    assert directory == delegated / f"ocitool-{OURS}-delegated"
     assert (directory / "memory.max").read_text() == f"{40 << 20}\n"
     assert (directory / "pids.max").read_text() == "30\n"
-    done = session.call(containers, "exec", "test-delegated", "sh", "-c", "exit 3", ordinary=True)
+    done = session.call(containers, "exec", f"{OURS}-delegated", "sh", "-c", "exit 3", ordinary=True)
     assert done.returncode == 3, done.stderr
-    assert containers.call("pause", "test-delegated", ordinary=True).returncode == 0
-    assert containers.call("resume", "test-delegated", ordinary=True).returncode == 0
-    assert containers.call("delete", "--force", "test-delegated", ordinary=True).returncode == 0
+    assert containers.call("pause", f"{OURS}-delegated", ordinary=True).returncode == 0
+    assert containers.call("resume", f"{OURS}-delegated", ordinary=True).returncode == 0
+    assert containers.call("delete", "--force", f"{OURS}-delegated", ordinary=True).returncode == 0
     assert not directory.exists()
 
 
@@ -233,9 +233,9 @@ def test_a_container_inside_of_a_container_is_limited(
 ) -> None:
     """The runtime's cgroup is the root of its namespace, as it is where an engine starts us inside."""
     bundle.config["linux"]["resources"]["pids"] = {"limit": 30}
-    bundle.config["linux"]["cgroupsPath"] = "/ocitool-test-nested"
+    bundle.config["linux"]["cgroupsPath"] = f"/ocitool-{OURS}-nested"
     bundle.shell("cat /sys/fs/cgroup/pids.max")
-    run = " ".join(containers.command("run", "--bundle", str(bundle.path), "test-nested"))
+    run = " ".join(containers.command("run", "--bundle", str(bundle.path), f"{OURS}-nested"))
     mount = "umount /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup"
     enter = f"echo $$ > {session.directory}/cgroup.procs && exec unshare --cgroup --mount"
     # Who has a cgroup to themselves moves aside, as engines in containers do; then limits can be given.
@@ -260,10 +260,10 @@ def test_a_memory_limit_that_is_reached_ends_the_program_alone(
 
 def test_a_limit_below_the_usage_is_refused_on_request(containers: Containers, bundle: Bundle) -> None:
     bundle.config["linux"]["resources"]["memory"] = {"limit": 64 << 20}
-    pid = containers.started(bundle.shell("sleep 60"), "test-usage")
+    pid = containers.started(bundle.shell("sleep 60"), f"{OURS}-usage")
     resources = bundle.path / "resources.json"
     resources.write_text(json.dumps({"memory": {"limit": 4096, "checkBeforeUpdate": True}}))
-    done = containers.call("update", "--resources", str(resources), "test-usage")
+    done = containers.call("update", "--resources", str(resources), f"{OURS}-usage")
     assert done.returncode == 125
     assert "lower than the current usage" in done.stderr
     assert (_cgroup_of(pid) / "memory.max").read_text() == f"{64 << 20}\n"

@@ -16,6 +16,7 @@ from support.command import Ocitool
 from support.peers import require
 from support.run_bundles import (
     ORDINARY,
+    OURS,
     VERSION_2_ALONE,
     Bundle,
     Containers,
@@ -323,7 +324,7 @@ def test_the_same_bundle_runs_under_other_runtimes(
     bundle.shell("grep -E 'Cap|NoNew|Seccomp:' /proc/self/status; hostname; exit 7")
     ours = containers.run(bundle)
     hide = "umount /sys/fs/cgroup/unified 2>/dev/null; "
-    command = f"{hide}exec {other} run --bundle {bundle.path} ocitool-test-{other}"
+    command = f"{hide}exec {other} run --bundle {bundle.path} ocitool-{OURS}-{other}"
     theirs = subprocess.run(
         ["unshare", "--mount", "sh", "-c", command], capture_output=True, text=True, timeout=120, check=False,
         stdin=subprocess.DEVNULL,
@@ -345,7 +346,7 @@ def test_what_spec_writes_for_an_ordinary_user_runs_under_other_runtimes(
     ours = containers.run(ordinary_bundle, ordinary=True)
     hide = "umount /sys/fs/cgroup/unified 2>/dev/null; "
     root = containers.ordinary_root / other
-    them = f"{other} --root {root} run --bundle {ordinary_bundle.path} ocitool-test-{other}"
+    them = f"{other} --root {root} run --bundle {ordinary_bundle.path} ocitool-{OURS}-{other}"
     user = f"setpriv --reuid {ORDINARY} --regid {ORDINARY} --clear-groups"
     theirs = finished(["unshare", "--mount", "sh", "-c", f"{hide}exec {user} {them}"])
     assert (theirs.returncode, theirs.stdout) == (ours.returncode, ours.stdout), theirs.stderr

@@ -15,7 +15,7 @@ import pytest
 from support.command import Ocitool
 from support.fixtures import layout
 from support.peers import require, require_root
-from support.run_bundles import Bundle, Containers
+from support.run_bundles import OURS, Bundle, Containers
 
 from ocitool.run.defaults import config as default_config
 
@@ -90,7 +90,7 @@ def test_chroot_gives_files_devices_names_and_a_user(inside: Inside, busybox_ima
 def test_chroot_takes_the_capabilities_away_that_lead_out_of_it(home: Path, busybox_image: str) -> None:
     """Seen from the host, because the program has no /proc."""
     ocitool = Ocitool(home)
-    command = [sys.executable, "-m", "ocitool", "run", "--isolation", "chroot", "--name", "test-chroot"]
+    command = [sys.executable, "-m", "ocitool", "run", "--isolation", "chroot", "--name", f"{OURS}-chroot"]
     run = subprocess.Popen(
         [*command, busybox_image, "--", "sh", "-c", "echo ready; sleep 60"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ocitool.environment, cwd=home,
@@ -98,7 +98,7 @@ def test_chroot_takes_the_capabilities_away_that_lead_out_of_it(home: Path, busy
     assert run.stdout is not None
     assert run.stdout.readline() == "ready\n"
     listed = subprocess.run(
-        [sys.executable, "-m", "ocitool.run", "state", "test-chroot"],
+        [sys.executable, "-m", "ocitool.run", "state", f"{OURS}-chroot"],
         capture_output=True,
         text=True,
         check=True,
@@ -116,9 +116,10 @@ def test_chroot_takes_the_capabilities_away_that_lead_out_of_it(home: Path, busy
 
 def test_what_a_chroots_program_leaves_running_ends_with_it(home: Path, busybox_image: str) -> None:
     require("busybox")
-    start = "sleep 4242 & (sleep 4242 &) ; exit 3"
+    seconds = str(10**9 + os.getpid())
+    start = f"sleep {seconds} & (sleep {seconds} &) ; exit 3"
     Ocitool(home)("run", "--isolation", "chroot", busybox_image, "--", "sh", "-c", start, code=3)
-    assert b"sleep\x004242\x00" not in command_lines()
+    assert f"sleep\0{seconds}\0".encode() not in command_lines()
 
 
 def command_lines() -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.run_bundles import MAIN, ORDINARY, PYTHON, VERSION_2_ALONE, Bundle, Containers
+from support.run_bundles import MAIN, ORDINARY, OURS, PYTHON, VERSION_2_ALONE, Bundle, Containers
 from support.waiting import until
 
 from ocitool.errors import Conflict, NotFound, RunError
@@ -67,7 +67,7 @@ def test_the_standard_streams_pass_through(containers: Containers, bundle: Bundl
 
 def test_signals_are_forwarded(containers: Containers, bundle: Bundle) -> None:
     bundle.shell("trap 'echo got; exit 9' USR1; echo ready; while true; do sleep 0.05; done")
-    command = containers.command("run", "--bundle", str(bundle.path), "test-signals")
+    command = containers.command("run", "--bundle", str(bundle.path), f"{OURS}-signals")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -78,49 +78,50 @@ def test_signals_are_forwarded(containers: Containers, bundle: Bundle) -> None:
 
 def test_states_follow_each_other_and_nothing_else_does(containers: Containers, bundle: Bundle) -> None:
     bundle.shell("exec sleep 60")
-    assert containers.call("state", "test-life").returncode == NotFound.exit_code
-    assert containers.call("create", "--bundle", str(bundle.path), "test-life").returncode == 0
-    state = containers.state("test-life")
-    assert (state["status"], state["bundle"], state["id"]) == ("created", str(bundle.path), "test-life")
+    assert containers.call("state", f"{OURS}-life").returncode == NotFound.exit_code
+    assert containers.call("create", "--bundle", str(bundle.path), f"{OURS}-life").returncode == 0
+    state = containers.state(f"{OURS}-life")
+    assert (state["status"], state["bundle"], state["id"]) == ("created", str(bundle.path), f"{OURS}-life")
     # "MUST NOT run the user-specified program"
     assert b"sleep" not in Path(f"/proc/{state['pid']}/cmdline").read_bytes()
     assert (
-        containers.call("create", "--bundle", str(bundle.path), "test-life").returncode == Conflict.exit_code
+        containers.call("create", "--bundle", str(bundle.path), f"{OURS}-life").returncode
+        == Conflict.exit_code
     )
-    assert containers.call("delete", "test-life").returncode == Conflict.exit_code
-    assert containers.call("start", "test-life").returncode == 0
-    assert containers.state("test-life")["status"] == "running"
+    assert containers.call("delete", f"{OURS}-life").returncode == Conflict.exit_code
+    assert containers.call("start", f"{OURS}-life").returncode == 0
+    assert containers.state(f"{OURS}-life")["status"] == "running"
     program = Path(f"/proc/{state['pid']}/cmdline")
     until(lambda: program.read_bytes() == b"sleep\x0060\0")  # the shell becomes it
-    assert containers.call("start", "test-life").returncode == Conflict.exit_code
-    assert containers.call("delete", "test-life").returncode == Conflict.exit_code
-    assert containers.call("kill", "test-life", "KILL").returncode == 0
-    containers.wait_for("test-life", "stopped")
-    assert containers.call("kill", "test-life", "KILL").returncode == Conflict.exit_code
-    assert containers.call("start", "test-life").returncode == Conflict.exit_code
-    assert containers.call("delete", "test-life").returncode == 0
-    assert containers.call("state", "test-life").returncode == NotFound.exit_code
+    assert containers.call("start", f"{OURS}-life").returncode == Conflict.exit_code
+    assert containers.call("delete", f"{OURS}-life").returncode == Conflict.exit_code
+    assert containers.call("kill", f"{OURS}-life", "KILL").returncode == 0
+    containers.wait_for(f"{OURS}-life", "stopped")
+    assert containers.call("kill", f"{OURS}-life", "KILL").returncode == Conflict.exit_code
+    assert containers.call("start", f"{OURS}-life").returncode == Conflict.exit_code
+    assert containers.call("delete", f"{OURS}-life").returncode == 0
+    assert containers.call("state", f"{OURS}-life").returncode == NotFound.exit_code
 
 
 def test_an_id_can_be_used_again(containers: Containers, bundle: Bundle) -> None:
     for _ in range(2):
-        containers.started(bundle.shell("sleep 60"), "test-again")
-        assert containers.call("delete", "--force", "test-again").returncode == 0
+        containers.started(bundle.shell("sleep 60"), f"{OURS}-again")
+        assert containers.call("delete", "--force", f"{OURS}-again").returncode == 0
 
 
 def test_changes_after_create_have_no_effect(containers: Containers, bundle: Bundle) -> None:
     bundle.shell("echo first > /result")
-    assert containers.call("create", "--bundle", str(bundle.path), "test-snapshot").returncode == 0
+    assert containers.call("create", "--bundle", str(bundle.path), f"{OURS}-snapshot").returncode == 0
     bundle.shell("echo second > /result")
-    assert containers.call("start", "test-snapshot").returncode == 0
-    containers.wait_for("test-snapshot", "stopped")
+    assert containers.call("start", f"{OURS}-snapshot").returncode == 0
+    containers.wait_for(f"{OURS}-snapshot", "stopped")
     assert (bundle.rootfs / "result").read_text() == "first\n"
 
 
 def test_a_failed_create_leaves_nothing(containers: Containers, bundle: Bundle) -> None:
     bundle.config["mounts"].append({"destination": "/x", "type": "nosuchfs", "source": "none"})
     bundle.save()
-    done = containers.call("create", "--bundle", str(bundle.path), "test-failed")
+    done = containers.call("create", "--bundle", str(bundle.path), f"{OURS}-failed")
     assert done.returncode == RunError.exit_code
     assert "mount /x (nosuchfs" in done.stderr
     assert containers.remembered() == []
@@ -197,35 +198,47 @@ def test_a_poststop_hook_that_fails_is_a_warning(containers: Containers, bundle:
 def test_exec_gives_the_exit_status_of_its_own_program(
     containers: Containers, bundle: Bundle, workplace: Path
 ) -> None:
-    containers.started(bundle.shell("sleep 60"), "test-exec")
-    assert containers.call("exec", "test-exec", "sh", "-c", "exit 5").returncode == 5
-    assert containers.call("exec", "test-exec", "nonexistent").returncode == 127
+    containers.started(bundle.shell("sleep 60"), f"{OURS}-exec")
+    assert containers.call("exec", f"{OURS}-exec", "sh", "-c", "exit 5").returncode == 5
+    assert containers.call("exec", f"{OURS}-exec", "nonexistent").returncode == 127
     done = containers.call(
-        "exec", "--cwd", "/tmp", "--env", "A=b", "--user", "3:4", "test-exec", "sh", "-c", "pwd; echo $A; id"
+        "exec",
+        "--cwd",
+        "/tmp",
+        "--env",
+        "A=b",
+        "--user",
+        "3:4",
+        f"{OURS}-exec",
+        "sh",
+        "-c",
+        "pwd; echo $A; id",
     )
     assert done.stdout.splitlines()[:2] == ["/tmp", "b"]
     assert "uid=3 gid=4" in done.stdout
     wanted = {**bundle.config["process"], "args": ["sh", "-c", "echo $B"], "env": ["B=c", "PATH=/bin"]}
     (workplace / "process.json").write_text(json.dumps(wanted))
-    assert containers.call("exec", "--process", str(workplace / "process.json"), "test-exec").stdout == "c\n"
+    assert (
+        containers.call("exec", "--process", str(workplace / "process.json"), f"{OURS}-exec").stdout == "c\n"
+    )
     pid_file = workplace / "pid"
-    words = ("exec", "--detach", "--pid-file", str(pid_file), "test-exec", "sleep", "50")
+    words = ("exec", "--detach", "--pid-file", str(pid_file), f"{OURS}-exec", "sleep", "50")
     assert containers.call(*words).returncode == 0
     assert Path(f"/proc/{pid_file.read_text()}/cmdline").read_bytes() == b"sleep\x0050\0"
 
 
 def test_pause_resume_update_ps_and_events(containers: Containers, bundle: Bundle) -> None:
-    pid = containers.started(bundle.shell("exec sleep 60"), "test-limits")
-    assert containers.call("pause", "test-limits").returncode == 0
-    assert containers.state("test-limits")["status"] == "paused"
-    assert containers.call("exec", "test-limits", "true").returncode == Conflict.exit_code
-    assert containers.call("resume", "test-limits").returncode == 0
-    assert containers.state("test-limits")["status"] == "running"
-    assert json.loads(containers.call("ps", "--format", "json", "test-limits").stdout) == [pid]
-    assert "sleep 60" in containers.call("ps", "test-limits").stdout
+    pid = containers.started(bundle.shell("exec sleep 60"), f"{OURS}-limits")
+    assert containers.call("pause", f"{OURS}-limits").returncode == 0
+    assert containers.state(f"{OURS}-limits")["status"] == "paused"
+    assert containers.call("exec", f"{OURS}-limits", "true").returncode == Conflict.exit_code
+    assert containers.call("resume", f"{OURS}-limits").returncode == 0
+    assert containers.state(f"{OURS}-limits")["status"] == "running"
+    assert json.loads(containers.call("ps", "--format", "json", f"{OURS}-limits").stdout) == [pid]
+    assert "sleep 60" in containers.call("ps", f"{OURS}-limits").stdout
     limits = ("--memory", "48m", "--memory-swap", "48m", "--pids-limit", "21", "--cpu-quota", "50000")
-    assert containers.call("update", *limits, "test-limits").returncode == 0
-    data = json.loads(containers.call("events", "--stats", "test-limits").stdout)["data"]
+    assert containers.call("update", *limits, f"{OURS}-limits").returncode == 0
+    data = json.loads(containers.call("events", "--stats", f"{OURS}-limits").stdout)["data"]
     assert data["memory"]["usage"]["limit"] == 48 << 20
     assert data["memory"]["swap"]["limit"] == 48 << 20
     assert data["memory"]["cache"] >= 0
@@ -233,15 +246,17 @@ def test_pause_resume_update_ps_and_events(containers: Containers, bundle: Bundl
 
     def used() -> int:
         work = "n=0; while [ $n -lt 20000 ]; do n=$((n + 1)); done"
-        assert containers.call("exec", "test-limits", "sh", "-c", work).returncode == 0
-        usage = json.loads(containers.call("events", "--stats", "test-limits").stdout)["data"]["cpu"]["usage"]
+        assert containers.call("exec", f"{OURS}-limits", "sh", "-c", work).returncode == 0
+        usage = json.loads(containers.call("events", "--stats", f"{OURS}-limits").stdout)["data"]["cpu"][
+            "usage"
+        ]
         return int(usage["user"] + usage["kernel"])
 
     until(used)  # it is counted in ticks of the clock, which may miss what is short
     assert set(data["cpu"]["throttling"]) == {"periods", "throttledPeriods", "throttledTime"}
     listed = json.loads(containers.call("list", "--format", "json").stdout)
-    assert [state["id"] for state in listed] == ["test-limits"]
-    assert containers.call("list", "--quiet").stdout == "test-limits\n"
+    assert [state["id"] for state in listed] == [f"{OURS}-limits"]
+    assert containers.call("list", "--quiet").stdout == f"{OURS}-limits\n"
 
 
 def test_limits_are_in_force(containers: Containers, bundle: Bundle) -> None:
@@ -401,7 +416,7 @@ def test_only_the_root_is_read_only(containers: Containers, bundle: Bundle) -> N
 
 
 def test_namespaces_of_another_container_are_joined(containers: Containers, bundle: Bundle) -> None:
-    pid = containers.started(bundle.shell("sleep 60"), "test-pod")
+    pid = containers.started(bundle.shell("sleep 60"), f"{OURS}-pod")
     bundle.config["linux"]["namespaces"] = [
         {"type": "mount"},
         *[{"type": kind, "path": f"/proc/{pid}/ns/{name}"} for kind, name in
@@ -442,10 +457,10 @@ def test_an_ordinary_user_runs_a_container(containers: Containers, ordinary_bund
 
 
 def test_an_ordinary_user_has_the_whole_life_cycle(containers: Containers, ordinary_bundle: Bundle) -> None:
-    containers.started(ordinary_bundle.shell("sleep 60"), "test-rootless", ordinary=True)
-    done = containers.call("exec", "test-rootless", "id", "-u", ordinary=True)
+    containers.started(ordinary_bundle.shell("sleep 60"), f"{OURS}-rootless", ordinary=True)
+    done = containers.call("exec", f"{OURS}-rootless", "id", "-u", ordinary=True)
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
-    assert containers.call("delete", "--force", "test-rootless", ordinary=True).returncode == 0
+    assert containers.call("delete", "--force", f"{OURS}-rootless", ordinary=True).returncode == 0
 
 
 def test_root_runs_a_container_in_a_user_namespace(containers: Containers, bundle: Bundle) -> None:
@@ -506,14 +521,14 @@ def test_a_terminal_is_sent_to_the_console_socket(
     path = str(deep / "s")
     assert (
         containers.call(
-            "create", "--bundle", str(bundle.path), "--console-socket", path, "test-tty"
+            "create", "--bundle", str(bundle.path), "--console-socket", path, f"{OURS}-tty"
         ).returncode
         == 0
     )
     thread.join(60)
     master, payload = received[0]
     assert payload == b"/dev/pts/0"
-    assert containers.call("start", "test-tty").returncode == 0
+    assert containers.call("start", f"{OURS}-tty").returncode == 0
     shown = _read_all(master)
     os.close(master)
     assert shown.startswith(b"/dev/pts/0\r\n")
@@ -524,7 +539,7 @@ def test_a_terminal_in_the_foreground(containers: Containers, bundle: Bundle) ->
     bundle.config["process"]["terminal"] = True
     bundle.shell("tty; read line; echo got $line; exit 5")
     master, slave = pty.openpty()
-    command = containers.command("run", "--bundle", str(bundle.path), "test-front")
+    command = containers.command("run", "--bundle", str(bundle.path), f"{OURS}-front")
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     os.close(slave)
     shown = b""
@@ -540,14 +555,14 @@ def test_a_terminal_in_the_foreground(containers: Containers, bundle: Bundle) ->
 def test_a_terminal_needs_somewhere_to_go(containers: Containers, bundle: Bundle, workplace: Path) -> None:
     bundle.config["process"]["terminal"] = True
     bundle.save()
-    assert containers.call("create", "--bundle", str(bundle.path), "test-x").returncode == 14
+    assert containers.call("create", "--bundle", str(bundle.path), f"{OURS}-x").returncode == 14
     bundle.config["process"]["terminal"] = False
     bundle.save()
     socket_option = ("--console-socket", str(workplace / "s"))
-    words = ("create", "--bundle", str(bundle.path), *socket_option, "test-x")
+    words = ("create", "--bundle", str(bundle.path), *socket_option, f"{OURS}-x")
     assert containers.call(*words).returncode == 14
-    containers.started(bundle.shell("exec sleep 60"), "test-x")
-    assert containers.call("exec", *socket_option, "test-x", "true").returncode == 14
+    containers.started(bundle.shell("exec sleep 60"), f"{OURS}-x")
+    assert containers.call("exec", *socket_option, f"{OURS}-x", "true").returncode == 14
 
 
 def test_run_bundle_works_from_a_process_with_threads(bundle: Bundle, containers: Containers) -> None:
@@ -637,13 +652,13 @@ def test_checkpoints_are_refused_by_that_name_whatever_their_options(
 
 def test_a_paused_container_is_not_started(containers: Containers, bundle: Bundle) -> None:
     bundle.shell("exec sleep 60")
-    assert containers.call("create", "--bundle", str(bundle.path), "test-paused").returncode == 0
-    assert containers.call("pause", "test-paused").returncode == 0
-    done = containers.call("start", "test-paused")
+    assert containers.call("create", "--bundle", str(bundle.path), f"{OURS}-paused").returncode == 0
+    assert containers.call("pause", f"{OURS}-paused").returncode == 0
+    done = containers.call("start", f"{OURS}-paused")
     assert (done.returncode, "is paused, not created" in done.stderr) == (Conflict.exit_code, True)
-    assert containers.call("resume", "test-paused").returncode == 0
-    assert containers.state("test-paused")["status"] == "created"
-    assert containers.call("start", "test-paused").returncode == 0
+    assert containers.call("resume", f"{OURS}-paused").returncode == 0
+    assert containers.state(f"{OURS}-paused")["status"] == "created"
+    assert containers.call("start", f"{OURS}-paused").returncode == 0
 
 
 @pytest.mark.parametrize("text", ["{", '{"a" 1}', '{"a": "', "[1", "nul", '{"a": "\\x"}'])
@@ -668,9 +683,9 @@ def test_a_mount_on_the_root_directory_is_refused(containers: Containers, bundle
 def test_a_signal_that_comes_too_late_is_told_in_containerds_words(
     containers: Containers, bundle: Bundle
 ) -> None:
-    containers.started(bundle.shell("true"), "test-late")
-    containers.wait_for("test-late", "stopped")
-    done = containers.call("kill", "test-late", "TERM")
+    containers.started(bundle.shell("true"), f"{OURS}-late")
+    containers.wait_for(f"{OURS}-late", "stopped")
+    done = containers.call("kill", f"{OURS}-late", "TERM")
     assert (done.returncode, "container not running" in done.stderr) == (Conflict.exit_code, True)
 
 
@@ -684,15 +699,15 @@ def test_what_a_bundle_calls_itself_does_not_move_the_callers_cursor(
 
 
 def test_an_unknown_capability_is_told_once(containers: Containers, bundle: Bundle) -> None:
-    containers.started(bundle.shell("exec sleep 60"), "test-once")
-    done = containers.call("exec", "--cap", "CAP_ODD", "test-once", "true")
+    containers.started(bundle.shell("exec sleep 60"), f"{OURS}-once")
+    done = containers.call("exec", "--cap", "CAP_ODD", f"{OURS}-once", "true")
     assert (done.returncode, done.stderr.count("CAP_ODD")) == (0, 1), done.stderr
 
 
 def test_errors_go_to_the_engines_log(containers: Containers, workplace: Path) -> None:
     log = workplace / "log"
     done = containers.call(
-        "--log", str(log), "--log-format", "json", "create", "--bundle", "/nonexistent", "test-x"
+        "--log", str(log), "--log-format", "json", "create", "--bundle", "/nonexistent", f"{OURS}-x"
     )
     record = json.loads(log.read_text())
     assert (record["level"], record["msg"] in done.stderr) == ("error", True)
@@ -744,14 +759,14 @@ def test_a_container_without_a_process_cannot_be_run_at_all(containers: Containe
 
 
 def test_a_further_process_can_wait_in_a_paused_container(containers: Containers, bundle: Bundle) -> None:
-    containers.started(bundle.shell("sleep 60"), "test-frozen")
-    assert containers.call("pause", "test-frozen").returncode == 0
-    assert containers.call("exec", "test-frozen", "true").returncode == 17
-    command = containers.command("exec", "--ignore-paused", "test-frozen", "sh", "-c", "echo late; exit 3")
+    containers.started(bundle.shell("sleep 60"), f"{OURS}-frozen")
+    assert containers.call("pause", f"{OURS}-frozen").returncode == 0
+    assert containers.call("exec", f"{OURS}-frozen", "true").returncode == 17
+    command = containers.command("exec", "--ignore-paused", f"{OURS}-frozen", "sh", "-c", "echo late; exit 3")
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as waiting:
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(0.5)
-        assert containers.call("resume", "test-frozen").returncode == 0
+        assert containers.call("resume", f"{OURS}-frozen").returncode == 0
         assert waiting.communicate(timeout=60)[0] == "late\n"
     assert waiting.returncode == 3
 
@@ -759,39 +774,39 @@ def test_a_further_process_can_wait_in_a_paused_container(containers: Containers
 def test_a_further_process_can_be_put_below_the_containers_cgroup(
     containers: Containers, bundle: Bundle
 ) -> None:
-    containers.started(bundle.shell("sleep 60"), "test-below")
-    saved = json.loads((containers.root / "test-below/state.json").read_text())["cgroup"]["directories"]
+    containers.started(bundle.shell("sleep 60"), f"{OURS}-below")
+    saved = json.loads((containers.root / f"{OURS}-below/state.json").read_text())["cgroup"]["directories"]
     for directory in saved.values():
         below = Path(directory, "below")
         below.mkdir()
         for name in ("cpuset.cpus", "cpuset.mems"):
             if Path(directory, name).exists() and not VERSION_2_ALONE:
                 (below / name).write_text(Path(directory, name).read_text())
-    done = containers.call("exec", "--cgroup", "/below", "test-below", "cat", "/proc/self/cgroup")
+    done = containers.call("exec", "--cgroup", "/below", f"{OURS}-below", "cat", "/proc/self/cgroup")
     assert done.returncode == 0, done.stderr
     ours = [line for line in done.stdout.splitlines() if "below" in line]
     assert len(ours) >= len(saved)
     names = next(names for names in saved if names or VERSION_2_ALONE)
     one = containers.call(
-        "exec", "--cgroup", f"{names.split(',')[0]}:below", "test-below", "cat", "/proc/self/cgroup"
+        "exec", "--cgroup", f"{names.split(',')[0]}:below", f"{OURS}-below", "cat", "/proc/self/cgroup"
     )
     assert [line.endswith("/below") for line in one.stdout.splitlines()].count(True) == 1, one
     if "cpuset" in saved:  # version 1's takes nobody before it has processors
         Path(saved["cpuset"], "empty").mkdir()
-        done = containers.call("exec", "--cgroup", "cpuset:empty", "test-below", "true")
+        done = containers.call("exec", "--cgroup", "cpuset:empty", f"{OURS}-below", "true")
         assert (done.returncode, "the cgroup takes no process: No space" in done.stderr) == (125, True)
     for wrong in ("../..", "nonsense:below", "missing"):
-        assert containers.call("exec", "--cgroup", wrong, "test-below", "true").returncode in (14, 125)
+        assert containers.call("exec", "--cgroup", wrong, f"{OURS}-below", "true").returncode in (14, 125)
 
 
 def test_every_limit_that_has_an_option_can_be_changed(containers: Containers, bundle: Bundle) -> None:
-    containers.started(bundle.shell("sleep 60"), "test-limits")
+    containers.started(bundle.shell("sleep 60"), f"{OURS}-limits")
     words = "--memory 64m --memory-reservation 32m --cpu-share 512 --cpu-period 50000 --cpu-quota 20000"
     done = containers.call(
-        "update", *words.split(), "--pids-limit", "55", "--cpu-burst", "1000", "test-limits"
+        "update", *words.split(), "--pids-limit", "55", "--cpu-burst", "1000", f"{OURS}-limits"
     )
     assert done.returncode == 0, done.stderr
-    saved = json.loads((containers.root / "test-limits/state.json").read_text())["cgroup"]["directories"]
+    saved = json.loads((containers.root / f"{OURS}-limits/state.json").read_text())["cgroup"]["directories"]
     files = ("cpu.max.burst", "pids.max") if VERSION_2_ALONE else ("cpu.cfs_burst_us", "pids.max")
     found = {
         name: path.read_text().strip()
@@ -823,7 +838,7 @@ def test_sockets_that_were_opened_for_the_program_are_passed_on(
 
 
 def test_a_container_can_do_without_a_cgroup(containers: Containers, bundle: Bundle) -> None:
-    words = ("--cgroup-manager", "disabled", "run", "--bundle", str(bundle.path), "test-none")
+    words = ("--cgroup-manager", "disabled", "run", "--bundle", str(bundle.path), f"{OURS}-none")
     bundle.shell("cat /proc/self/cgroup | grep ocitool-test || echo none")
     assert containers.call(*words).stdout == "none\n"
 
@@ -833,11 +848,11 @@ def test_a_cgroup_that_was_there_before_serves_one_container_after_another(
 ) -> None:
     """On Linux 6.18, what is cloned into a cgroup that cgroup.kill has emptied dies at once."""
     made = [
-        Path(hierarchy.mount_point, "ocitool-test-reused")
+        Path(hierarchy.mount_point, f"ocitool-{OURS}-reused")
         for hierarchy in newcgroup.own_hierarchies()
         if hierarchy.unified
     ]
-    bundle.config["linux"]["cgroupsPath"] = "/ocitool-test-reused"
+    bundle.config["linux"]["cgroupsPath"] = f"/ocitool-{OURS}-reused"
     bundle.shell("exit 7")
     for directory in made:
         directory.mkdir()
@@ -854,13 +869,13 @@ def test_a_created_container_is_small(
 ) -> None:
     """At most 8 MB resident and 4 MiB of its own, soon after `create`; it can be started all the same."""
     path = (ordinary_bundle if ordinary else bundle.shell("exit 0")).path
-    done = containers.call("create", "--bundle", str(path), "test-small", ordinary=ordinary)
+    done = containers.call("create", "--bundle", str(path), f"{OURS}-small", ordinary=ordinary)
     assert done.returncode == 0, done.stderr
-    pid = containers.state("test-small", ordinary=ordinary)["pid"]
+    pid = containers.state(f"{OURS}-small", ordinary=ordinary)["pid"]
     until(lambda: _memory(pid)["Rss"] <= 8_000_000 >> 10)
     sizes = _memory(pid)
     assert sizes["Private_Dirty"] <= 4 << 10, sizes
-    assert containers.call("start", "test-small", ordinary=ordinary).returncode == 0
+    assert containers.call("start", f"{OURS}-small", ordinary=ordinary).returncode == 0
 
 
 def _memory(pid: int) -> dict[str, int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.run_bundles import Bundle, Containers
+from support.run_bundles import OURS, Bundle, Containers
 from support.waiting import until
 
 pytestmark = pytest.mark.root
@@ -116,20 +116,20 @@ def test_a_created_container_brings_its_listener_when_it_is_started(
     containers: Containers, bundle: Bundle, agent: Agent
 ) -> None:
     watched(bundle, agent).shell("mkdir /asked; echo $? >/done; sleep 60")
-    pid = containers.started(bundle, "test-listener")
+    pid = containers.started(bundle, f"{OURS}-listener")
     until((bundle.rootfs / "done").exists)
     assert agent.messages[0]["pid"] == pid
-    assert agent.messages[0]["state"]["id"] == "test-listener"
+    assert agent.messages[0]["state"]["id"] == f"{OURS}-listener"
 
 
 def test_a_container_that_never_starts_leaves_no_courier(
     containers: Containers, bundle: Bundle, agent: Agent
 ) -> None:
     watched(bundle, agent)
-    assert containers.call("create", "--bundle", str(bundle.path), "test-unstarted").returncode == 0
+    assert containers.call("create", "--bundle", str(bundle.path), f"{OURS}-unstarted").returncode == 0
     couriers = processes(bundle)
     assert len(couriers) == 2  # the first process of the container, and its courier
-    assert containers.call("delete", "--force", "test-unstarted").returncode == 0
+    assert containers.call("delete", "--force", f"{OURS}-unstarted").returncode == 0
     until(lambda: not processes(bundle))
     assert agent.messages == []
 
@@ -149,8 +149,8 @@ def test_a_further_process_has_a_listener_of_its_own(
     containers: Containers, bundle: Bundle, agent: Agent
 ) -> None:
     watched(bundle, agent).shell("mkdir /first; sleep 60")
-    containers.started(bundle, "test-listener")
-    done = containers.call("exec", "test-listener", "mkdir", "/second")
+    containers.started(bundle, f"{OURS}-listener")
+    done = containers.call("exec", f"{OURS}-listener", "mkdir", "/second")
     assert done.returncode == 1
     assert "quota" in done.stderr.lower()
     assert [message["state"]["status"] for message in agent.messages] == ["creating", "running"]

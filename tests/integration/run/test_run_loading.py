@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.loading import SLOW, loaded
 from support.peers import require
-from support.run_bundles import VERSION_2_ALONE, Bundle, Containers, finished
+from support.run_bundles import OURS, VERSION_2_ALONE, Bundle, Containers, finished
 
 pytestmark = pytest.mark.root
 
@@ -37,11 +37,11 @@ def _loaded(containers: Containers, *words: str) -> set[str]:
 
 def test_every_command_keeps_to_its_budget(containers: Containers, bundle: Bundle) -> None:
     bundle.shell("sleep 60")
-    found = {"run": _loaded(containers, "run", "--detach", "--bundle", str(bundle.path), "test-run")}
-    found["create"] = _loaded(containers, "create", "--bundle", str(bundle.path), "test-three")
-    found["start"] = _loaded(containers, "start", "test-three")
-    found["exec"] = _loaded(containers, "exec", "test-three", "true")
-    found["delete"] = _loaded(containers, "delete", "--force", "test-three")
+    found = {"run": _loaded(containers, "run", "--detach", "--bundle", str(bundle.path), f"{OURS}-run")}
+    found["create"] = _loaded(containers, "create", "--bundle", str(bundle.path), f"{OURS}-three")
+    found["start"] = _loaded(containers, "start", f"{OURS}-three")
+    found["exec"] = _loaded(containers, "exec", f"{OURS}-three", "true")
+    found["delete"] = _loaded(containers, "delete", "--force", f"{OURS}-three")
     ours = {
         command: {name for name in names if name.startswith("ocitool")} for command, names in found.items()
     }
@@ -54,11 +54,11 @@ def test_what_only_reads_and_writes_files_loads_no_way_to_call_the_kernel(
     containers: Containers, bundle: Bundle
 ) -> None:
     bundle.shell("exit 0")
-    assert containers.call("create", "--bundle", str(bundle.path), "test-short").returncode == 0
-    found = {"state": _loaded(containers, "state", "test-short")}
-    found["start"] = _loaded(containers, "start", "test-short")
-    containers.wait_for("test-short", "stopped")
-    found["delete"] = _loaded(containers, "delete", "test-short")
+    assert containers.call("create", "--bundle", str(bundle.path), f"{OURS}-short").returncode == 0
+    found = {"state": _loaded(containers, "state", f"{OURS}-short")}
+    found["start"] = _loaded(containers, "start", f"{OURS}-short")
+    containers.wait_for(f"{OURS}-short", "stopped")
+    found["delete"] = _loaded(containers, "delete", f"{OURS}-short")
     assert {command for command, names in found.items() if names & {"_ctypes", "ocitool.run.kernel"}} == set()
 
 
@@ -69,11 +69,11 @@ def test_a_further_process_is_cloned_once_unless_a_user_namespace_has_to_be_ente
     require("strace")
     if userns:
         bundle.map_single_user(0)
-    containers.started(bundle.shell("sleep 60"), "test-clones")
+    containers.started(bundle.shell("sleep 60"), f"{OURS}-clones")
     trace = workplace / "trace"
     tracer = ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=clone,clone3"]
     script = "readlink /proc/self/ns/pid; readlink /proc/1/ns/pid"
-    done = finished([*tracer, *containers.command("exec", "test-clones", "sh", "-c", script)])
+    done = finished([*tracer, *containers.command("exec", f"{OURS}-clones", "sh", "-c", script)])
     assert done.returncode == 0, done.stderr
     # The shell's own two are not ours.
     ours = [line for line in trace.read_text().splitlines() if "(" in line and "CHILD_SETTID" not in line]

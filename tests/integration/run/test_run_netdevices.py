@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.peers import require
-from support.run_bundles import Bundle, Containers, finished
+from support.run_bundles import OURS, Bundle, Containers, finished
 
 pytestmark = pytest.mark.root
 DEVICES = """
@@ -29,7 +29,7 @@ def run(
     bundle.config["linux"]["netDevices"] = devices
     bundle.shell(SHOW)
     script = f'{host}"$@" ||:; ip -o link >&2'
-    command = containers.command("run", "--bundle", str(bundle.path), "test-devices")
+    command = containers.command("run", "--bundle", str(bundle.path), f"{OURS}-devices")
     return finished(["unshare", "--net", "sh", "-ec", script, "sh", *command])
 
 

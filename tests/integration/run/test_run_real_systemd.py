@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.run_bundles import ORDINARY, Bundle, Containers, finished, make_rootfs, runtime_script
+from support.run_bundles import ORDINARY, OURS, Bundle, Containers, finished, make_rootfs, runtime_script
 
 BUS = Path("/run/dbus/system_bus_socket")
 pytestmark = [
@@ -20,7 +20,7 @@ pytestmark = [
         reason="systemd does not run here: scripts/test-in-vm --cgroups systemd runs these tests",
     ),
 ]
-SCOPE = "made-one.scope"
+SCOPE = f"made-{OURS}.scope"
 
 
 def shown(*properties: str) -> dict[str, str]:
@@ -32,7 +32,7 @@ def shown(*properties: str) -> dict[str, str]:
 @pytest.fixture
 def scoped(bundle: Bundle) -> Bundle:
     linux = bundle.config["linux"]
-    linux["cgroupsPath"] = "ocitooltest.slice:made:one"
+    linux["cgroupsPath"] = f"ocitooltest.slice:made:{OURS}"
     assert {"type": "cgroup"} in linux["namespaces"]
     linux["resources"].update(
         {"memory": {"limit": 64 << 20}, "cpu": {"quota": 50000, "period": 100000}, "pids": {"limit": 50}}
@@ -43,7 +43,7 @@ def scoped(bundle: Bundle) -> Bundle:
 def test_systemd_has_a_scope_with_the_limits_from_create_to_delete(
     containers: Containers, scoped: Bundle
 ) -> None:
-    words = ("--systemd-cgroup", "create", "--bundle", str(scoped.shell("sleep 60").path), "test-scope")
+    words = ("--systemd-cgroup", "create", "--bundle", str(scoped.shell("sleep 60").path), f"{OURS}-scope")
     done = containers.call(*words, timeout=120)
     assert done.returncode == 0, done.stderr
     assert shown("ActiveState", "Slice", "Delegate", "MemoryMax", "TasksMax", "CPUQuotaPerSecUSec") == {
@@ -54,23 +54,23 @@ def test_systemd_has_a_scope_with_the_limits_from_create_to_delete(
         "TasksMax": "50",
         "CPUQuotaPerSecUSec": "500ms",
     }
-    assert containers.call("start", "test-scope").returncode == 0
-    assert containers.call("update", "--pids-limit", "70", "test-scope").returncode == 0
+    assert containers.call("start", f"{OURS}-scope").returncode == 0
+    assert containers.call("update", "--pids-limit", "70", f"{OURS}-scope").returncode == 0
     assert shown("TasksMax") == {"TasksMax": "70"}
-    inside = containers.call("exec", "test-scope", "cat", "/proc/self/cgroup")
+    inside = containers.call("exec", f"{OURS}-scope", "cat", "/proc/self/cgroup")
     assert (inside.stdout, inside.stderr) == ("0::/\n", "")
-    (pid,) = json.loads(containers.call("ps", "--format", "json", "test-scope").stdout)
+    (pid,) = json.loads(containers.call("ps", "--format", "json", f"{OURS}-scope").stdout)
     assert f"/ocitooltest.slice/{SCOPE}" in Path(f"/proc/{pid}/cgroup").read_text()
-    assert containers.call("pause", "test-scope").returncode == 0
-    assert containers.state("test-scope")["status"] == "paused"
-    assert containers.call("resume", "test-scope").returncode == 0
-    assert containers.call("delete", "--force", "test-scope").returncode == 0
+    assert containers.call("pause", f"{OURS}-scope").returncode == 0
+    assert containers.state(f"{OURS}-scope")["status"] == "paused"
+    assert containers.call("resume", f"{OURS}-scope").returncode == 0
+    assert containers.call("delete", "--force", f"{OURS}-scope").returncode == 0
     assert shown("LoadState", "ActiveState") == {"LoadState": "not-found", "ActiveState": "inactive"}
 
 
 def test_whoever_stops_the_scope_stops_the_container(containers: Containers, scoped: Bundle) -> None:
     script = "trap 'exit 7' TERM; touch /ready; while :; do sleep 1; done"
-    words = ("--systemd-cgroup", "run", "--bundle", str(scoped.shell(script).path), "test-scope")
+    words = ("--systemd-cgroup", "run", "--bundle", str(scoped.shell(script).path), f"{OURS}-scope")
     run = subprocess.Popen(containers.command(*words))
     while not (scoped.rootfs / "ready").exists():
         assert run.poll() is None
@@ -152,23 +152,25 @@ def test_the_manager_of_a_user_has_the_scope_of_a_container_from_a_session(
     linux = ordinary_bundle.config["linux"]
     linux["resources"] = {"memory": {"limit": 64 << 20}, "pids": {"limit": 50}}
     ordinary_bundle.shell("cat /proc/self/cgroup; sleep 60")
-    words = ("--systemd-cgroup", "create", "--bundle", str(ordinary_bundle.path), "test-scope")
+    words = ("--systemd-cgroup", "create", "--bundle", str(ordinary_bundle.path), f"{OURS}-scope")
     done = login.call(*containers.command(*words, ordinary=True))
     assert done.returncode == 0, done.stderr
     shown = login.call(
-        "systemctl", "--user", "show", "ocitool-test-scope.scope", "--property=MemoryMax,TasksMax"
+        "systemctl", "--user", "show", f"ocitool-{OURS}-scope.scope", "--property=MemoryMax,TasksMax"
     )
     assert sorted(shown.stdout.split()) == [f"MemoryMax={64 << 20}", "TasksMax=50"]
-    assert login.call(*containers.command("start", "test-scope", ordinary=True)).returncode == 0
-    listed = login.call(*containers.command("ps", "--format", "json", "test-scope", ordinary=True))
+    assert login.call(*containers.command("start", f"{OURS}-scope", ordinary=True)).returncode == 0
+    listed = login.call(*containers.command("ps", "--format", "json", f"{OURS}-scope", ordinary=True))
     (pid,) = json.loads(listed.stdout)
-    scope = f"/user-{login.user}.slice/user@{login.user}.service/user.slice/ocitool-test-scope.scope"
+    scope = f"/user-{login.user}.slice/user@{login.user}.service/user.slice/ocitool-{OURS}-scope.scope"
     assert scope in Path(f"/proc/{pid}/cgroup").read_text()
-    inside = login.call(*containers.command("exec", "test-scope", "cat", "/proc/self/cgroup", ordinary=True))
+    inside = login.call(
+        *containers.command("exec", f"{OURS}-scope", "cat", "/proc/self/cgroup", ordinary=True)
+    )
     assert (inside.stdout, inside.stderr) == ("0::/\n", "")
-    done = login.call(*containers.command("delete", "--force", "test-scope", ordinary=True))
+    done = login.call(*containers.command("delete", "--force", f"{OURS}-scope", ordinary=True))
     assert (done.returncode, done.stderr) == (0, "")
-    shown = login.call("systemctl", "--user", "show", "ocitool-test-scope.scope", "--property=LoadState")
+    shown = login.call("systemctl", "--user", "show", f"ocitool-{OURS}-scope.scope", "--property=LoadState")
     assert shown.stdout == "LoadState=not-found\n"
 
 

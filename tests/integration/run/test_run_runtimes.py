@@ -11,7 +11,7 @@ import pytest
 from support.command import Ocitool
 from support.fixtures import layout
 from support.peers import require, require_root
-from support.run_bundles import host_traces, remembered
+from support.run_bundles import NO_NEW_MOUNTS, OURS, host_traces, remembered
 from support.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
@@ -31,7 +31,7 @@ WITHOUT_HYBRID = [
 def run(ocitool: Ocitool, runtime: str, *words: str, **settings: object) -> subprocess.CompletedProcess[str]:
     require_root()
     require(runtime)
-    command = [sys.executable, "-m", "ocitool", "run", "--runtime", runtime, *words]
+    command = [*NO_NEW_MOUNTS, sys.executable, "-m", "ocitool", "run", "--runtime", runtime, *words]
     done: subprocess.CompletedProcess[str] = subprocess.run(
         [*WITHOUT_HYBRID, *command] if runtime == "crun" else command,
         env=ocitool.environment, cwd=ocitool.home, text=True, check=False, timeout=120,
@@ -43,12 +43,11 @@ def run(ocitool: Ocitool, runtime: str, *words: str, **settings: object) -> subp
 
 @pytest.mark.parametrize("runtime", ["crun", "runc"])
 def test_another_runtime_runs_the_image_and_nothing_is_left(ocitool: Ocitool, runtime: str) -> None:
-    before = Path("/proc/self/mountinfo").read_text()
-    known = remembered(Path("/run/ocitool"))
-    assert "Hello" in run(ocitool, runtime, HELLO).stdout
-    assert run(ocitool, runtime, HELLO, "exit", "7").returncode == 7
-    assert remembered(Path("/run/ocitool")) == known
-    assert Path("/proc/self/mountinfo").read_text() == before
+    name = f"{OURS}-{runtime}"
+    done = run(ocitool, runtime, "--name", name, HELLO)
+    assert (done.returncode, "Hello" in done.stdout) == (0, True), done.stderr
+    assert run(ocitool, runtime, "--name", name, HELLO, "exit", "7").returncode == 7
+    assert name not in remembered(Path("/run/ocitool"))
     assert host_traces(ocitool.home) == []
 
 
@@ -108,21 +107,21 @@ def test_a_container_of_another_runtime_is_taken_away_after_its_owners_were_kill
 ) -> None:
     require_root()
     require("runc")
-    words = ["run", "--runtime", "runc", "--name", "test-orphan", busybox_image, "sleep", "60"]
+    words = ["run", "--runtime", "runc", "--name", f"{OURS}-orphan", busybox_image, "sleep", "60"]
     started = subprocess.Popen(
         [sys.executable, "-m", "ocitool", *words], env=ocitool.environment, cwd=ocitool.home, process_group=0
     )
-    state = Path("/run/ocitool/test-orphan")
+    state = Path(f"/run/ocitool/{OURS}-orphan")
     runtime = [sys.executable, "-m", "ocitool.run"]
-    asked = [*runtime, "state", "test-orphan"]
+    asked = [*runtime, "state", f"{OURS}-orphan"]
     until(lambda: b'"running"' in subprocess.run(asked, capture_output=True, check=False).stdout)
     os.killpg(started.pid, 9)
     started.wait()
     ocitool("run", HELLO)
-    assert (ocitool.home / "containers" / "test-orphan").exists()
-    subprocess.run([*runtime, "delete", "--force", "test-orphan"], check=True)
+    assert (ocitool.home / "containers" / f"{OURS}-orphan").exists()
+    subprocess.run([*runtime, "delete", "--force", f"{OURS}-orphan"], check=True)
     ocitool("run", HELLO)
-    assert not (ocitool.home / "containers" / "test-orphan").exists()
+    assert not (ocitool.home / "containers" / f"{OURS}-orphan").exists()
     assert not state.exists()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.peers import require
-from support.run_bundles import ORDINARY, PYTHON, Bundle, Containers, finished, host_traces
+from support.run_bundles import ORDINARY, OURS, PYTHON, Bundle, Containers, finished, host_traces
 from support.waiting import until
 
 pytestmark = pytest.mark.root
@@ -69,7 +69,7 @@ def test_rn_02_nothing_is_loaded_between_the_change_of_root_and_the_program(
         for name in ("traceback", "encodings", "os", "linecache"):
             (poison / f"{name}.py").write_text("open('/poisoned', 'w')\n")
     trace = workplace / "trace"
-    command = containers.command("run", "--bundle", str(bundle.path), "test-traced")
+    command = containers.command("run", "--bundle", str(bundle.path), f"{OURS}-traced")
     subprocess.run(
         ["strace", "-f", "-o", str(trace), *command], check=True, timeout=120, stdin=subprocess.DEVNULL
     )
@@ -117,18 +117,18 @@ def test_rn_03_a_created_container_that_waits_holds_no_descriptor_of_its_caller(
 ) -> None:
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)
-    words = ["create", "--bundle", str(bundle.shell("sleep 60").path), "test-waits"]
+    words = ["create", "--bundle", str(bundle.shell("sleep 60").path), f"{OURS}-waits"]
     assert containers.call(*words, close_fds=False).returncode == 0
     os.close(writing)
-    pid = containers.state("test-waits")["pid"]
+    pid = containers.state(f"{OURS}-waits")["pid"]
     held = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir() if int(path.name) > 2]
-    state = workplace / "state" / "test-waits"
+    state = workplace / "state" / f"{OURS}-waits"
     assert sorted(held) == ["/proc", f"{state}/err", f"{state}/go"]
     # Nobody has the other end any more.
     assert os.read(reading, 1) == b""
     os.close(reading)
-    assert containers.call("start", "test-waits").returncode == 0
-    containers.wait_for("test-waits", "running")
+    assert containers.call("start", f"{OURS}-waits").returncode == 0
+    containers.wait_for(f"{OURS}-waits", "running")
 
 
 @pytest.mark.parametrize("name", ["proc", "sys"])
@@ -201,7 +201,7 @@ def test_rn_06_a_host_whose_null_device_is_something_else_has_no_masks(
 ) -> None:
     other = workplace / "other"
     other.touch()
-    command = containers.command("run", "--bundle", str(bundle.path), "test-null")
+    command = containers.command("run", "--bundle", str(bundle.path), f"{OURS}-null")
     script = f'mount --bind {other} /dev/null && exec "$@"'
     done = finished(["unshare", "--mount", "sh", "-c", script, "sh", *command])
     assert (done.returncode, "is not the null device" in done.stderr) == (125, True), done.stderr
@@ -275,9 +275,9 @@ def _status(text: str) -> dict[str, str]:
 def test_rn_10_and_rn_22_capabilities_are_exact_in_run_and_in_exec(
     containers: Containers, bundle: Bundle
 ) -> None:
-    containers.started(bundle.shell("sleep 60"), "test-caps")
-    shown = _status(containers.call("exec", "test-caps", "cat", "/proc/self/status").stdout)
-    first = _status(containers.call("exec", "test-caps", "cat", "/proc/1/status").stdout)
+    containers.started(bundle.shell("sleep 60"), f"{OURS}-caps")
+    shown = _status(containers.call("exec", f"{OURS}-caps", "cat", "/proc/self/status").stdout)
+    first = _status(containers.call("exec", f"{OURS}-caps", "cat", "/proc/1/status").stdout)
     for status in (shown, first):
         assert status["CapInh"] == status["CapAmb"] == "0" * 16
         assert status["CapPrm"] == status["CapEff"] == status["CapBnd"] == "00000000a80425fb"
@@ -286,8 +286,8 @@ def test_rn_10_and_rn_22_capabilities_are_exact_in_run_and_in_exec(
 
 
 def test_rn_10_exec_adds_capabilities_to_no_inheritable_set(containers: Containers, bundle: Bundle) -> None:
-    containers.started(bundle.shell("sleep 60"), "test-add")
-    words = ("exec", "--cap", "CAP_SYS_PTRACE", "test-add", "cat", "/proc/self/status")
+    containers.started(bundle.shell("sleep 60"), f"{OURS}-add")
+    words = ("exec", "--cap", "CAP_SYS_PTRACE", f"{OURS}-add", "cat", "/proc/self/status")
     status = _status(containers.call(*words).stdout)
     assert status["CapInh"] == status["CapAmb"] == "0" * 16
     assert status["CapEff"] == "00000000a80c25fb"
@@ -368,18 +368,18 @@ def test_rn_15_the_default_filter_is_in_force(containers: Containers, bundle: Bu
 
 
 def test_rn_16_a_cgroup_path_cannot_climb(containers: Containers, bundle: Bundle) -> None:
-    bundle.config["linux"]["cgroupsPath"] = "/ocitool-test/../../x"
+    bundle.config["linux"]["cgroupsPath"] = f"/ocitool-{OURS}/../../x"
     bundle.save()
     assert containers.run(bundle).returncode == 14
 
 
 def test_rn_16_a_cgroup_that_others_use_is_refused(containers: Containers, bundle: Bundle) -> None:
-    bundle.config["linux"]["cgroupsPath"] = "/ocitool-test-shared"
-    containers.started(bundle.shell("sleep 60"), "test-first")
+    bundle.config["linux"]["cgroupsPath"] = f"/ocitool-{OURS}-shared"
+    containers.started(bundle.shell("sleep 60"), f"{OURS}-first")
     done = containers.run(bundle)
     assert done.returncode == 17
     assert "holds processes" in done.stderr
-    assert containers.state("test-first")["status"] == "running"
+    assert containers.state(f"{OURS}-first")["status"] == "running"
 
 
 @pytest.mark.parametrize("name", ["../x", ".", "..", "a/b", "x" * 1025, "", "ü", "a b", "a\n"])
@@ -392,10 +392,10 @@ def test_rn_17_an_id_is_never_a_path(containers: Containers, bundle: Bundle, nam
 def test_rn_18_a_created_container_can_be_read_by_nobody(
     containers: Containers, ordinary_bundle: Bundle
 ) -> None:
-    words = ("create", "--bundle", str(ordinary_bundle.path), "test-created")
+    words = ("create", "--bundle", str(ordinary_bundle.path), f"{OURS}-created")
     done = containers.call(*words, ordinary=True)
     assert done.returncode == 0, done.stderr
-    pid = containers.state("test-created", ordinary=True)["pid"]
+    pid = containers.state(f"{OURS}-created", ordinary=True)["pid"]
     # The kernel gives the files of a process that is not dumpable to root.
     assert Path(f"/proc/{pid}/environ").stat().st_uid == 0
     targets = [entry.readlink() for entry in Path(f"/proc/{pid}/fd").iterdir()]
@@ -410,7 +410,7 @@ def test_rn_19_mounts_of_a_container_do_not_reach_the_host(
     # A mount namespace of our own, in which everything is shared: whatever leaks would show there.
     table = "cat /proc/self/mountinfo"
     steps = f"mount --make-rshared / && {table} > before && {{run}} && {table} > after"
-    run = " ".join(containers.command("run", "--bundle", str(bundle.path), "test-mounts"))
+    run = " ".join(containers.command("run", "--bundle", str(bundle.path), f"{OURS}-mounts"))
     script = steps.format(run=run)
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
     subprocess.run(command, check=True, timeout=120, cwd=workplace, stdin=subprocess.DEVNULL)
@@ -450,7 +450,7 @@ def test_rn_19_the_host_sees_mounts_of_a_container_only_where_both_propagations_
     bundle.shell(
         "mkdir -p /volume/in && mount -t tmpfs inner /volume/in && grep ' /volume ' /proc/self/mountinfo"
     )
-    run = " ".join(containers.command("run", "--bundle", str(bundle.path), "test-shared"))
+    run = " ".join(containers.command("run", "--bundle", str(bundle.path), f"{OURS}-shared"))
     made = f"mount -t tmpfs x {volume} && mount --make-shared {volume}"
     script = f"{made} && {run} && cat /proc/self/mountinfo"
     done = finished(["unshare", "--mount", "--propagation", "private", "sh", "-c", script])
@@ -478,7 +478,7 @@ def test_rn_20_a_runtime_that_is_killed_at_any_call_leaves_what_delete_takes_awa
     containers: Containers, bundle: Bundle, call: str, number: int
 ) -> None:
     require("strace")
-    command = containers.command("run", "--bundle", str(bundle.path), "test-killed")
+    command = containers.command("run", "--bundle", str(bundle.path), f"{OURS}-killed")
     inject = ["strace", "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=SIGKILL:when={number}"]
     subprocess.run([*inject, *command], stdin=subprocess.DEVNULL, timeout=120, check=False)
     _delete_and_look(containers, bundle)
@@ -490,7 +490,7 @@ def test_rn_20_a_runtime_that_is_killed_at_any_time_leaves_what_delete_takes_awa
 ) -> None:
     bundle.shell("sleep 60")
     process = subprocess.Popen(
-        containers.command("run", "--bundle", str(bundle.path), "test-killed"), stdin=subprocess.DEVNULL
+        containers.command("run", "--bundle", str(bundle.path), f"{OURS}-killed"), stdin=subprocess.DEVNULL
     )
     time.sleep(delay)
     process.kill()
@@ -499,9 +499,9 @@ def test_rn_20_a_runtime_that_is_killed_at_any_time_leaves_what_delete_takes_awa
 
 
 def _delete_and_look(containers: Containers, bundle: Bundle) -> None:
-    done = containers.call("delete", "--force", "test-killed")
+    done = containers.call("delete", "--force", f"{OURS}-killed")
     assert done.returncode == 0, done.stderr
-    assert not (containers.root / "test-killed").exists()
+    assert not (containers.root / f"{OURS}-killed").exists()
     assert host_traces(containers.base) == []
     marker = str(bundle.path).encode()
     # A child that waits for its runtime ends when it sees that this is gone, a moment later.
@@ -520,14 +520,14 @@ def test_rn_21_no_abstract_socket_is_made(containers: Containers, bundle: Bundle
         entry for entry in bundle.config["linux"]["namespaces"] if entry["type"] != "network"
     ]
     before = set(re.findall(r"@\S+", Path("/proc/net/unix").read_text()))
-    containers.started(bundle.shell("sleep 60"), "test-sockets")
+    containers.started(bundle.shell("sleep 60"), f"{OURS}-sockets")
     assert set(re.findall(r"@\S+", Path("/proc/net/unix").read_text())) <= before
 
 
 def test_rn_22_exec_enters_the_cgroup_and_sees_the_masks(containers: Containers, bundle: Bundle) -> None:
-    containers.started(bundle.shell("sleep 60"), "test-exec")
+    containers.started(bundle.shell("sleep 60"), f"{OURS}-exec")
     done = containers.call(
-        "exec", "test-exec", "sh", "-c", "cat /proc/keys; cat /proc/self/cgroup /proc/1/cgroup"
+        "exec", f"{OURS}-exec", "sh", "-c", "cat /proc/keys; cat /proc/self/cgroup /proc/1/cgroup"
     )
     lines = done.stdout.splitlines()
     assert done.returncode == 0
@@ -535,23 +535,23 @@ def test_rn_22_exec_enters_the_cgroup_and_sees_the_masks(containers: Containers,
 
 
 def test_the_state_is_closed_to_others(containers: Containers, bundle: Bundle) -> None:
-    containers.started(bundle.shell("sleep 60"), "test-state")
+    containers.started(bundle.shell("sleep 60"), f"{OURS}-state")
     assert containers.root.stat().st_mode & 0o777 == 0o700
-    saved = containers.root / "test-state" / "state.json"
+    saved = containers.root / f"{OURS}-state" / "state.json"
     assert saved.stat().st_mode & 0o777 == 0o600
-    assert json.loads(saved.read_text())["id"] == "test-state"
+    assert json.loads(saved.read_text())["id"] == f"{OURS}-state"
 
 
 def test_a_number_that_passed_to_another_process_is_not_signalled(
     containers: Containers, bundle: Bundle
 ) -> None:
-    pid = containers.started(bundle.shell("sleep 60"), "test-reused")
-    saved = containers.root / "test-reused" / "state.json"
+    pid = containers.started(bundle.shell("sleep 60"), f"{OURS}-reused")
+    saved = containers.root / f"{OURS}-reused" / "state.json"
     fields = json.loads(saved.read_text())
     bystander = subprocess.Popen(["sleep", "60"])
     try:
         saved.write_text(json.dumps({**fields, "pid": bystander.pid}))
-        assert containers.call("kill", "test-reused", "KILL").returncode == 17
+        assert containers.call("kill", f"{OURS}-reused", "KILL").returncode == 17
         assert bystander.poll() is None
     finally:
         bystander.kill()
@@ -568,7 +568,7 @@ def test_a_state_directory_that_another_user_has_put_there_is_refused(
     os.chown(victim, ORDINARY, ORDINARY)
     link = containers.ordinary_root / "link"
     link.symlink_to(victim)
-    words = ("--root", str(link), "create", "--bundle", str(ordinary_bundle.path), "test-x")
+    words = ("--root", str(link), "create", "--bundle", str(ordinary_bundle.path), f"{OURS}-x")
     assert containers.call(*words, ordinary=True).returncode == 125
     assert list(victim.iterdir()) == []
     link.unlink()

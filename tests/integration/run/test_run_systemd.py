@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.peers import require
-from support.run_bundles import Bundle, Containers
+from support.run_bundles import OURS, Bundle, Containers
 
 from ocitool.errors import RunError
 from ocitool.run import dbus, newcgroup
@@ -22,6 +22,8 @@ from ocitool.run import dbus, newcgroup
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
 MANAGER = Path(__file__).parents[2] / "support" / "run_systemd_manager.py"
+# A hyphen would name a slice within another.
+SLICE = f"{OURS.replace('-', '')}.slice"
 CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig><type>system</type><listen>unix:path={path}</listen><auth>EXTERNAL</auth>
@@ -76,7 +78,7 @@ def bus(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bus]:
         process.communicate()
     for mount in mounts:
         with suppress(FileNotFoundError):
-            Path(mount, "ocitooltest.slice").rmdir()
+            Path(mount, SLICE).rmdir()
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def containers(bus: Bus, containers: Containers) -> Containers:
 
 def scope(bundle: Bundle, name: str, **resources: Any) -> Bundle:
     linux = bundle.config["linux"]
-    linux["cgroupsPath"] = f"ocitooltest.slice:made:{name}"
+    linux["cgroupsPath"] = f"{SLICE}:made:{name}"
     linux["resources"].update(resources)
     bundle.save()
     return bundle
@@ -99,31 +101,29 @@ def test_a_container_is_a_scope_from_create_to_delete(
 ) -> None:
     limits = {"memory": {"limit": 64 << 20}, "cpu": {"quota": 50000, "period": 100000}, "pids": {"limit": 50}}
     scope(bundle, "one", **limits).shell("cat /proc/self/cgroup >/seen; sleep 60")
-    done = containers.call("--systemd-cgroup", "create", "--bundle", str(bundle.path), "test-scope")
+    done = containers.call("--systemd-cgroup", "create", "--bundle", str(bundle.path), f"{OURS}-scope")
     assert done.returncode == 0, done.stderr
     ((_, unit, mode, properties),) = bus.calls("StartTransientUnit")
     assert (unit, mode) == ("made-one.scope", "fail")
     given = dict(properties)
-    assert given["Slice"] == "ocitooltest.slice"
+    assert given["Slice"] == SLICE
     assert given["Delegate"] is True
     assert given["TasksMax"] == 50
     assert given["CPUQuotaPerSecUSec"] == 500_000
     assert 64 << 20 in (given.get("MemoryMax"), given.get("MemoryLimit"))
-    assert containers.call("start", "test-scope").returncode == 0
+    assert containers.call("start", f"{OURS}-scope").returncode == 0
     while not (bundle.rootfs / "seen").exists() or not (bundle.rootfs / "seen").read_text().count("\n") > 1:
-        assert containers.state("test-scope")["status"] == "running"
-    held = Path(f"/proc/{containers.state('test-scope')['pid']}/cgroup").read_text()
-    assert (
-        "name=systemd:/ocitooltest.slice/made-one.scope" in held or "0::/ocitooltest.slice/made-one" in held
-    )
-    assert "memory:/ocitooltest.slice/made-one.scope" in held or "0::/ocitooltest.slice" in held
+        assert containers.state(f"{OURS}-scope")["status"] == "running"
+    held = Path(f"/proc/{containers.state(f'{OURS}-scope')['pid']}/cgroup").read_text()
+    assert f"name=systemd:/{SLICE}/made-one.scope" in held or f"0::/{SLICE}/made-one" in held
+    assert f"memory:/{SLICE}/made-one.scope" in held or f"0::/{SLICE}" in held
     # The stand-in is gone: only the container's processes are in the scope.
-    listed = json.loads(containers.call("ps", "--format", "json", "test-scope").stdout)
-    assert listed == [containers.state("test-scope")["pid"]]
-    done = containers.call("update", "--pids-limit", "70", "test-scope")
+    listed = json.loads(containers.call("ps", "--format", "json", f"{OURS}-scope").stdout)
+    assert listed == [containers.state(f"{OURS}-scope")["pid"]]
+    done = containers.call("update", "--pids-limit", "70", f"{OURS}-scope")
     assert done.returncode == 0, done.stderr
     assert bus.calls("SetUnitProperties") == [["SetUnitProperties", unit, True, [["TasksMax", 70]]]]
-    assert containers.call("delete", "--force", "test-scope").returncode == 0
+    assert containers.call("delete", "--force", f"{OURS}-scope").returncode == 0
     assert bus.calls("StopUnit") == [["StopUnit", unit, "replace"]]
     assert scopes() == []
 
@@ -132,22 +132,23 @@ def test_a_scope_is_taken_away_when_the_message_bus_is_gone(
     containers: Containers, bundle: Bundle, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scope(bundle, "four").shell("sleep 60")
-    words = ("--systemd-cgroup", "run", "--bundle", str(bundle.path), "--detach", "test-scope")
+    words = ("--systemd-cgroup", "run", "--bundle", str(bundle.path), "--detach", f"{OURS}-scope")
     assert containers.call(*words).returncode == 0
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nowhere/bus")
-    assert containers.call("delete", "--force", "test-scope").returncode == 0
+    assert containers.call("delete", "--force", f"{OURS}-scope").returncode == 0
     assert scopes() == []
 
 
 def scopes() -> list[str]:
     """What is left of the tests' scopes."""
-    return [str(path) for path in Path("/sys/fs/cgroup").glob("**/ocitooltest.slice/*.scope")]
+    return [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{SLICE}/*.scope")]
 
 
 def test_a_run_ends_with_its_scope(containers: Containers, bundle: Bundle, bus: Bus) -> None:
     scope(bundle, "two").shell("exit 7")
     assert (
-        containers.call("--systemd-cgroup", "run", "--bundle", str(bundle.path), "test-scope").returncode == 7
+        containers.call("--systemd-cgroup", "run", "--bundle", str(bundle.path), f"{OURS}-scope").returncode
+        == 7
     )
     assert [call[0] for call in bus.calls() if call[0] != "Subscribe"] == [
         "StartTransientUnit", "StopUnit", "ResetFailedUnit",
@@ -159,13 +160,13 @@ def test_a_job_that_fails_and_a_unit_that_exists_are_errors(
 ) -> None:
     words = ("--systemd-cgroup", "run", "--bundle", str(bundle.path))
     scope(bundle, "refused")
-    done = containers.call(*words, "test-refused")
+    done = containers.call(*words, f"{OURS}-refused")
     assert "the job for made-refused.scope ended with 'failed'" in done.stderr
     scope(bundle, "three").shell("sleep 60")
-    assert containers.call(*words, "--detach", "test-first").returncode == 0
-    done = containers.call(*words, "test-second")
+    assert containers.call(*words, "--detach", f"{OURS}-first").returncode == 0
+    done = containers.call(*words, f"{OURS}-second")
     assert "systemd has a unit made-three.scope already" in done.stderr
-    assert containers.state("test-first")["status"] == "running"
+    assert containers.state(f"{OURS}-first")["status"] == "running"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_a_path_of_another_form_is_refused(
 ) -> None:
     bundle.config["linux"]["cgroupsPath"] = path
     bundle.save()
-    done = containers.call("--systemd-cgroup", "run", "--bundle", str(bundle.path), "test-path")
+    done = containers.call("--systemd-cgroup", "run", "--bundle", str(bundle.path), f"{OURS}-path")
     assert done.returncode != 0
     assert said in done.stderr
 
@@ -192,7 +193,7 @@ def test_without_a_message_bus_that_is_said(
     containers: Containers, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nowhere/bus")
-    done = containers.call("--systemd-cgroup", "run", "--bundle", str(bundle.path), "test-no-bus")
+    done = containers.call("--systemd-cgroup", "run", "--bundle", str(bundle.path), f"{OURS}-no-bus")
     assert done.returncode == 125
     assert "message bus unix:path=/nowhere/bus: No such file or directory" in done.stderr
 
