@@ -61,8 +61,8 @@ MAIN = str(Path(__file__).parents[2] / "ocitool" / "run" / "__main__.py")
 ORDINARY = 1000
 # Ids and cgroups that no other session of tests on this machine has.
 OURS = f"test-{os.urandom(4).hex()}"
-# How a command is held to leaving no mount, in a view to which no neighbour adds one. (It takes some away: those
-# on directories that are removed.)
+# How a command is held to leaving no mount, in a view to which no neighbour adds one. (Some of those go,
+# with directories that neighbours remove.)
 NO_NEW_MOUNTS = [
     "unshare",
     "--mount",
