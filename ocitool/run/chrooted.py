@@ -47,9 +47,10 @@ def run(runtime: Runtime, container_id: str, settings: Settings) -> int:
     document = state.read_file(f"{settings.bundle}/config.json", "bundle")
     config = spec.check(jsonfast.loads(document, f"{settings.bundle}/config.json"))
     _check_mounts(config)
+    config["process"] = _without_ways_out(config["process"])
     container = runtime.take(container_id, state.beginning(settings.bundle))
     try:
-        state.write_file(f"{container.directory}/config.json", document)
+        container.keep_config(jsonfast.dumps(config).encode(), config)  # as a further process is to find it
         container.save()
         return _run(runtime, container, config, settings.bundle)
     finally:
@@ -86,7 +87,7 @@ def _job(runtime: Runtime, container: state.State, config: dict[str, Any], bundl
     )
     if not path.startswith("/"):
         _furnish(runtime, root, config)
-    wanted = _without_ways_out(config["process"])
+    wanted = config["process"]
     entry = process.Entry(process.open_proc(kernel), -1, seccomp_cache.make(container.directory, linux))
     entry.linux = linux
     job = _init.Job(kernel, wanted, entry)

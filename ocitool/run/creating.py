@@ -146,6 +146,11 @@ class Attempt:
         container.pivot = self.settings.pivot
         container.trees = self._trees(userns=container.userns)
         container.mounts_rootfs = self.settings.prepare_root
+        if not spaces.has(namespaces.MOUNT):
+            from .hostmounts import Return
+
+            container.return_to_host = Return()
+            job.new |= namespaces.MOUNT
         container.state = self.state.document("created")
         configured = self.config.get("hooks") or {}
         if configured.get("createContainer") or configured.get("startContainer"):

@@ -145,6 +145,10 @@ def _job(runtime: Runtime, state: State, wanted: dict[str, Any], settings: Setti
     if not state.alive():
         raise Conflict(f"container {state.id} is stopped")
     flags = _different_namespaces(state.pid)
+    if not flags & namespaces.MOUNT:
+        from .hostmounts import root_of
+
+        job.root = root_of(state.pid)
     if first := flags & ~namespaces.CGROUP:
         job.joined = {first: target}
     if flags & namespaces.CGROUP:

@@ -38,6 +38,7 @@ class Container:
         makes_devices: whether device nodes can be made, or have to be mounted from the host.
         mounts_rootfs: called to mount the root file system first, or None.
         run_hooks: what runs hooks; set where there are any for the child.
+        return_to_host: what brings the child back into the host's mount namespace, or None.
     """
 
     def __init__(self, config: dict[str, Any], bundle: str, rootfs_path: str) -> None:
@@ -51,6 +52,7 @@ class Container:
         self.waits: tuple[int, int] | tuple[()] = ()
         self.mounts_rootfs: Callable[[Kernel], None] | None = None
         self.run_hooks: Callable[[list[Any], dict[str, Any], str], None] | None = None
+        self.return_to_host: Callable[[Kernel], None] | None = None
         self.userns = False
         self.makes_devices = True
 
@@ -81,6 +83,8 @@ class Container:
         rootfs.finish_root(
             kernel, linux.get("rootfsPropagation") or "", readonly=bool(config["root"].get("readonly"))
         )
+        if self.return_to_host is not None:
+            self.return_to_host(kernel)
         if job.new & NETWORK:
             _loopback_up(kernel)
         if job.process:

@@ -336,7 +336,9 @@ def _check_linux(linux: dict[str, Any], config: dict[str, Any]) -> None:
     if (linux.get("personality") or {}).get("flags"):
         raise Unsupported("config.json: linux.personality.flags is not supported")
     if "mount" not in kinds:
-        raise Unsupported("config.json: a container without a mount namespace is not supported")
+        from . import hostmounts
+
+        hostmounts.check(config, kinds)
     _check_namespaces(linux, kinds, config)
     _check_mappings(linux, kinds, config)
     for device in linux.get("devices") or []:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from ocitool.run.defaults import config as default_config
 
 pytestmark = pytest.mark.root
 
+WAYS_OUT = 1 << 18 | 1 << 27  # CAP_SYS_CHROOT, CAP_MKNOD
 HELLO = f"oci:{layout()}:hello:1.0"
 
 
@@ -87,31 +88,55 @@ def test_chroot_gives_files_devices_names_and_a_user(inside: Inside, busybox_ima
     assert "127.0.0.1" in "\n".join(lines)
 
 
-def test_chroot_takes_the_capabilities_away_that_lead_out_of_it(home: Path, busybox_image: str) -> None:
-    """Seen from the host, because the program has no /proc."""
-    ocitool = Ocitool(home)
+@contextmanager
+def chrooted(home: Path, image: str) -> Iterator[str]:
+    """The id of a container in a chroot, which waits until it is killed."""
     command = [sys.executable, "-m", "ocitool", "run", "--isolation", "chroot", "--name", f"{OURS}-chroot"]
     run = subprocess.Popen(
-        [*command, busybox_image, "--", "sh", "-c", "echo ready; sleep 60"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ocitool.environment, cwd=home,
+        [*command, image, "--", "sh", "-c", "echo ready; sleep 60"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=Ocitool(home).environment, cwd=home,
     )  # fmt: skip
     assert run.stdout is not None
     assert run.stdout.readline() == "ready\n"
-    listed = subprocess.run(
-        [sys.executable, "-m", "ocitool.run", "state", f"{OURS}-chroot"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    pid = json.loads(listed.stdout)["pid"]
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    assert int(status["CapBnd"], 16) & (1 << 18 | 1 << 27) == 0  # CAP_SYS_CHROOT, CAP_MKNOD
-    assert status["NoNewPrivs"] == "1"
-    assert status["Seccomp"] == "2"
-    assert sorted(path.name for path in Path(f"/proc/{pid}/fd").iterdir()) == ["0", "1", "2"]
-    os.kill(pid, 9)
+    yield f"{OURS}-chroot"
+    runtime("kill", f"{OURS}-chroot", "KILL")
     assert run.wait(timeout=60) == 137
     run.stdout.close()
+
+
+def runtime(*words: str) -> str:
+    command = [sys.executable, "-m", "ocitool.run", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def status_of(text: str) -> dict[str, str]:
+    """The fields of a process's status file."""
+    return dict(line.split(":\t", 1) for line in text.splitlines())
+
+
+def test_chroot_takes_the_capabilities_away_that_lead_out_of_it(home: Path, busybox_image: str) -> None:
+    """Seen from the host, because the program has no /proc."""
+    with chrooted(home, busybox_image) as container_id:
+        pid = json.loads(runtime("state", container_id))["pid"]
+        status = status_of(Path(f"/proc/{pid}/status").read_text())
+        assert int(status["CapBnd"], 16) & WAYS_OUT == 0
+        assert status["NoNewPrivs"] == "1"
+        assert status["Seccomp"] == "2"
+        assert sorted(path.name for path in Path(f"/proc/{pid}/fd").iterdir()) == ["0", "1", "2"]
+
+
+def test_a_further_process_in_a_chroot_is_no_nearer_to_the_host(home: Path, busybox_image: str) -> None:
+    with chrooted(home, busybox_image) as container_id:
+        first = json.loads(runtime("state", container_id))["pid"]
+        command = [sys.executable, "-m", "ocitool.run", "exec", container_id, "sh", "-c", "echo in; sleep 60"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as further:
+            assert further.stdout is not None
+            assert further.stdout.readline() == "in\n"
+            children = Path(f"/proc/{further.pid}/task/{further.pid}/children").read_text()
+            inside = Path(f"/proc/{children.split()[0]}")
+            assert (inside / "root").readlink() == Path(f"/proc/{first}/root").readlink()
+            assert int(status_of((inside / "status").read_text())["CapBnd"], 16) & WAYS_OUT == 0
+            os.kill(int(inside.name), 9)
 
 
 def test_what_a_chroots_program_leaves_running_ends_with_it(home: Path, busybox_image: str) -> None:

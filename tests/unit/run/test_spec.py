@@ -158,7 +158,7 @@ def test_invalid_values_are_errors(path: str, value: Any) -> None:
     ("path", "value"),
     [
         ("linux.intelRdt", {"closID": "x"}),
-        ("linux.namespaces", [{"type": "pid"}]),
+        ("linux.namespaces", [{"type": "pid"}, {"type": "user"}]),
         ("linux.personality", {"domain": "LINUX", "flags": ["x"]}),
     ],
 )
