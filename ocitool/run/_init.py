@@ -121,8 +121,10 @@ def stage(job: Job, cgroup: int, answer: int) -> NoReturn:
         pid = kernel.clone(job.new | CLONE_PARENT | shared, cgroup)
         if pid == 0:
             become(job, {})
+        if job.courier:
+            # The parent lets the child go on once it has the answer; until then, the table is ours alone.
+            job.courier.watch(kernel, pid)
         posix.write(answer, b"%d" % pid)
-        posix.close(answer)
         if job.courier:
             waits = job.container.waits if job.container else ()
             job.courier.serve(kernel, pid, waits[1] if waits else job.entry.report)

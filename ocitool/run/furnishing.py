@@ -189,7 +189,7 @@ def _let_go_of_descriptors(job: Job, kept: set[int]) -> None:
     A container may wait for long, and would hold another program's locks and ends of pipes meanwhile.
     """
     if job.courier is not None:
-        return  # who brings the listener's descriptor has the same table, and is not done yet
+        kept = kept | job.courier.descriptors()  # who brings the listener's descriptor has the same table
     first = 3 + job.entry.preserve
     for fd in sorted(fd for fd in kept if fd >= first):
         if fd > first:

@@ -41,10 +41,21 @@ class Courier:
         # "This socket MUST use `AF_UNIX` domain and `SOCK_STREAM` type."
         self._socket = terminal.connect(seccomp["listenerPath"], "seccomp listener")
         self._reading, self.notice = posix.pipe2(posix.O_CLOEXEC)
+        self._watched = posix.dup(self._reading)  # a number for `watch` that the process knows, too
         self._message: dict[str, Any] = {"ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": 0}
         if seccomp.get("listenerMetadata"):
             self._message["metadata"] = seccomp["listenerMetadata"]
         self._message["state"] = state
+
+    def watch(self, kernel: Kernel, pid: int) -> None:
+        """Open the process, to hear of its end, before it does anything to the table of descriptors."""
+        fd = kernel.call("pidfd_open", pid, 0)
+        posix.dup2(fd, self._watched, False)
+        posix.close(fd)
+
+    def descriptors(self) -> set[int]:
+        """What the process must leave open in the table that both have."""
+        return {self._socket.fileno(), self._reading, self.notice, self._watched}
 
     def serve(self, kernel: Kernel, pid: int, report: int) -> None:
         """Wait until the process has loaded its filter, or is gone.
@@ -59,7 +70,7 @@ class Courier:
         kernel.prctl(PR_SET_DUMPABLE, 0)
         poll = select.poll()
         # The other end of the pipe is ours, too, so its end of file would never come.
-        for fd in (self._reading, kernel.call("pidfd_open", pid, 0)):
+        for fd in (self._reading, self._watched):
             poll.register(fd, select.POLLIN)
         if self._reading not in [fd for fd, _ in poll.poll()]:
             return
@@ -77,5 +88,5 @@ class Courier:
     def forget(self) -> None:
         """Close the parent's ends; what is sent is sent by the child."""
         self._socket.close()
-        for fd in (self._reading, self.notice):
+        for fd in (self._reading, self.notice, self._watched):
             posix.close(fd)

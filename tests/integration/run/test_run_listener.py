@@ -122,6 +122,30 @@ def test_a_created_container_brings_its_listener_when_it_is_started(
     assert agent.messages[0]["state"]["id"] == f"{OURS}-listener"
 
 
+def test_rn_03_neither_it_nor_its_courier_holds_a_descriptor_of_the_caller_meanwhile(
+    containers: Containers, bundle: Bundle, agent: Agent
+) -> None:
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    watched(bundle, agent).shell("mkdir /asked; echo $? >/done; sleep 60")
+    words = ["create", "--bundle", str(bundle.path), f"{OURS}-waits"]
+    assert containers.call(*words, close_fds=False).returncode == 0
+    os.close(writing)
+    state = containers.root / f"{OURS}-waits"
+    for process in processes(bundle):
+        held = [str(path.readlink()) for path in Path(f"/proc/{process}/fd").iterdir() if int(path.name) > 2]
+        named = sorted(name for name in held if name.startswith("/"))
+        assert named == ["/proc", f"{state}/err", f"{state}/go"]
+        own = sorted(name.partition(":")[0] for name in held if not name.startswith("/"))
+        assert own == ["anon_inode", "pipe", "pipe", "socket"]
+    # Nobody has the other end any more.
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+    assert containers.call("start", f"{OURS}-waits").returncode == 0
+    until((bundle.rootfs / "done").exists)
+    assert len(agent.messages) == 1
+
+
 def test_a_container_that_never_starts_leaves_no_courier(
     containers: Containers, bundle: Bundle, agent: Agent
 ) -> None:
