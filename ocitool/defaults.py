@@ -1,10 +1,12 @@
 """What container engines give a container that asks for nothing.
 
-Shared by all who write a config.json: the unpacker for an image's bundle, the runner for `spec`. Nothing is
-imported, because the runner's start-up time is a feature.
+Shared by all who write a config.json: the unpacker for an image's bundle, the runner for `spec`. Only what is
+loaded anyway is imported, because the runner's start-up time is a feature.
 """
 
 from __future__ import annotations
+
+from ocitool.errors import InvalidReference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ OCI_VERSION = "1.1.0"
 """The lowest one that has everything a config.json of ours uses, because some runtimes refuse a later one."""
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOSTNAME = "ocitool"
+_LONGEST_HOSTNAME = 64
 CAPABILITIES = (
     "CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
     "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID",
@@ -41,6 +44,21 @@ _MOUNTS = (
     ("/sys", "sysfs", "sysfs", (*_QUIET, "ro")),
     ("/sys/fs/cgroup", "cgroup", "cgroup", (*_QUIET, "relatime", "ro")),
 )
+
+
+def hostname(name: str) -> str:
+    """A host name as the kernel takes it and as other programs read it (RFC 1123).
+
+    Raises:
+        InvalidReference: it is not one.
+    """
+    plain = name.replace("-", "").replace(".", "").replace("_", "")
+    if len(name) > _LONGEST_HOSTNAME or not (plain.isascii() and plain.isalnum()):
+        raise InvalidReference(
+            f"the host name {name[:80]!r} is not valid",
+            hint=f"use up to {_LONGEST_HOSTNAME} letters, digits and the characters - and .",
+        )
+    return name
 
 
 def mounts() -> list[dict[str, Any]]:

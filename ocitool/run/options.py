@@ -6,6 +6,7 @@ gets, and names of users must have been looked up before.
 
 from __future__ import annotations
 
+from ocitool.defaults import hostname
 from ocitool.errors import InvalidReference, Unsupported
 
 from . import capabilities, defaults
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 _PERIOD = 100_000
 _LEAST_QUOTA = 1000
 _LEAST_MEMORY = 6 << 20  # as docker has it
-_LONGEST_HOSTNAME = 64
 _NOTHING: Mapping[str, str] = {}
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -109,7 +109,7 @@ def apply(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
     if options.cwd is not None:
         process["cwd"] = _absolute(options.cwd, "working directory")
     if options.hostname is not None:
-        result["hostname"] = _hostname(options.hostname)
+        result["hostname"] = hostname(options.hostname)
     _set_terminal(process, options)
     _set_mounts(result, options)
     if options.read_only:
@@ -138,17 +138,6 @@ def _absolute(path: str, what: str) -> str:
     if not path.startswith("/"):
         raise InvalidReference(f"the {what} {path!r} is not an absolute path")
     return path
-
-
-def _hostname(name: str) -> str:
-    """A host name as the kernel takes it and as other programs read it (RFC 1123)."""
-    plain = name.replace("-", "").replace(".", "").replace("_", "")
-    if len(name) > _LONGEST_HOSTNAME or not (plain.isascii() and plain.isalnum()):
-        raise InvalidReference(
-            f"the host name {name[:80]!r} is not valid",
-            hint=f"use up to {_LONGEST_HOSTNAME} letters, digits and the characters - and .",
-        )
-    return name
 
 
 def _set_command(process: dict[str, Any], options: RunOptions) -> None:

@@ -205,7 +205,7 @@ def _kind(value: Any) -> str:
 
 def _edited(config: dict[str, Any], edits: Edits) -> dict[str, Any]:
     if edits.hostname:
-        config["hostname"] = edits.hostname
+        config["hostname"] = defaults.hostname(edits.hostname)
     if edits.env:
         named = {entry.partition("=")[0] for entry in edits.env}
         kept = [entry for entry in config["process"]["env"] if entry.partition("=")[0] not in named]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ocitool import defaults, strictjson
-from ocitool.errors import InvalidContent
+from ocitool.errors import InvalidContent, InvalidReference
 from ocitool.model import ImageConfig
 from ocitool.unpack.bundle import Edits, dumps, runtime_config
 from ocitool.unpack.idmap import IdMap, Range
@@ -195,6 +195,12 @@ def test_edits_win_over_the_template_and_that_over_the_image() -> None:
     assert made["mounts"] == []
     assert (made["annotations"]["own"], made["annotations"]["more"]) == ("edited", "x")
     assert made["hooks"] == {"poststop": [{"path": "/bin/true"}]}
+
+
+@pytest.mark.parametrize("name", ["a b", "x" * 65, "b\u00fcro", "-", "a/b", "a\nb"])
+def test_a_host_name_that_no_runtime_would_take_is_refused(name: str) -> None:
+    with pytest.raises(InvalidReference, match="is not valid"):
+        runtime_config(image(), User(), edits=Edits(hostname=name))
 
 
 def test_the_document_is_json_whatever_the_names_in_it() -> None:
