@@ -84,7 +84,7 @@ OPTIONS = (
         "--volume",
         attribute="volumes",
         kind="texts",
-        metavar="SOURCE:DEST[:MODE]",
+        metavar="[SOURCE:]DEST[:MODE]",
         help="Mount a directory.",
     ),
     Option(

@@ -161,8 +161,9 @@ def _file_system(
     around: Surroundings, mount: dict[str, Any], destination: str, options: Options, fstype: str
 ) -> None:
     kernel = around.kernel
-    # A tmpfs over a directory of the image has its mode; over one that is made for it, its own (1777).
-    covers = fstype == "tmpfs" and paths.exists(kernel, around.root, destination)
+    # A tmpfs over a directory of the image has its mode; over one that is made for it, its own (1777), unless
+    # it is to be a copy.
+    covers = fstype == "tmpfs" and (options.copy_up or paths.exists(kernel, around.root, destination))
     target = _directory(around, destination, fstype)
     try:
         _check_proc(kernel, destination, target, fstype, -1)
@@ -257,6 +258,9 @@ def _copy_up(kernel: Kernel, source: int, tree: int) -> None:
     Both are walked by descriptor; the copy needs no room to move, so links are copied as links.
     """
     copy_directory(kernel, source, tree)
+    info, top = posix.fstat(source), kernel.openat2(tree, ".", posix.O_RDONLY | posix.O_DIRECTORY, 0)
+    posix.fchown(top, info.st_uid, info.st_gid)
+    posix.close(top)
 
 
 def copy_directory(kernel: Kernel, source: int, target: int) -> None:

@@ -34,7 +34,7 @@ class RunOptions:
         host_env: the caller's environment.
         user: `uid[:gid]`, in numbers; names are the caller's to look up.
         additional_gids: supplementary groups.
-        volumes: `SOURCE:DESTINATION[:MODE,...]`, the source absolute.
+        volumes: `SOURCE:DESTINATION[:MODE,...]`, the source absolute; `DESTINATION` for one of its own.
         tmpfs: `DESTINATION[:OPTION,...]`.
         mounts: `type=bind|tmpfs,target=DESTINATION[,NAME=VALUE,...]`.
         init: start the command through a program that collects orphans and passes signals on.

@@ -33,17 +33,24 @@ _MOUNT_KEYS = {
 
 
 def volume(text: str) -> dict[str, Any]:
-    """The mount that `--volume SOURCE:DESTINATION[:MODE,...]` asks for.
+    """The mount that `--volume SOURCE:DESTINATION[:MODE,...]` asks for, or `--volume DESTINATION`.
+
+    The latter is a volume without a name, of this container alone: it has what the image has there, can be
+    written to in a read-only root as well, and ends with the container. It is in memory, as are the volumes
+    that an image names.
 
     Raises:
         InvalidReference: it is not well-formed. Unsupported: it is kept by an engine.
     """
     parts = text.split(":")
-    if len(parts) == 1 or not parts[0].startswith("/"):
+    if len(parts) == 1 and text.startswith("/"):
+        options = ["nosuid", "nodev", "tmpcopyup"]
+        return {"destination": _place(text, "volume"), "type": "tmpfs", "source": "tmpfs", "options": options}
+    if not parts[0].startswith("/"):
         # As docker's users write them, there is a name for the engine to keep.
         raise Unsupported(
             f"volume {text!r}: volumes that an engine keeps by name are not supported",
-            hint="give /HOST:/CONTAINER, or ./HOST:/CONTAINER",
+            hint="give /HOST:/CONTAINER or ./HOST:/CONTAINER; /CONTAINER alone ends with the container",
         )
     if len(parts) > 3:
         raise InvalidReference(f"volume {text!r} is not SOURCE:DESTINATION[:MODE]")

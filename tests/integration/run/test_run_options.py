@@ -83,6 +83,24 @@ def test_what_can_not_be_is_told(ocitool: Ocitool, words: tuple[str, ...], code:
     assert said in ocitool("run", *words, HELLO, code=code).err
 
 
+def test_a_volume_without_a_source_begins_as_the_image_and_ends_with_the_container(
+    ocitool: Ocitool, busybox_image: str
+) -> None:
+    """In a read-only root it can be written to, as with podman."""
+    volumes = ("-v", "/etc", "-v", "/fresh/volume")
+    script = (
+        "stat -c '%a %u %g' /etc /fresh/volume; cat /etc/passwd; touch /etc/new /fresh/volume/new /bin/new;"
+        " ls /etc/new /fresh/volume"
+    )
+    before = ocitool("run", busybox_image, "--", "sh", "-c", "stat -c '%a %u %g' /etc; cat /etc/passwd").out
+    for _ in range(2):
+        done = ocitool("run", "--read-only", *volumes, busybox_image, "--", "sh", "-c", script)
+        owner, *accounts = before.splitlines()
+        assert done.out.splitlines() == [owner, "755 0 0", *accounts, "/etc/new", "", "/fresh/volume:", "new"]
+        assert "touch: /bin/new: Read-only file system" in done.err
+    assert "No such file" in ocitool("run", busybox_image, "ls", "/etc/new", code=1).err
+
+
 def test_a_profile_of_dockers_form_is_in_force(ocitool: Ocitool, busybox_image: str) -> None:
     denied = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 122}
     unless = {"excludes": {"caps": ["CAP_SYS_ADMIN"]}}

@@ -95,8 +95,19 @@ def test_volumes_that_are_wrong(text: str) -> None:
         _apply(volumes=(text,))
 
 
+def test_a_volume_without_a_source_takes_the_place_of_the_default_mount() -> None:
+    (mount,) = [
+        mount for mount in _apply(volumes=("/dev/shm/",))["mounts"] if mount["destination"] == "/dev/shm"
+    ]
+    assert (mount["type"], "tmpcopyup" in mount["options"], "ro" in mount["options"]) == (
+        "tmpfs",
+        True,
+        False,
+    )
+
+
 def test_volumes_that_are_not_supported() -> None:
-    for text in ("/anonymous", "/a:/b:U"):
+    for text in ("named:/a", "/a:/b:U"):
         with pytest.raises(Unsupported):
             _apply(volumes=(text,))
 

@@ -60,7 +60,7 @@ def test_readonly_is_a_choice_with_a_value(value: str, readonly: bool) -> None: 
     assert ("ro" in mount["options"]) is readonly
 
 
-@pytest.mark.parametrize("text", ["data:/x", "/x", "rel/ative:/x"])
+@pytest.mark.parametrize("text", ["data:/x", "x", "rel/ative:/x"])
 def test_what_an_engine_would_keep_is_refused(text: str) -> None:
     with pytest.raises(Unsupported, match="that an engine keeps by name"):
         volumes.volume(text)
