@@ -33,13 +33,13 @@ class UsageError(OciError):
 
 
 # Options by command: those that take a value, and those that do not. "" stands for the global ones.
-_STARTING = ("bundle b", "console-socket", "pid-file", "preserve-fds")
+_STARTING = ("bundle b", "console-socket", "pid-file", "pidfd-socket", "preserve-fds")
 VALUES = {
     "": ("root", "log", "log-format", "rootless", "cgroup-manager", "message-fd"),
     "create": _STARTING,
     "run": (*_STARTING, "overlay", "runtime", "network", "isolation"),
     "exec": (
-        "process p", "console-socket", "pid-file", "preserve-fds", "cwd", "env e", "user u",
+        "process p", "console-socket", "pid-file", "pidfd-socket", "preserve-fds", "cwd", "env e", "user u",
         "additional-gids g", "apparmor", "process-label", "cap c", "cgroup",
     ),
     "list": ("format f",),
@@ -244,12 +244,12 @@ def _dispatch(words: list[str], log: Log) -> int:
 def _parse_command(words: list[str], command: str) -> Arguments:
     if command in ("checkpoint", "restore"):  # refused whatever their options are, which are many
         words = [word for word in words if word in ("--help", "-h")]
-    if command != "exec":
+    if command not in ("exec", "ps"):
         found, _ = parse(words, command)
         if excess := found.operands[_OPERANDS.get(command, 1) :]:
             raise UsageError(f"{command}: {excess[0]!r} is one word too many")
         return found
-    # What follows the id is the program's own command line.
+    # What follows the id is the command line of another program.
     found, rest = parse(words, command, operands_end_options=True)
     if rest[1:2] == ["--"]:
         del rest[1]
@@ -281,6 +281,7 @@ def _settings(runtime: Runtime, arguments: Arguments) -> Settings:
     settings = Settings(arguments.values.get("bundle", "."))
     settings.console_socket = arguments.values.get("console-socket", "")
     settings.pid_file = arguments.values.get("pid-file", "")
+    settings.pidfd_socket = arguments.values.get("pidfd-socket", "")
     settings.preserve = _number(arguments, "preserve-fds", 0)
     settings.pivot = "no-pivot" not in arguments.flags
     settings.keyring = "no-new-keyring" not in arguments.flags

@@ -212,6 +212,8 @@ class Attempt:
 
             netdevices.move(self.kernel, pid, linux["netDevices"])
         starting.adjust_oom_score(job, pid)
+        if self.settings.pidfd_socket:
+            starting.send_pidfd(self.kernel, self.settings.pidfd_socket, pid, "standard")
         configured = self.config.get("hooks") or {}
         if configured.get("prestart") or configured.get("createRuntime"):
             from . import hooks

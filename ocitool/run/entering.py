@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix
+import time
 
 from ocitool.errors import Conflict, InvalidContent, RunError
 
@@ -80,9 +81,32 @@ def execute(runtime: Runtime, state: State, wanted: dict[str, Any], settings: Se
         Conflict: the container is stopped, or paused against `settings`.
         RunError: the process could not be started.
     """
+    try:
+        return _execute(runtime, state, wanted, settings)
+    except RunError as exc:
+        # What the kernel says of a container that ends meanwhile depends on how far it has come.
+        if exc.exit_code == RunError.exit_code and _has_ended(state):
+            raise _refusal(state, "stopped") from exc
+        raise
+
+
+def _has_ended(state: State) -> bool:
+    """Whether the container has ended, or does so now: its namespaces are closed a moment before."""
+    for _ in range(20):
+        if not state.alive():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def _refusal(state: State, status: str) -> Conflict:
+    return Conflict(f"container {state.id} is {status}: nothing can be started in it")
+
+
+def _execute(runtime: Runtime, state: State, wanted: dict[str, Any], settings: Settings) -> int:
     status = state.status()
     if status not in ("created", "running") and not (status == "paused" and settings.ignore_paused):
-        raise Conflict(f"container {state.id} is {status}: nothing can be started in it")
+        raise _refusal(state, status)
     if wanted.get("terminal") and settings.detach and not settings.console_socket:
         raise InvalidContent("process.terminal is set: a detached process needs --console-socket")
     if settings.console_socket and not wanted.get("terminal"):
@@ -101,6 +125,8 @@ def execute(runtime: Runtime, state: State, wanted: dict[str, Any], settings: Se
             wait.console = own_side
         cgroup.bring_in(child.pid)
         starting.adjust_oom_score(job, child.pid)
+        if settings.pidfd_socket:
+            starting.send_pidfd(runtime.kernel, settings.pidfd_socket, child.pid, "setns")
         child.release()
         if status == "paused":
             state.unlock()  # for whoever resumes it
@@ -142,13 +168,14 @@ def _job(runtime: Runtime, state: State, wanted: dict[str, Any], settings: Setti
         target = kernel.call("pidfd_open", state.pid, 0)
     except OSError as exc:
         raise RunError(f"process {state.pid} of container {state.id}: {exc.strerror}") from exc
-    if not state.alive():
-        raise Conflict(f"container {state.id} is stopped")
     flags = _different_namespaces(state.pid)
     if not flags & namespaces.MOUNT:
         from .hostmounts import root_of
 
         job.root = root_of(state.pid)
+    # So the number has been its own all the while.
+    if not state.alive():
+        raise _refusal(state, "stopped")
     if first := flags & ~namespaces.CGROUP:
         job.joined = {first: target}
     if flags & namespaces.CGROUP:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import posix
 
-from ocitool.errors import Conflict, InvalidContent, OciError, Unsupported
+from ocitool.errors import Conflict, InvalidContent, RunError, Unsupported
 
 from . import jsonfast
 from .commands import FLAGS, VALUES, UsageError, id_of, show
-from .state import VERSION, read_file
+from .state import VERSION, read_all, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,18 +23,41 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST = 10_000 * _SECONDS["h"]
 
 
-def _process_table(pids: list[int]) -> list[list[str]]:
-    """Rows of number, parent, user and command line for the processes that still live."""
-    rows = [["PID", "PPID", "UID", "COMMAND"]]
-    for pid in pids:
-        try:
-            uid = posix.stat(f"/proc/{pid}").st_uid
-            parent = read_file(f"/proc/{pid}/stat", "process").rpartition(b")")[2].split()[1]
-            command = read_file(f"/proc/{pid}/cmdline", "process").replace(b"\0", b" ").strip()
-        except (OSError, OciError):
-            continue
-        rows.append([str(pid), parent.decode(), str(uid), command.decode(errors="replace")])
-    return rows
+def _process_table(pids: list[int], options: list[str]) -> str:
+    """What ps(1) shows of these processes: it is asked for more, and knows them best by their numbers.
+
+    Raises:
+        RunError: ps is not installed, refuses its options, or does not show the numbers.
+    """
+    title, *lines = _shown_by_ps(options or ["-ef"]).splitlines() or [""]
+    if "PID" not in title.split():
+        raise RunError(
+            "ps shows no column PID", hint="leave the title in, and ask for the column with -o pid"
+        )
+    column = title.split().index("PID")
+    fields = [line.split()[column : column + 1] for line in lines]
+    if not all(number and number[0].isdigit() for number in fields):
+        raise RunError("the column PID of ps is not to be found", hint="ask for it first: -o pid,...")
+    kept = [line for line, number in zip(lines, fields, strict=True) if int(number[0]) in pids]
+    return "\n".join([title, *kept]) + "\n"
+
+
+def _shown_by_ps(options: list[str]) -> str:
+    reading, writing = posix.pipe2(posix.O_CLOEXEC)
+    try:
+        onto_output = [(posix.POSIX_SPAWN_DUP2, writing, 1)]
+        pid = posix.posix_spawnp("ps", ["ps", *options], posix.environ, file_actions=onto_output)
+    except OSError as exc:
+        posix.close(reading)
+        raise RunError(
+            f"ps: {exc.strerror}", hint="install the package procps, or use --format json"
+        ) from exc
+    finally:
+        posix.close(writing)
+    shown = read_all(reading, "ps", "processes")
+    if code := posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1]):
+        raise RunError(f"ps {' '.join(options)} ended with status {code}")
+    return shown.decode(errors="replace")
 
 
 def _seconds(text: str) -> float:
@@ -123,11 +146,13 @@ def _table(rows: list[list[str]]) -> str:
 
 def _ps(runtime: Runtime, arguments: Arguments) -> int:
     as_json = _as_json(arguments)
+    if as_json and arguments.operands[1:]:
+        raise UsageError("ps: options of ps are for a table, not for --format json")
     pids = runtime.processes(id_of(arguments))
     if as_json:
         show(jsonfast.dumps(pids) + "\n")
     else:
-        show(_table(_process_table(pids)))
+        show(_process_table(pids, arguments.operands[1:]))
     return 0
 
 

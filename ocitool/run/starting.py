@@ -31,6 +31,7 @@ class Settings:
         bundle: the bundle's directory.
         console_socket: where the terminal is sent, or "".
         pid_file: where the process's number is written, or "".
+        pidfd_socket: where a descriptor of the process is sent, or "".
         pivot: whether to use pivot_root.
         keyring: whether to start a new session keyring.
         listening: how many of them are sockets that were opened for the program (LISTEN_FDS).
@@ -48,6 +49,7 @@ class Settings:
         self.bundle = bundle
         self.console_socket = ""
         self.pid_file = ""
+        self.pidfd_socket = ""
         self.pivot = True
         self.keyring = True
         self.preserve = 0
@@ -197,6 +199,30 @@ def write_pid_file(path: str, pid: int) -> None:
         write_file(path, b"%d" % pid, 0o644)
     except OSError as exc:
         raise RunError(f"pid file {path}: {exc.strerror}") from exc
+
+
+def send_pidfd(kernel: Kernel, path: str, pid: int, kind: str) -> None:
+    """Send a descriptor of our child to an engine that listens (`--pidfd-socket`).
+
+    Args:
+        kernel: the kernel.
+        path: where it listens.
+        pid: the child, which we have not collected: the number is still its own.
+        kind: what it is, by runc's word: "standard" is a first process, "setns" a further one.
+
+    Raises:
+        RunError: nobody listens, or the kernel refuses.
+    """
+    from . import terminal
+
+    sock = terminal.connect(path, "pidfd socket")
+    try:
+        fd = kernel.call("pidfd_open", pid, 0)
+    except OSError as exc:
+        raise RunError(f"a descriptor of process {pid}: {exc.strerror}") from exc
+    terminal.send(sock, fd, kind.encode(), "pidfd socket")
+    posix.close(fd)
+    sock.close()
 
 
 def until_program(child: Child) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.peers import require
 from support.run_bundles import MAIN, ORDINARY, OURS, PYTHON, VERSION_2_ALONE, Bundle, Containers
 from support.waiting import until
 
@@ -227,7 +228,66 @@ def test_exec_gives_the_exit_status_of_its_own_program(
     assert Path(f"/proc/{pid_file.read_text()}/cmdline").read_bytes() == b"sleep\x0050\0"
 
 
-def test_pause_resume_update_ps_and_events(containers: Containers, bundle: Bundle) -> None:
+def test_ps_shows_the_containers_processes_as_ps_itself_does(containers: Containers, bundle: Bundle) -> None:
+    pid = containers.started(bundle.shell("exec sleep 60"), f"{OURS}-ps")
+    title, *rows = containers.call("ps", f"{OURS}-ps").stdout.splitlines()
+    assert title.split()[:3] == ["UID", "PID", "PPID"]
+    assert [row.split()[:2] + row.split()[-2:] for row in rows] == [["root", str(pid), "sleep", "60"]]
+    done = containers.call("ps", f"{OURS}-ps", "-e", "-o", "comm,pid,nlwp")
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["COMMAND", "PID", "NLWP"],
+        ["sleep", str(pid), "1"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--nonsense"], 125, "ps --nonsense ended with status 1"),
+        (["-e", "-o", "comm"], 125, "ps shows no column PID (leave the title in"),
+        (["-e", "-o", "lstart,pid"], 125, "the column PID of ps is not to be found (ask for it first"),
+    ],
+)
+def test_what_ps_can_not_tell_is_an_error(
+    containers: Containers, bundle: Bundle, options: list[str], code: int, said: str
+) -> None:
+    containers.started(bundle.shell("exec sleep 60"), f"{OURS}-ps")
+    done = containers.call("ps", f"{OURS}-ps", *options)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert f"ocitool-runtime: {said}" in done.stderr
+
+
+def test_a_host_without_ps_has_the_numbers(containers: Containers, bundle: Bundle) -> None:
+    pid = containers.started(bundle.shell("exec sleep 60"), f"{OURS}-ps")
+    done = containers.call("ps", f"{OURS}-ps", env={"PATH": "/nonexistent"})
+    assert (done.returncode, "use --format json" in done.stderr) == (125, True)
+    assert json.loads(containers.call("ps", "--format", "json", f"{OURS}-ps").stdout) == [pid]
+    assert containers.call("ps", "--format", "json", f"{OURS}-ps", "-ef").returncode == 2
+
+
+def test_a_container_that_ends_while_a_process_is_to_be_started_is_named(
+    containers: Containers, bundle: Bundle
+) -> None:
+    require("strace")
+    pid = containers.started(bundle.shell("sleep 60"), f"{OURS}-dying")
+    slowly = ["strace", "-D", "-qq", "-o", "/dev/null", "-e", "inject=setns:delay_enter=1000000"]
+    command = [*slowly, *containers.command("exec", f"{OURS}-dying", "true")]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: _holds_a_process(process.pid))
+        os.kill(pid, signal.SIGKILL)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert said == f"ocitool-runtime: container {OURS}-dying is stopped: nothing can be started in it\n"
+    assert process.returncode == Conflict.exit_code
+
+
+def _holds_a_process(pid: int) -> bool:
+    """Whether a process has a descriptor of another one."""
+    opened = list(Path(f"/proc/{pid}/fd").iterdir())
+    return any("pidfd" in str(path.readlink()) for path in opened if path.is_symlink())
+
+
+def test_pause_resume_update_and_events(containers: Containers, bundle: Bundle) -> None:
     pid = containers.started(bundle.shell("exec sleep 60"), f"{OURS}-limits")
     assert containers.call("pause", f"{OURS}-limits").returncode == 0
     assert containers.state(f"{OURS}-limits")["status"] == "paused"
@@ -235,7 +295,6 @@ def test_pause_resume_update_ps_and_events(containers: Containers, bundle: Bundl
     assert containers.call("resume", f"{OURS}-limits").returncode == 0
     assert containers.state(f"{OURS}-limits")["status"] == "running"
     assert json.loads(containers.call("ps", "--format", "json", f"{OURS}-limits").stdout) == [pid]
-    assert "sleep 60" in containers.call("ps", f"{OURS}-limits").stdout
     limits = ("--memory", "48m", "--memory-swap", "48m", "--pids-limit", "21", "--cpu-quota", "50000")
     assert containers.call("update", *limits, f"{OURS}-limits").returncode == 0
     data = json.loads(containers.call("events", "--stats", f"{OURS}-limits").stdout)["data"]
@@ -294,6 +353,7 @@ def test_mounts_of_every_usual_kind(containers: Containers, bundle: Bundle, work
     (volume / "file").write_text("content")
     (bundle.rootfs / "full").mkdir(mode=0o751)
     (bundle.rootfs / "full" / "inner").write_text("copied")
+    os.chown(bundle.rootfs / "full", 5, 6)
     bundle.config["mounts"] += [
         {"destination": "/v", "type": "bind", "source": str(volume), "options": ["rbind", "ro"]},
         {"destination": "one/file", "type": "bind", "source": "../volume/file", "options": ["bind"]},
@@ -309,15 +369,15 @@ def test_mounts_of_every_usual_kind(containers: Containers, bundle: Bundle, work
     script = """cat /v/file /one/file /full/inner
         echo x > /v/new || echo read-only
         echo y > /full/new || echo read-only
-        stat -c %a /t /full /made
+        stat -c %a:%u:%g /t /full /made
         stat -c %t:%T /dev/null; readlink /dev/ptmx; readlink /dev/fd"""
     lines = containers.output(bundle, script).splitlines()
     assert lines == [
         "contentcontentcopiedread-only",
         "read-only",
-        "700",
-        "751",
-        "1777",
+        "700:0:0",
+        "751:5:6",
+        "1777:0:0",
         "1:3",
         "pts/ptmx",
         "/proc/self/fd",
