@@ -42,12 +42,15 @@ class Cgroup:
         directories: the container's directory, by the controllers of its hierarchy ("" for version 2).
         made: the directories that are made for it, parents first.
         taken: whether it is the container's by now; before that, its processes are someone else's.
+        outside: where the runtime is, in the hierarchies of version 1: the container stays there where it may
+            not have a directory of its own.
     """
 
     def __init__(self, directories: dict[str, str], made: list[str], *, taken: bool = False) -> None:
         self.directories = directories
         self.made = made
         self.taken = taken
+        self.outside: dict[str, str] = {}
 
     @classmethod
     def load(cls, saved: dict[str, Any]) -> Cgroup:

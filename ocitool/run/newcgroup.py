@@ -11,7 +11,7 @@ from ocitool.errors import Conflict, InvalidContent, RunError, Unsupported
 
 from . import cgroup_v1, paths
 from .cgroups import Cgroup, text, write_setting
-from .kernel import AT_FDCWD
+from .kernel import AT_FDCWD, ATTR_RDONLY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,12 +118,13 @@ def own_hierarchies() -> list[Hierarchy]:
 def for_container(config: dict[str, Any], container_id: str) -> Cgroup:
     """The cgroup that a container is to have; nothing is made yet."""
     linux = config.get("linux") or {}
-    directories = {}
+    found = Cgroup({}, [])
     for hierarchy in own_hierarchies():
-        directories[",".join(hierarchy.controllers)] = place(
-            hierarchy, linux.get("cgroupsPath"), container_id
-        )
-    return Cgroup(directories, [])
+        names = ",".join(hierarchy.controllers)
+        found.directories[names] = place(hierarchy, linux.get("cgroupsPath"), container_id)
+        if names and ".." not in hierarchy.own:
+            found.outside[names] = f"{hierarchy.mount_point}{hierarchy.own}"
+    return found
 
 
 def plan(cgroup: Cgroup) -> None:
@@ -272,7 +273,7 @@ def _has_swap(cgroup: Cgroup) -> bool:
 
 
 def mount(cgroup: Cgroup, around: Surroundings, destination: str, options: Options) -> None:
-    """Make the mount of type "cgroup": the container's own directories, and no others."""
+    """Make the mount of type "cgroup": the directories that the container is in, and no others."""
     kernel = around.kernel
     target = paths.made_directory(kernel, around.root, destination)
     if cgroup.pure_v2:
@@ -284,7 +285,10 @@ def mount(cgroup: Cgroup, around: Surroundings, destination: str, options: Optio
     cover = kernel.new_mount("tmpfs", "tmpfs", ["mode=755"], options.set_ & ~1)
     kernel.move_mount(cover, target)
     for names, path in cgroup.directories.items():
-        _bind(kernel, cover, names, path)
+        _bind(kernel, cover, names, path, 0)
+    for names, path in cgroup.outside.items():
+        if names not in cgroup.directories and posix.access(path, 0):
+            _bind(kernel, cover, names, path, ATTR_RDONLY)  # it is not the container's (RN-16)
     kernel.mount_setattr(cover, set_=options.set_, recursive=True)
     posix.close(cover)
     posix.close(target)
@@ -307,11 +311,13 @@ def _unified_tree(cgroup: Cgroup, around: Surroundings, options: Options) -> int
     return tree
 
 
-def _bind(kernel: Kernel, cover: int, names: str, path: str) -> None:
+def _bind(kernel: Kernel, cover: int, names: str, path: str, attributes: int) -> None:
     name = names.removeprefix("name=") or "unified"
     # Nobody else has been in this file system yet, so a name in it is as good as a descriptor.
     posix.mkdir(name, 0o755, dir_fd=cover)
     tree = kernel.open_tree(AT_FDCWD, path, recursive=False)
+    if attributes:
+        kernel.mount_setattr(tree, set_=attributes)
     kernel.move_mount(tree, cover, name)
     posix.close(tree)
     for single in name.split(",") if "," in name else []:

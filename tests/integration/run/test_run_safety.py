@@ -16,7 +16,16 @@ from pathlib import Path
 
 import pytest
 from support.peers import require
-from support.run_bundles import ORDINARY, OURS, PYTHON, Bundle, Containers, finished, host_traces
+from support.run_bundles import (
+    ORDINARY,
+    OURS,
+    PYTHON,
+    VERSION_2_ALONE,
+    Bundle,
+    Containers,
+    finished,
+    host_traces,
+)
 from support.waiting import until
 
 pytestmark = pytest.mark.root
@@ -382,6 +391,27 @@ def test_rn_16_a_cgroup_that_others_use_is_refused(containers: Containers, bundl
     assert containers.state(f"{OURS}-first")["status"] == "running"
 
 
+@pytest.mark.skipif(VERSION_2_ALONE, reason="this host has no cgroup version 1")
+def test_rn_16_an_ordinary_users_container_sees_the_cgroups_it_is_in_and_changes_none(
+    containers: Containers, ordinary_bundle: Bundle
+) -> None:
+    """As runc shows them; of a cgroup that is not the container's, nothing can be made or moved."""
+    cgroup = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid"]}
+    ordinary_bundle.config["mounts"] = [
+        mount for mount in ordinary_bundle.config["mounts"] if mount["destination"] != "/sys/fs/cgroup"
+    ] + [cgroup]
+    script = (
+        "cd /sys/fs/cgroup; for each in *; do echo $each $(wc -l <$each/cgroup.procs); mkdir $each/x; done"
+    )
+    done = containers.run(ordinary_bundle.shell(script), ordinary=True)
+    own = [line.split(":")[1] for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    names = {name.removeprefix("name=") for name in own if name}
+    shown = dict(line.split() for line in done.stdout.splitlines())
+    assert set(shown) == names
+    assert all(int(processes) > 0 for processes in shown.values())
+    assert done.stderr.count("Read-only file system") == len(names)
+
+
 @pytest.mark.parametrize("name", ["../x", ".", "..", "a/b", "x" * 1025, "", "ü", "a b", "a\n"])
 def test_rn_17_an_id_is_never_a_path(containers: Containers, bundle: Bundle, name: str) -> None:
     done = containers.call("create", "--bundle", str(bundle.path), "--", name)
@@ -520,7 +550,7 @@ def test_rn_21_no_abstract_socket_is_made(containers: Containers, bundle: Bundle
         entry for entry in bundle.config["linux"]["namespaces"] if entry["type"] != "network"
     ]
     bundle.shell("cat /proc/self/net/unix")
-    command = containers.command("run", "--bundle", str(bundle.path), "test-sockets")
+    command = containers.command("run", "--bundle", str(bundle.path), f"{OURS}-sockets")
     # The runtime and the container alone are in that network.
     done = finished(["unshare", "--net", *command])
     assert done.stdout.startswith("Num ")
