@@ -15,15 +15,24 @@ if TYPE_CHECKING:
 
 
 def home(environ: Mapping[str, str] = os.environ) -> str:
-    """The user's home directory: $HOME, else what the system says; "" for a user who has none."""
-    if named := environ.get("HOME"):
-        return named
+    """The user's home directory: $HOME, else what the system says; "" for none that may be entered."""
+    at = environ.get("HOME") or _home_of_record()
+    try:
+        os.stat(f"{at}/.")
+    except PermissionError:
+        return ""  # as root's, which images name, for the number that a CI system has made up
+    except OSError:
+        pass  # whoever needs it says so
+    return at
+
+
+def _home_of_record() -> str:
     import pwd
 
     try:
         return pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:
-        return ""  # as a number that a CI system has made up
+        return ""
 
 
 def local_store() -> str:
@@ -50,5 +59,5 @@ def _below_home(variable: str, directory: str, name: str, *, hint: str) -> str:
     if chosen := os.environ.get(variable):
         return f"{chosen}/{name}"
     if not (at := home()):
-        raise OciError("this user has no home directory", hint=hint)
+        raise OciError("this user has no home directory, or may not enter it", hint=hint)
     return f"{at}/{directory}/{name}"

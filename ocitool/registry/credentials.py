@@ -311,7 +311,9 @@ def _writable(environ: Mapping[str, str], authfile: Path | None) -> Path:
     named = environ.get("REGISTRY_AUTH_FILE")
     found = authfile or (Path(named) if named else _docker_config(environ))
     if found is None:
-        raise OciError("this user has no home directory", hint="name a file with --authfile")
+        raise OciError(
+            "this user has no home directory, or may not enter it", hint="name a file with --authfile"
+        )
     return found
 
 

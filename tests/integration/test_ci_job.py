@@ -60,6 +60,17 @@ def test_who_has_no_home_can_do_all_that_needs_none(
     assert "Hello" in job(script, OCITOOL_STORE="store").stdout
 
 
+def test_a_home_that_the_user_may_not_enter_is_none(
+    job: Callable[..., subprocess.CompletedProcess[str]], open_registry: str
+) -> None:
+    image = f"{open_registry}/entered/app:1"
+    job(f"mkdir -p shut/home && chmod 0 shut && ocitool --quiet copy {IMAGE} {image}", HOME="shut/home")
+    assert job(f"ocitool digest {image}", HOME="shut").stdout == digests()["hello:1.0"] + "\n"
+    told = job("ocitool store ls", code=1, HOME="shut").stderr
+    assert told.startswith("ocitool: this user has no home directory, or may not enter it\n")
+    job("chmod 700 shut")
+
+
 @pytest.mark.parametrize(
     ("command", "helps"),
     [
@@ -77,7 +88,7 @@ def test_who_has_no_home_is_told_what_to_name_in_its_place(
     told = job(
         f"{mirror}; echo secret-password | ocitool {command.replace('REGISTRY', guarded)}", code=1
     ).stderr
-    assert told.startswith("ocitool: this user has no home directory\n")
+    assert told.startswith("ocitool: this user has no home directory, or may not enter it\n")
     assert helps in told
 
 
