@@ -108,6 +108,8 @@ class LayerCache:
             on_event(Started(pair[0]))
             stack = self._above(stack, source, wanted)
             on_event(Finished(pair[0], "skipped" if self._made == before else "applied"))
+        if not stack:  # an image without layers has an empty root, and the kernel takes no overlay of nothing
+            stack = [self._tree(chain_id(()), source, (), merged=True)]
         described = [path for path in stack if (path.parent / _ROOT).exists()]
         root = described[0] if described else stack[-1]
         return Stack(tuple(map(str, stack)), str(root), userxattr=not self._privileged)
@@ -158,7 +160,7 @@ class LayerCache:
         names = twins.watch(fd)
         applier = kind(fd, owners, self._tally, Policy(devices=devices))
         try:
-            blobs, diff_ids = zip(*wanted, strict=True)
+            blobs, diff_ids = [blob for blob, _ in wanted], [diff_id for _, diff_id in wanted]
             with layers.opened(source, blobs, diff_ids, limit=self._options.max_bytes) as streams:
                 for stream in streams:
                     try:
@@ -176,8 +178,8 @@ class LayerCache:
 
 
 def chain_id(diff_ids: Sequence[Digest]) -> Digest:
-    """The name of a stack of layers (image-spec, config.md, "Layer ChainID")."""
-    chain = diff_ids[0]
+    """The name of a stack of layers (image-spec, config.md, "Layer ChainID"); of none, nothing's digest."""
+    chain = diff_ids[0] if diff_ids else Digest.of(b"")
     for diff_id in diff_ids[1:]:
         chain = Digest.of(f"{chain} {diff_id}".encode())
     return chain

@@ -130,6 +130,10 @@ def test_the_same_layer_several_times_counts_once(where: Path) -> None:
     compare(where, image(BASE, empty, layer, empty, UPPERS["whiteouts"], layer, empty), lowers=4)
 
 
+def test_an_image_without_layers_has_an_empty_root(where: Path) -> None:
+    compare(where, image(), lowers=1)
+
+
 def test_several_at_once_make_each_layer_once(where: Path) -> None:
     found = image(BASE, *(archive(directory(b"n/"), file(b"n/%d" % n, bytes(9000))) for n in range(4)))
     with ThreadPoolExecutor(4) as pool:
