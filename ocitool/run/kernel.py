@@ -183,22 +183,22 @@ class Linux:
 
     def open_tree(self, fd: int, path: str, *, recursive: bool) -> int:
         flags = OPEN_TREE_CLONE | CLOEXEC | AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-        return self.call("open_tree", fd, path.encode(), flags)
+        return self.call("open_tree", fd, _encode(path), flags)
 
     def move_mount(self, tree: int, target: int, path: str = "") -> None:
-        self.call("move_mount", tree, b"", target, path.encode(), MOVE_EMPTY_PATHS)
+        self.call("move_mount", tree, b"", target, _encode(path), MOVE_EMPTY_PATHS)
 
     def new_mount(self, fstype: str, source: str, options: Sequence[str], attributes: int) -> int:
-        context = self.call("fsopen", fstype.encode(), 1)
+        context = self.call("fsopen", _encode(fstype), 1)
         try:
             if source:
-                self.call("fsconfig", context, 1, b"source", source.encode(), 0)
+                self.call("fsconfig", context, 1, b"source", _encode(source), 0)
             for option in options:
                 key, has_value, value = option.partition("=")
                 if has_value:
-                    self.call("fsconfig", context, 1, key.encode(), value.encode(), 0)
+                    self.call("fsconfig", context, 1, _encode(key), _encode(value), 0)
                 else:
-                    self.call("fsconfig", context, 0, key.encode(), None, 0)
+                    self.call("fsconfig", context, 0, _encode(key), None, 0)
             self.call("fsconfig", context, 6, None, None, 0)
             return self.call("fsmount", context, 1, attributes)
         except OSError as exc:
@@ -227,19 +227,19 @@ class Linux:
         self.call("mount_setattr", fd, b"", flags, args, len(args))
 
     def propagate(self, path: str, flags: int) -> None:
-        self.call("mount", None, path.encode(), None, flags, None)
+        self.call("mount", None, _encode(path), None, flags, None)
 
     def umount(self, path: str, flags: int) -> None:
-        self.call("umount2", path.encode(), flags)
+        self.call("umount2", _encode(path), flags)
 
     def pivot_root(self, new: str, old: str) -> None:
-        self.call("pivot_root", new.encode(), old.encode())
+        self.call("pivot_root", _encode(new), _encode(old))
 
     def openat2(self, fd: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
         how = _words(flags | CLOEXEC, mode, resolve)
         while True:
             try:
-                return self.call("openat2", fd, path.encode(), how, len(how))
+                return self.call("openat2", fd, _encode(path), how, len(how))
             except BlockingIOError:
                 # EAGAIN: something was renamed or mounted meanwhile, and the walk could not be proved safe.
                 continue
@@ -274,15 +274,15 @@ class Linux:
         self.call("prlimit64", 0, resource, _words(soft, hard), None)
 
     def hostname(self, name: str) -> None:
-        data = name.encode()
+        data = _encode(name)
         self.call("sethostname", data, len(data))
 
     def domainname(self, name: str) -> None:
-        data = name.encode()
+        data = _encode(name)
         self.call("setdomainname", data, len(data))
 
     def join_keyring(self, name: str) -> None:
-        self.call("keyctl", 1, name.encode(), 0, 0, 0)
+        self.call("keyctl", 1, _encode(name), 0, 0, 0)
 
     def close_range(self, first: int, last: int, flags: int) -> None:
         self.call("close_range", first, last, flags)
@@ -309,6 +309,7 @@ def _u32(*values: int) -> bytes:
 
 
 def _encode(text: str) -> bytes:
+    """What a string that came from the kernel, or goes there, is in bytes: names need not be UTF-8."""
     return text.encode("utf-8", "surrogateescape")
 
 

@@ -5,7 +5,7 @@ Nothing is imported for it that costs time: whoever runs an image that is unpack
 
 from __future__ import annotations
 
-from ocitool.errors import InvalidContent, NotFound
+from ocitool.errors import InvalidContent, NotFound, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,12 +32,23 @@ class Stack:
         self.userxattr = userxattr
 
     def save(self, bundle: str | PathLike[str]) -> None:
-        """Write it into a bundle."""
+        """Write it into a bundle.
+
+        Raises:
+            Unsupported: the layers are in a place whose name JSON can't hold.
+        """
         from ocitool import strictjson
 
         document = {"lowers": list(self.lowers), "root": self.root, "userxattr": self.userxattr}
+        try:
+            raw = strictjson.dumps(document)
+        except UnicodeEncodeError as error:
+            raise Unsupported(
+                f"layers can't be kept in {self.root}: the path is not UTF-8",
+                hint="name another place with --store or --layer-cache",
+            ) from error
         with open(f"{bundle}/{FILE}", "wb") as file:
-            file.write(strictjson.dumps(document))
+            file.write(raw)
 
     @classmethod
     def load(cls, bundle: str | PathLike[str]) -> Stack | None:

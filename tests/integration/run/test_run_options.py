@@ -49,6 +49,21 @@ def test_mounts_are_docker_s(anyone: Ocitool, busybox_image: str) -> None:
     assert "tmpfs on /x type tmpfs (rw,nosuid,nodev,noexec,relatime,size=1024k" in shown
 
 
+def test_names_need_not_be_utf_8(anyone: Ocitool, busybox_image: str) -> None:
+    odd = os.fsdecode(b"\xff")
+    (anyone.home / odd).mkdir(mode=0o755)
+    (anyone.home / odd / "file").write_text("given\n")
+    words = ("-v", f"./{odd}:/x{odd}", "-w", f"/y{odd}", busybox_image, "--", "sh", "-c")
+    assert anyone("run", *words, "cat ../x*/file; pwd | wc -c").out.split() == ["given", "4"]
+    bundle = anyone.home / "open" / odd
+    bundle.parent.mkdir(mode=0o777)
+    bundle.parent.chmod(0o777)
+    anyone("--quiet", "unpack", busybox_image, bundle)
+    assert anyone("run", bundle, "echo", "ran").out == "ran\n"
+    told = anyone("run", "--store", bundle.parent / odd / "store", busybox_image, "true", code=16).err
+    assert "the path is not UTF-8" in told
+
+
 def test_a_working_directory_that_is_missing_is_made(anyone: Ocitool, busybox_image: str) -> None:
     assert anyone("run", "-w", "/not/there", busybox_image, "pwd").out == "/not/there\n"
     assert anyone("run", "--read-only", "-w", "/not/there", busybox_image, "pwd").out == "/not/there\n"
