@@ -7,7 +7,6 @@ original (signatures, SBOMs) does not refer to it.
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -20,6 +19,7 @@ from ocitool.content import Source, open_verified, read_config, read_manifest
 from ocitool.digest import Digest, new_hasher
 from ocitool.errors import IntegrityError, InvalidContent, NotFound
 from ocitool.model import Descriptor, Manifest
+from ocitool.scratch import Scratch
 from ocitool.streams import CHUNK, chunks
 
 if TYPE_CHECKING:
@@ -169,14 +169,13 @@ class Converted:
         with open_verified(self._source, layer) as reader:
             if detect(reader.read(4)) is wanted:
                 return layer
-        file = tempfile.TemporaryFile(prefix="ocitool-")  # noqa: SIM115 - closed with the source
-        self._stack.enter_context(file)
+        scratch = self._stack.enter_context(Scratch(f"the converted layer {layer.digest}"))
         hasher = new_hasher("sha256")
         plain = new_hasher(diff_id.algorithm)
         with open_verified(self._source, layer) as reader:
             for chunk in _compressing(_hashed(decompressed(reader, f"layer {layer.digest}"), plain), wanted):
                 hasher.update(chunk)
-                file.write(chunk)
+                scratch.write(chunk)
             if reader.read():  # pragma: no cover - decompressing ends at the end, or raises
                 raise InvalidContent(f"layer {layer.digest} has something after its end")
         if plain.hexdigest() != diff_id.hex:
@@ -185,9 +184,8 @@ class Converted:
                 expected=str(diff_id),
                 actual=f"{diff_id.algorithm}:{plain.hexdigest()}",
             )
-        digest, size = Digest("sha256", hasher.hexdigest()), file.tell()
-        file.flush()
-        self._layers[digest] = file
+        digest, size = Digest("sha256", hasher.hexdigest()), scratch.file.tell()
+        self._layers[digest] = scratch.file
         family = _DOCKER_LAYERS if layer.media_type.startswith(mediatypes.DOCKER_LAYER) else _OCI_LAYERS
         kept = {k: v for k, v in layer.annotations.items() if not k.startswith(_ABOUT_THE_STREAM)}
         return replace(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from ocitool.errors import Conflict, IntegrityError, InvalidContent, NotFound, OciError
+from ocitool.scratch import Scratch
 from ocitool.streams import chunks
 
 if TYPE_CHECKING:
@@ -72,14 +72,10 @@ class BundleFile:
     @classmethod
     def spooled(cls, stream: Reader, name: str = "standard input") -> BundleFile:
         """Keep a stream in a temporary file without a name: all of it is verified before any is used."""
-        with (
-            translated("the temporary copy of the bundle"),
-            tempfile.TemporaryFile(prefix="ocitool-") as file,
-        ):
+        with Scratch(f"a copy of the bundle on {name}") as scratch:
             for chunk in chunks(stream):
-                file.write(chunk)
-            file.flush()
-            return cls(name, [(name, os.dup(file.fileno()))])
+                scratch.write(chunk)
+            return cls(name, [(name, os.dup(scratch.file.fileno()))])
 
     def __enter__(self) -> Self:
         return self

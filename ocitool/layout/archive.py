@@ -101,17 +101,14 @@ class ArchiveSource:
 
         if file.seekable() and detect(os.pread(file.fileno(), 4, 0)) is Compression.NONE:
             return file.fileno()
-        import tempfile
-
         from ocitool.compression import decompressed
+        from ocitool.scratch import Scratch
         from ocitool.streams import chunks
 
-        spool = tempfile.TemporaryFile(prefix="ocitool-")  # noqa: SIM115 - closed with the source
-        self._stack.enter_context(spool)
+        scratch = self._stack.enter_context(Scratch(f"a plain copy of {self._what}"))
         for chunk in chunks(decompressed(file, self._what)):
-            spool.write(chunk)
-        spool.flush()
-        return spool.fileno()
+            scratch.write(chunk)
+        return scratch.file.fileno()
 
     def resolve(self, ref: str, /) -> Descriptor:
         """What a name or a digest stands for; "" is the only image that there is.

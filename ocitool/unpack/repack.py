@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from ocitool.content import read_config, read_manifest
 from ocitool.digest import Digest, new_hasher
 from ocitool.errors import InvalidContent, NotFound, OciError, Unsupported
 from ocitool.model import Descriptor, Manifest
+from ocitool.scratch import Scratch
 from ocitool.unpack.building import Here
 from ocitool.unpack.entries import clean
 from ocitool.unpack.idmap import IdMap, Range, gives_owners
@@ -30,7 +30,6 @@ from ocitool.unpack.stacks import Stack
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-    from typing import IO
 
     from ocitool.content import Store
     from ocitool.model import ImageConfig
@@ -175,34 +174,31 @@ def _push_layer(
 ) -> _Layer | None:
     """Add the layer to the store, if there is one: by way of a file, because its digest comes before it."""
     tar, blob = new_hasher("sha256"), new_hasher("sha256")
-    with tempfile.TemporaryFile() as file:
-        feed, finish = _compressor(compress, file, blob.update)
+    with Scratch("the new layer") as scratch:
+        feed, finish = _compressor(compress, scratch, blob.update)
 
         def take(data: bytes) -> None:
             tar.update(data)
             feed(data)
 
-        try:
-            if not write(take):
-                return None
-            finish()
-        except OSError as error:
-            raise OciError(f"the layer can't be kept until it is complete: {error.strerror}") from error
-        size = file.tell()
+        if not write(take):
+            return None
+        finish()
+        size = scratch.file.tell()
         docker = manifest.media_type == mediatypes.DOCKER_MANIFEST
         media_type = _DOCKER[compress] if docker else mediatypes.OCI_LAYER + _SUFFIXES[compress]
         layer = Descriptor(media_type, Digest("sha256", blob.hexdigest()), size)
-        file.seek(0)
-        store.push(layer, file)
+        scratch.file.seek(0)
+        store.push(layer, scratch.file)
     return _Layer(layer, Digest("sha256", tar.hexdigest()))
 
 
 def _compressor(
-    compress: Compress, file: IO[bytes], hashed: Callable[[bytes], object]
+    compress: Compress, scratch: Scratch, hashed: Callable[[bytes], object]
 ) -> tuple[Callable[[bytes], None], Callable[[], None]]:
     def out(data: bytes) -> None:
         hashed(data)
-        file.write(data)
+        scratch.write(data)
 
     if compress == "none":
         return out, lambda: None
