@@ -181,7 +181,7 @@ def copy(  # noqa: PLR0913 - one parameter for each option
             f"what is asked for changes the digest of {before.digest}",
             hint="--sparse leaves platforms out and keeps the index; or drop --preserve-digests",
         )
-    name = target.name_for(origin.reference) if origin.reference else target.name or origin.ref
+    name = _name(origin, target, before)
     target_session.verify = verify
     with _explained(sparse=sparse):
         desc = copy_graph(
@@ -192,6 +192,18 @@ def copy(  # noqa: PLR0913 - one parameter for each option
         how = "left platforms out of" if desc != root else "converted"
         console.say(f"{how} {before.digest}: its new digest is {desc.digest}")
     _tell(session, target, desc)
+
+
+def _name(origin: Location, target: Location, found: Descriptor) -> str:
+    """What an image is called where it goes: what was asked for, else as where it comes from."""
+    from ocitool.layout.index import names
+    from ocitool.locations import Kind
+
+    if origin.reference:
+        return target.name_for(origin.reference)
+    own = names(found)
+    only = own[-1 if target.kind is Kind.DOCKER_ARCHIVE else 0] if own else ""
+    return target.name or origin.ref or only
 
 
 @contextmanager

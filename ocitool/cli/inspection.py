@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocitool.cli.options import format_option, platform_option, wanted_platform, with_session
+from ocitool.cli.options import entry_option, format_option, platform_option, wanted_platform, with_session
 
 if TYPE_CHECKING:
     from ocitool.content import Source
@@ -32,7 +32,7 @@ def image_in(session: Session, location: str, platform: str | None) -> tuple[Sou
 
 @click.command()
 @click.argument("location")
-@platform_option
+@entry_option
 @with_session
 def digest(session: Session, location: str, *, platform: str | None) -> None:
     """Print the digest of an image."""
@@ -43,7 +43,7 @@ def digest(session: Session, location: str, *, platform: str | None) -> None:
 
 @click.command()
 @click.argument("location")
-@platform_option
+@entry_option
 @with_session
 def manifest(session: Session, location: str, *, platform: str | None) -> None:
     """Print a manifest or an index, byte for byte."""
@@ -71,7 +71,7 @@ def config(session: Session, location: str, *, platform: str | None) -> None:
 
 @click.command()
 @click.argument("location")
-@platform_option
+@entry_option
 @format_option
 @with_session
 def inspect(session: Session, location: str, *, platform: str | None, output: str) -> None:

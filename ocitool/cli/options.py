@@ -124,6 +124,11 @@ def with_options(
 
 
 platform_option = described(runoptions.PLATFORM)
+entry_option = click.option(
+    "--platform",
+    metavar=runoptions.PLATFORM.metavar,
+    help="Of an index, take this platform. [the index itself]",
+)
 pull_option = described(runoptions.PULL)
 
 format_option = click.option(

@@ -49,12 +49,15 @@ def logout(session: Session, registry: str) -> None:
     console.say(f"removed the credentials for {registry} from {where}")
 
 
-@click.command()
+@click.command(short_help="Give an image another name in the place where it is.")
 @click.argument("location")
 @click.argument("name", metavar="TAG")
 @with_session
 def tag(session: Session, location: str, name: str) -> None:
-    """Give an image another name in the place where it is."""
+    """Give an image another name in the place where it is.
+
+    TAG is a tag of the same repository; in the local store it may also be another image's whole name.
+    """
     from ocitool import console
     from ocitool.locations import Location
 
@@ -67,25 +70,35 @@ def tag(session: Session, location: str, name: str) -> None:
 
 
 def name_in(where: Location, name: str) -> str:
-    """What a user calls an image as the place knows it: a reference in the local store, else a tag.
+    """What a user calls an image as the place knows it.
+
+    A tag is one of the repository that `where` names; the local store, which holds all repositories, takes
+    a whole reference as well.
 
     Raises:
         InvalidReference: it is neither.
     """
+    from dataclasses import replace
+
     from ocitool.errors import InvalidReference
     from ocitool.locations import Kind
     from ocitool.reference import Reference, check_tag
 
-    if where.kind is Kind.STORE:
+    in_store = where.kind is Kind.STORE
+    whole = not {"/", ":"}.isdisjoint(name)
+    if in_store and whole:
         return Reference.parse(name).tagged
     try:
         check_tag(name)
     except InvalidReference as error:
-        if {"/", ":"} & {*name}:
+        if whole:
             error.hint = (
                 "only the tag itself is given; an image goes into another repository by `ocitool copy`"
             )
         raise
+    if in_store:
+        assert where.reference is not None  # noqa: S101 - a location in the store has one
+        return replace(where.reference, tag=name, digest=None).tagged
     return name
 
 

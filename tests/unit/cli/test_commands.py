@@ -161,6 +161,32 @@ def test_a_copy_keeps_the_index_and_its_digest(cli: Cli, images: str, tmp_path: 
     assert cli("digest", f"oci:{tmp_path}/copy:hello:1.0").result == digests()["hello:1.0"]
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "name"),
+    [
+        ("oci:one", "oci:two", "app:1"),
+        ("oci:one", "docker-archive:two.tar", "app:1"),
+        ("docker-archive:named.tar", "oci:two", "example.test/app:1"),
+        ("docker-archive:named.tar", "docker-archive:two.tar", "example.test/app:1"),
+        ("oci:one", "oci:two:given", "given"),
+    ],
+)
+def test_the_only_image_of_a_place_keeps_its_name(
+    cli: Cli,
+    images: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    target: str,
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli("copy", f"{images}:layers:1.0", "oci:one:app:1")
+    cli("copy", f"{images}:layers:1.0", "docker-archive:named.tar:example.test/app:1")
+    cli("copy", source, target)
+    assert cli("tags", target.removesuffix(":given")).out == f"{name}\n"
+
+
 def test_a_copy_of_some_platforms_is_a_new_index_and_says_so(cli: Cli, images: str, tmp_path: Path) -> None:
     one = ("--platform", "linux/arm64", f"{images}:hello:1.0", f"oci:{tmp_path}/copy:arm")
     copied = cli("copy", *one)
@@ -426,6 +452,17 @@ def test_a_repository_in_the_local_store_has_its_own_tags(cli: Cli, images: str)
     assert cli("tags", "store:example.test/app").out == "1\n2\n"
     assert json.loads(cli("tags", "--format", "json", "store:example.test/other/app").out) == ["3"]
     assert "nothing of example.test/none" in cli("tags", "store:example.test/none", code=10).err
+
+
+def test_a_tag_in_the_local_store_is_the_same_repository_s(cli: Cli, images: str, tmp_path: Path) -> None:
+    cli("copy", f"{images}:layers:1.0", "store:example.test/app:1")
+    cli("tag", "store:example.test/app:1", "2")
+    cli("unpack", "store:example.test/app:1", tmp_path / "bundle")
+    (tmp_path / "bundle" / "rootfs" / "new").write_text("added")
+    cli("repack", "example.test/app:1", tmp_path / "bundle", "changed")
+    assert cli("tags", "store:example.test/app").out.split() == ["1", "2", "changed"]
+    cli("tag", "store:example.test/app:1", "other:1")
+    assert cli("tags", "store:other").out.split() == ["1"]
 
 
 def test_what_is_deleted_has_to_be_named(cli: Cli, images: str, tmp_path: Path) -> None:
