@@ -49,6 +49,7 @@ class Kind(Enum):
 
 
 _FOREIGN: Final = {
+    "dir": "skopeo copy dir:DIR oci:DIR:TAG",
     "containers-storage": "podman save --format oci-archive IMAGE -o FILE",
     "docker-daemon": "docker save IMAGE -o FILE",
 }

@@ -49,11 +49,18 @@ def test_what_is_no_location_is_refused_in_one_sentence(text: str) -> None:
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["docker-daemon:app:1", "containers-storage:app"])
-def test_another_tools_storage_is_refused_with_the_command_that_exports_it(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("docker-daemon:app:1", "docker save"),
+        ("containers-storage:app", "podman save"),
+        ("dir:app", "skopeo copy dir:"),
+    ],
+)
+def test_another_tools_storage_is_refused_with_the_command_that_exports_it(text: str, command: str) -> None:
     with pytest.raises(InvalidReference) as refused:
         Location.parse(text)
-    assert "save" in refused.value.hint
+    assert command in refused.value.hint
 
 
 @pytest.mark.parametrize(
