@@ -26,6 +26,7 @@ from ocitool.cli.options import (
     platforms_option,
     to_be_written,
     with_session,
+    write_whole,
 )
 from ocitool.cli.serving import listen, listening
 
@@ -281,7 +282,6 @@ def inventory(
     repository that the registry lists. Take the file to where bundles are made: `bundle create --have FILE`.
     """
     from ocitool import console
-    from ocitool.bundle.files import translated
     from ocitool.bundle.holding import inventory_of
 
     held = [holding for text in locations for holding in holdings(session, text)]
@@ -290,8 +290,7 @@ def inventory(
         console.say(f"left out: {fault}")
     raw = found.dump()
     if output:
-        with translated(str(output)):
-            output.write_bytes(raw)
+        write_whole(output, raw)
     else:
         console.result_bytes(raw)
     console.say(_summary(found))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocitool.cli.options import DIRECTORY, FILE, format_option, to_be_written, with_session
+from ocitool.cli.options import DIRECTORY, FILE, format_option, to_be_written, with_session, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,7 +106,7 @@ def plan(session: Session, *, file: Path, lock: Path | None, **options: Any) -> 
     with _job(session, raw, file, options, may_pull=not options["no_pulls"]) as (job, stores):
         planned = job.plan()
         if lock:
-            lock.write_bytes(lockfile.dump(planned, raw))
+            write_whole(lock, lockfile.dump(planned, raw))
         _show_plan(planned, raw, options["output"])
         _show_pulls(job, stores)
     return 3 if planned.failures else 0
@@ -299,7 +299,7 @@ def _write_reports(wanted: list[tuple[str, Path]], run: Run, gone: list[Doomed])
     from ocitool.mirror import reports
 
     for kind, path in wanted:
-        path.write_text(reports.written(kind, run, gone), encoding="utf-8")
+        write_whole(path, reports.written(kind, run, gone).encode())
 
 
 COMMANDS = (mirror,)

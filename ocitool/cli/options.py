@@ -272,6 +272,29 @@ def to_be_written(
     return path
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file in one step: who runs out of room keeps what was there, as a plan that is replayed.
+
+    Raises:
+        OciError: it can't be written.
+    """
+    from ocitool.errors import OciError
+
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)  # a pipe or a device
+            return
+        target = path.resolve()  # a link stays one
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OciError(f"{path} can't be written: {error.strerror}") from error
+
+
 def byte_count(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
     """A number of bytes, with K, M, G or T for powers of 1024."""
     if value is None:

@@ -68,7 +68,7 @@ def _translate(error: OSError, what: str, where: Path, needed: int, place: str) 
     if error.errno in _FULL:
         return OciError(
             f"no space for {what} in {where}: {reason}",
-            hint=_space(where, needed, place) or "free some space",
+            hint=_space(where, needed) or "free some space",
         )
     if error.errno in _FORBIDDEN:
         return OciError(f"{what} in {place} {where} can't be used: {reason}", hint="check its owner and mode")
@@ -80,15 +80,16 @@ def _translate(error: OSError, what: str, where: Path, needed: int, place: str) 
     return OciError(f"{what} in {place} {where}: {reason}")
 
 
-def _space(where: Path, needed: int, place: str) -> str:
+def _space(where: Path, needed: int) -> str:
     try:
         found = os.statvfs(next(path for path in (where, *where.absolute().parents) if path.exists()))
     except OSError:
         return ""
     free = found.f_bavail * found.f_frsize
-    wanted = f"{needed} bytes are needed, " if needed else ""
-    resumed = "; a pull goes on where it stopped" if place == _LAYOUT else ""
-    return f"{wanted}{free} bytes and {found.f_favail} inodes are free{resumed}"
+    available = f"{free} bytes and {found.f_favail} inodes are free"
+    if not needed:
+        return available
+    return f"{needed} bytes are needed, {available}; the next try goes on where this one stopped"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What has to be whole before it is used is kept in TMPDIR, and a full one is said to be full."""
+"""What has to be whole before it is used, in TMPDIR or beside its place, where there is no room for it."""
 
 from __future__ import annotations
 
@@ -70,3 +70,14 @@ def test_a_full_directory_for_temporary_files_is_named(
     assert list(full.iterdir()) == []
     assert not (home / "compressed/index.json").exists()
     assert ocitool("tags", "oci:image").out == "1\n"
+
+
+def test_a_file_that_can_not_be_written_whole_is_left_as_it_was(ocitool: Ocitool, full: Path) -> None:
+    (full / "far.json").write_text("before")
+    (full / "filler").write_bytes(bytes(12 << 10))
+    ocitool("--quiet", "copy", f"oci:{layout()}:layers:1.0", "oci:image:1")
+    told = ocitool("--quiet", "bundle", "inventory", "oci:image", "-o", full / "far.json", code=1).err
+    assert told == f"ocitool: {full}/far.json can't be written: No space left on device\n"
+    assert (full / "far.json").read_text() == "before"
+    assert {path.name for path in full.iterdir()} == {"far.json", "filler"}
+    assert "vnd.ocitool.inventory" in ocitool("bundle", "inventory", "oci:image", "-o", "/dev/stdout").out
