@@ -51,11 +51,6 @@ class Fault:
     node: Node
     error: OciError
 
-    @property
-    def is_missing(self) -> bool:
-        """Whether it is not there at all."""
-        return isinstance(self.error, NotFound)
-
     def __str__(self) -> str:
         return f"{self.node}: {self.error.message}"
 

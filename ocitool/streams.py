@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from ocitool.digest import Digest, new_hasher
-from ocitool.errors import IntegrityError, UnsafeContent
+from ocitool.errors import IntegrityError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,32 +88,6 @@ class VerifiedReader:
                 actual=f"{self._digest.algorithm}:{actual}",
             )
         self._verified = True
-
-
-class BoundedReader:
-    """Passes on bytes and raises, then and ever after, once there are more than a limit."""
-
-    def __init__(self, reader: Reader, limit: int, what: str) -> None:
-        self._reader = reader
-        self._limit = limit
-        self._left = limit
-        self._what = what
-
-    def read(self, n: int = -1, /) -> bytes:
-        """Read on.
-
-        Raises:
-            UnsafeContent: there are more bytes than the limit.
-        """
-        if n < 0:
-            return b"".join(chunks(self))
-        # One byte more than is left, to see whether there is one; none after an error.
-        due = max(self._left + 1, 0)
-        data = self._reader.read(min(n, due)) if due else b""
-        self._left -= len(data)
-        if self._left < 0:
-            raise UnsafeContent(f"{self._what} is larger than {self._limit} bytes")
-        return data
 
 
 class CountingReader:

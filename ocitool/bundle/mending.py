@@ -13,11 +13,12 @@ from ocitool import limits, tarballs
 from ocitool.bundle.files import BundleFile
 from ocitool.bundle.inventory import Inventory
 from ocitool.bundle.sinks import PatchSink
-from ocitool.bundle.source import INDEX_JSON, INVENTORY, SIGNATURES, annotations_of, blob_path
+from ocitool.bundle.source import INDEX_JSON, INVENTORY, SIGNATURES, annotations_of
 from ocitool.bundle.writer import BundleWriter, Plan
 from ocitool.digest import Digest
 from ocitool.errors import IntegrityError, InvalidContent, NotFound, OciError, Unsupported
 from ocitool.events import OnEvent, ignore
+from ocitool.layout.index import blob_path
 from ocitool.streams import VerifiedReader, chunks
 from ocitool.transfer import move
 from ocitool.workers import JOBS, each

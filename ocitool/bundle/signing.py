@@ -10,14 +10,16 @@ import binascii
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ocitool import limits, strictjson
-from ocitool.bundle.source import BundleSource, blob_path
 from ocitool.digest import Digest
 from ocitool.errors import IntegrityError, InvalidContent, NotFound, OciError, Unsupported
+from ocitool.layout.index import blob_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+    from ocitool.bundle.source import BundleSource
 
     PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
     PublicKey = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey

@@ -11,7 +11,7 @@ from ocitool.bundle.files import BundleFile
 from ocitool.bundle.inventory import MAX_BYTES, Inventory
 from ocitool.digest import Digest
 from ocitool.errors import IntegrityError, InvalidContent, NotFound, OciError, UnsafeContent
-from ocitool.layout.index import IMAGE_NAME, REF_NAME, IndexJson, is_full, names, pick, tags
+from ocitool.layout.index import IMAGE_NAME, REF_NAME, IndexJson, blob_path, is_full, names, pick, tags
 from ocitool.layout.referring import Subjects
 from ocitool.strictjson import dumps, load_object
 
@@ -31,11 +31,6 @@ SIGNATURES: Final = "org.ocitool.bundle.signatures"
 """The annotation of index.json with the digests of signatures over the inventory, with spaces between."""
 
 _MAX_MEMBERS: Final = limits.GRAPH_NODES
-
-
-def blob_path(digest: Digest) -> str:
-    """Where a layout has a blob."""
-    return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
 class BundleSource:

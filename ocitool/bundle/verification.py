@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ocitool import limits
-from ocitool.bundle.source import INDEX_JSON, OCI_LAYOUT, BundleSource, blob_path
+from ocitool.bundle.source import INDEX_JSON, OCI_LAYOUT, BundleSource
 from ocitool.checking import check, read_through
 from ocitool.errors import IntegrityError, NotFound, OciError
 from ocitool.events import Advanced, Finished, OnEvent, Started, ignore
+from ocitool.layout.index import blob_path
 from ocitool.selection import Selection, select
 from ocitool.strictjson import load_object
 from ocitool.workers import JOBS, each

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from ocitool import strictjson, tarballs
-from ocitool.bundle.source import INDEX_JSON, INVENTORY, OCI_LAYOUT, SIGNATURES, blob_path, index_json
+from ocitool.bundle.source import INDEX_JSON, INVENTORY, OCI_LAYOUT, SIGNATURES, index_json
 from ocitool.digest import Digest
 from ocitool.errors import IntegrityError, InvalidReference, Unsupported
+from ocitool.layout.index import blob_path
 from ocitool.streams import VerifiedReader, chunks
 
 if TYPE_CHECKING:

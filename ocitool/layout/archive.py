@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from ocitool import limits
 from ocitool.errors import Conflict, InvalidContent, NotFound
 from ocitool.layout import dockerarchive, files
-from ocitool.layout.index import IndexJson, pick, sniff, tags
+from ocitool.layout.index import IndexJson, blob_path, pick, sniff, tags
 from ocitool.layout.referring import Subjects
 from ocitool.layout.tarfiles import TarFile
 
@@ -122,7 +122,7 @@ class ArchiveSource:
         return pick(self._index.entries, ref, self._what, self._unlisted)
 
     def _unlisted(self, digest: Digest) -> Descriptor | None:
-        name = _name(digest)
+        name = blob_path(digest)
         if name not in self._tar:
             return None
         return sniff(self, digest, self._tar.member(name).size)
@@ -130,7 +130,7 @@ class ArchiveSource:
     @contextmanager
     def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> Iterator[Reader]:
         """See `Source`."""
-        content = self._contents.get(desc.digest) or _name(desc.digest)
+        content = self._contents.get(desc.digest) or blob_path(desc.digest)
         if isinstance(content, bytes):
             yield io.BytesIO(content[offset:])
         elif content in self._tar:
@@ -149,7 +149,3 @@ class ArchiveSource:
     def entries(self) -> list[Descriptor]:
         """What the archive lists, annotations included."""
         return self._index.entries
-
-
-def _name(digest: Digest) -> str:
-    return f"blobs/{digest.algorithm}/{digest.hex}"

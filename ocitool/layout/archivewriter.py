@@ -25,7 +25,7 @@ from ocitool.layout import files
 from ocitool.layout.archive import STREAM
 from ocitool.layout.dockerarchive import MANIFEST_JSON
 from ocitool.layout.graph import reachable
-from ocitool.layout.index import IndexJson, names, pick, sniff
+from ocitool.layout.index import IndexJson, blob_path, names, pick, sniff
 from ocitool.layout.referring import Subjects
 from ocitool.model import Descriptor, Manifest, parse_manifest
 from ocitool.platforms import host
@@ -169,12 +169,12 @@ class ArchiveWriter:
         if manifest_json := self._manifest_json():
             tar.add(MANIFEST_JSON, manifest_json)
         for digest in sorted(self._small):
-            tar.add(_name(digest), self._small[digest])
+            tar.add(blob_path(digest), self._small[digest])
         for digest in sorted(self._noted.keys() - self._small.keys()):
             desc, source = self._noted[digest]
             self._on_event(Started(desc))
             with open_verified(source, desc) as reader:
-                tar.add_stream(_name(digest), desc.size, self._reported(desc, reader))
+                tar.add_stream(blob_path(digest), desc.size, self._reported(desc, reader))
             self._on_event(Finished(desc, "copied"))
         tar.end()
 
@@ -193,9 +193,9 @@ class ArchiveWriter:
             image = images.setdefault(
                 root,
                 {
-                    "Config": _name(manifest.config.digest),
+                    "Config": blob_path(manifest.config.digest),
                     "RepoTags": [],
-                    "Layers": [_name(layer.digest) for layer in manifest.layers],
+                    "Layers": [blob_path(layer.digest) for layer in manifest.layers],
                 },
             )
             image["RepoTags"] += [tag for name in names(root)[-1:] if (tag := _repo_tag(name))]
@@ -230,10 +230,6 @@ def _repo_tag(name: str) -> str:
     except InvalidReference:
         return ""
     return "" if reference.digest else reference.tagged
-
-
-def _name(digest: Digest) -> str:
-    return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
 class _Tar:

@@ -136,6 +136,11 @@ def _without_name(desc: Descriptor, ref: str) -> Descriptor | None:
     return Descriptor.from_json({**fields, "annotations": kept}, "an entry of index.json")
 
 
+def blob_path(digest: Digest) -> str:
+    """Where a layout has a blob (image-layout.md, "Blobs")."""
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
 def names(desc: Descriptor) -> tuple[str, ...]:
     """The names of an entry: none, one, or a short and a full one."""
     return tuple(desc.annotations[key] for key in _NAMES if key in desc.annotations)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from ocitool import __version__, limits, places
 from ocitool.errors import NotFound, OciError
@@ -16,7 +16,6 @@ from ocitool.registry.tls import Trust
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_MIB: Final = 1 << 20
 PullFrom: TypeAlias = Literal["all", "digest-only", "tag-only"]
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocitool.digest import Digest
-from ocitool.errors import IntegrityError, UnsafeContent
-from ocitool.streams import BoundedReader, Reader, VerifiedReader
+from ocitool.errors import IntegrityError
+from ocitool.streams import Reader, VerifiedReader
 
 
 class Rationed:
@@ -62,19 +62,3 @@ def test_wrong_bytes_are_never_told_to_end_and_one_past_the_size_is_the_last_one
     with pytest.raises(IntegrityError):
         reader.read(1)
     assert source.given <= size + 1
-
-
-@given(st.binary(max_size=60), st.integers(0, 60), rations, asks)
-def test_a_bound_is_kept_whatever_the_chunking(
-    content: bytes, limit: int, rations: list[int], asks: list[int]
-) -> None:
-    source = Rationed(content, rations)
-    reader = BoundedReader(source, limit, "it")
-    if len(content) <= limit:
-        assert read_as_asked(reader, asks) == content
-        return
-    with pytest.raises(UnsafeContent):
-        read_as_asked(reader, asks)
-    with pytest.raises(UnsafeContent):
-        reader.read()
-    assert source.given == limit + 1

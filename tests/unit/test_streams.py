@@ -7,8 +7,8 @@ import io
 import pytest
 
 from ocitool.digest import Digest
-from ocitool.errors import IntegrityError, UnsafeContent
-from ocitool.streams import BoundedReader, CountingReader, VerifiedReader, chunks
+from ocitool.errors import IntegrityError
+from ocitool.streams import CountingReader, VerifiedReader, chunks
 
 
 class Greedy:
@@ -116,28 +116,6 @@ def test_a_prefix_counts_but_is_not_passed_on() -> None:
         verified(b"lo", promised=b"hello", prefix=b"jel").read()
     with pytest.raises(IntegrityError, match="longer"):
         verified(b"more", promised=b"hello", prefix=b"hello there").read()
-
-
-def test_a_bound_is_the_most_that_passes() -> None:
-    assert BoundedReader(io.BytesIO(b"hello"), 5, "it").read() == b"hello"
-    with pytest.raises(UnsafeContent, match="it is larger than 4 bytes"):
-        BoundedReader(io.BytesIO(b"hello"), 4, "it").read()
-
-
-def test_a_bound_holds_for_an_endless_stream_and_however_it_is_asked() -> None:
-    endless = Greedy()
-    reader = BoundedReader(endless, 10, "it")
-    assert reader.read(4) == b"xxxx"
-    for ask in (-1, 5, 0x7FFFFFFF, -1):
-        with pytest.raises(UnsafeContent):
-            reader.read(ask)
-    assert endless.given == 11
-
-
-def test_a_bounded_reader_reads_to_the_end_of_a_stream_that_dribbles() -> None:
-    assert BoundedReader(Dribble(b"hello"), 10, "it").read() == b"hello"
-    with pytest.raises(UnsafeContent):
-        BoundedReader(Dribble(b"hello"), 4, "it").read()
 
 
 def test_counts_what_passes() -> None:

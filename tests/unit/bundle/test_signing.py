@@ -21,10 +21,10 @@ from support.bundle_images import all_of, opened, put_image, written
 
 from ocitool.bundle import gather
 from ocitool.bundle.signing import KeySigner, check_signature
-from ocitool.bundle.source import blob_path
 from ocitool.bundle.verification import verify
 from ocitool.digest import Digest
 from ocitool.errors import IntegrityError, InvalidContent, NotFound, OciError, Unsupported
+from ocitool.layout.index import blob_path
 from ocitool.memory import MemoryStore
 
 if TYPE_CHECKING:
