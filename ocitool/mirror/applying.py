@@ -121,7 +121,7 @@ class Applier:
         copied = partial(copy_graph, reading, store, referrers=True, on_event=tally)
         # Before the image's own name: whoever sees the name finds the signatures as well.
         for tag, desc in image.pin.digest_tags.items():
-            copied(desc, to=tag)
+            copied(desc, to=image.target.beside(tag))
         return self._root(image, copied, said)
 
     def _neighbourly(self, image: Image, inner: Store) -> Neighbourly:

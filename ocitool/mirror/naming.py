@@ -37,6 +37,12 @@ class Target:
         """The registry, or the whole place where it is a directory."""
         return self.place if self.place.startswith(_LAYOUT) else self.place.partition("/")[0]
 
+    def beside(self, tag: str) -> str:
+        """What another tag of the repository is called here: a layout's names say the repository, too."""
+        repository, colon, own = self.name.rpartition(":")
+        told = self.place.startswith(_LAYOUT) and not is_digest(self.name) and "/" not in own
+        return f"{repository}{colon}{tag}" if told else tag
+
     def __str__(self) -> str:
         return f"{self.place}{'@' if is_digest(self.name) else ':'}{self.name}"
 

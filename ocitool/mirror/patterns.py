@@ -114,9 +114,9 @@ def is_digest_tag(tag: str) -> bool:
     return _DIGEST_TAG.fullmatch(tag) is not None
 
 
-def subject_of(tag: str) -> str:
-    """The digest that a digest tag belongs to, or "" where the tag is an image's own name."""
-    match = _DIGEST_TAG.fullmatch(tag)
+def subject_of(name: str) -> str:
+    """What a digest tag, or a layout's `repository:tag` with one, belongs to; "" for an image's own name."""
+    match = _DIGEST_TAG.fullmatch(name.rpartition(":")[2])
     return f"{match[1]}:{match[2]}" if match else ""
 
 

@@ -91,7 +91,8 @@ class Planner:
             pin = pin or self._pin(item, reading.inner, root, subjects)
             for desc in pin.referring:
                 survey.whole(desc, frozenset())
-            tagged = survey.tagged(pin.digest_tags, destination)
+            beside = {item.target.beside(tag): desc for tag, desc in pin.digest_tags.items()}
+            tagged = survey.tagged(beside, destination)
         except NotRead:
             return replace(image, work=Work(known=False))
         work = survey.work()

@@ -56,6 +56,24 @@ def test_the_first_run_copies_and_the_second_asks_only_by_head_and_says_so(betwe
 
 
 @one_kind
+def test_a_digest_tag_stays_in_its_repository_by_way_of_a_layout_and_a_bundle(between: Field) -> None:
+    image = push_image(between.above("team/tool"), "base", "tool", tag="2.0")
+    tag = f"sha256-{image.digest.hex}.sig"
+    signature = push_signature(between.above("team/tool"), image, tag=tag)
+    layout = f"oci:{between.work}/layout"
+    file = between.write(f"  - {{registry: UP, to: '{layout}:{{repository}}:{{tag}}'}}\n")
+    between.run("mirror", file)
+    assert between.run("tags", layout).out.split() == ["team/tool:2.0", f"team/tool:{tag}"]
+    assert "unchanged" in between.run("mirror", file, "--prune").out
+    assert between.run("tags", layout).out.split() == ["team/tool:2.0", f"team/tool:{tag}"]
+
+    between.run("bundle", "create", f"{between.work}/bundle", layout)
+    between.run("bundle", "apply", f"{between.work}/bundle", f"{between.down}/far")
+
+    assert between.below("far/team/tool").resolve(tag) == signature
+
+
+@one_kind
 def test_a_repository_that_is_not_there_yet_is_not_asked_for_every_name(between: Field) -> None:
     for n in range(12):
         push_image(between.above("team/app"), f"layer {n}", tag=f"1.{n}")
