@@ -43,7 +43,8 @@ def _unpack(archive: str, place: str) -> None:
             shutil.rmtree(made, ignore_errors=True)
     except OSError as error:
         if not os.path.isdir(place):  # somebody else was faster
-            _end(f"its packages can't be unpacked in {beside}: {error.strerror}")
+            why = f"its packages can't be unpacked in {beside}: {error.strerror}"
+            _end(f"{why}; name another directory in XDG_CACHE_HOME")
 
 
 def _end(message: str) -> NoReturn:

@@ -78,7 +78,8 @@ def test_where_it_can_not_be_unpacked_it_says_so(pyz: Path, tmp_path: Path) -> N
     (tmp_path / ".cache").write_text("in the way")
     told = run(pyz, tmp_path, "--version", code=1).stderr
     assert (
-        told == f"ocitool.pyz: its packages can't be unpacked in {tmp_path}/.cache/ocitool: Not a directory\n"
+        told == f"ocitool.pyz: its packages can't be unpacked in {tmp_path}/.cache/ocitool: Not a directory;"
+        " name another directory in XDG_CACHE_HOME\n"
     )
 
 
