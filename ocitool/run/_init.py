@@ -166,7 +166,7 @@ def _become(job: Job) -> None:
     else:
         posix.setsid()
         if job.give_terminal is not None:
-            job.give_terminal(kernel, job.console, job.process)
+            job.give_terminal(kernel, job.root, job.console, job.process)
         if job.root >= 0:
             posix.fchdir(job.root)
             posix.chroot(".")

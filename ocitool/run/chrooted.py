@@ -64,6 +64,7 @@ def _run(runtime: Runtime, container: state.State, config: dict[str, Any], bundl
     job = _job(runtime, container, config, bundle)
     if job.process.get("terminal"):
         wait.console, job.console = terminal.pair()
+        job.give_terminal = terminal.give_at
     child = starting.clone(job, -1, runtime.warn)
     try:
         if job.console is not None:

@@ -11,7 +11,7 @@ import posix
 from ocitool.errors import RunError
 
 from . import paths
-from .kernel import CLOEXEC
+from .kernel import CLOEXEC, IN_ROOT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def give(kernel: Kernel, root: int, console: Any, process: dict[str, Any]) -> No
         RunError: there is no devpts in the container, or the socket is gone.
     """
     try:
-        master = kernel.openat2(root, "dev/pts/ptmx", posix.O_RDWR | posix.O_NOCTTY, 0x10)
+        master = kernel.openat2(root, "dev/pts/ptmx", posix.O_RDWR | posix.O_NOCTTY, IN_ROOT)
     except OSError as exc:
         raise RunError(f"terminal: /dev/pts/ptmx in the container: {exc.strerror}") from exc
     slave = _open_slave(kernel, master, process)
@@ -50,13 +50,33 @@ def give(kernel: Kernel, root: int, console: Any, process: dict[str, Any]) -> No
     _hand_over(kernel, master, slave, console)
 
 
-def give_at(kernel: Kernel, console: Any, process: dict[str, Any]) -> None:
-    """The same for a further process, in the container's own view; /dev/console stays as it is."""
+def give_at(kernel: Kernel, root: int, console: Any, process: dict[str, Any]) -> None:
+    """The same for a process in a root where nothing is to be mounted; /dev/console stays as it is.
+
+    Args:
+        kernel: the kernel.
+        root: descriptor of the root that the process is about to have, or -1 where it has it already.
+        console: the socket to which the master is sent.
+        process: `process`, for consoleSize and the owner.
+
+    Raises:
+        RunError: there is no devpts, or the socket is gone.
+    """
     try:
-        master = posix.open("/dev/pts/ptmx", posix.O_RDWR | posix.O_NOCTTY | CLOEXEC)
+        master = _master_at(kernel, root)
     except OSError as exc:
         raise RunError(f"terminal: /dev/pts/ptmx in the container: {exc.strerror}") from exc
     _hand_over(kernel, master, _open_slave(kernel, master, process), console)
+
+
+def _master_at(kernel: Kernel, root: int) -> int:
+    flags = posix.O_RDWR | posix.O_NOCTTY
+    if root >= 0:
+        try:
+            return kernel.openat2(root, "dev/pts/ptmx", flags, IN_ROOT)
+        except FileNotFoundError:
+            pass  # a changed root and nothing else: the host's terminals have to do
+    return posix.open("/dev/pts/ptmx", flags | CLOEXEC)
 
 
 def _open_slave(kernel: Kernel, master: int, process: dict[str, Any]) -> int:

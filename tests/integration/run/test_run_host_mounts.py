@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,19 @@ def test_a_further_process_is_in_its_root_and_namespaces(containers: Containers,
     assert done.stdout.split()[: len(names)] == names
     assert "sleep" in done.stdout
     assert done.stdout.split()[-1] == str(Path("/proc/self/ns/mnt").readlink())
+
+
+def test_a_further_process_has_a_terminal_of_the_containers(containers: Containers, sharing: Bundle) -> None:
+    containers.started(sharing.shell("sleep 60"), f"{OURS}-shared")
+    ours, theirs = os.openpty()
+    command = containers.command("exec", "-t", f"{OURS}-shared", "tty")
+    done = subprocess.run(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, check=False
+    )
+    os.close(theirs)
+    said = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert (done.returncode, said.split()) == (0, ["/dev/pts/0"])
 
 
 def test_hooks_in_the_container_see_its_root(containers: Containers, sharing: Bundle) -> None:

@@ -139,6 +139,23 @@ def test_a_further_process_in_a_chroot_is_no_nearer_to_the_host(home: Path, busy
             os.kill(int(inside.name), 9)
 
 
+def test_a_chroots_program_has_a_terminal_of_the_callers_size(home: Path, busybox_image: str) -> None:
+    require("busybox")
+    ours, theirs = os.openpty()
+    subprocess.run(["stty", "rows", "33", "cols", "99"], stdin=theirs, check=True)
+    look = "test -t 0 && test -t 1 && test -t 2 && stty size"
+    words = ["run", "--isolation", "chroot", "-t", busybox_image, "--", "sh", "-c", look]
+    done = subprocess.run(
+        [sys.executable, "-m", "ocitool", *words], stdin=theirs, stdout=theirs, stderr=theirs,
+        env=Ocitool(home).environment, cwd=home, start_new_session=True, check=False,
+    )  # fmt: skip
+    os.close(theirs)
+    said = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert done.returncode == 0, said
+    assert said.split()[-2:] == ["33", "99"]
+
+
 def test_what_a_chroots_program_leaves_running_ends_with_it(home: Path, busybox_image: str) -> None:
     require("busybox")
     seconds = str(10**9 + os.getpid())
