@@ -12,6 +12,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ocitool.layout import LayoutStore
+    from ocitool.model import Descriptor
 
 REPEAT = 3
 
@@ -43,11 +48,11 @@ def random_layout(path: Path, size: int) -> None:
     store.tag(root, "a")
 
 
-def push(store: object, desc: object, content: bytes) -> None:
+def push(store: LayoutStore, desc: Descriptor, content: bytes) -> None:
     """Push bytes."""
     from io import BytesIO
 
-    store.push(desc, BytesIO(content))  # type: ignore[attr-defined]
+    store.push(desc, BytesIO(content))
 
 
 def ours(source: Path, target: Path) -> list[str]:

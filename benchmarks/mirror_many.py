@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-from measure import Contender, compare  # noqa: E402
-from support.registry_process import docker_registry  # noqa: E402
+from measure import Contender, compare
+from support.registry_process import docker_registry
 
-from ocitool import mediatypes  # noqa: E402
-from ocitool.model import Descriptor  # noqa: E402
-from ocitool.reference import Reference  # noqa: E402
-from ocitool.registry import Client  # noqa: E402
+from ocitool import mediatypes
+from ocitool.model import Descriptor
+from ocitool.reference import Reference
+from ocitool.registry import Client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

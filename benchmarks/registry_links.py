@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
 
-from measure import Contender, run  # noqa: E402 - found by the line above
-from support.registry_faults import FaultProxy, Faults  # noqa: E402 - found by the line above
-from support.registry_images import image  # noqa: E402 - found by the line above
-from support.registry_process import docker_registry  # noqa: E402 - found by the line above
+from measure import Contender, run
+from support.registry_faults import FaultProxy, Faults
+from support.registry_images import image
+from support.registry_process import docker_registry
 
-from ocitool.layout import LayoutStore  # noqa: E402 - found by the line above
+from ocitool.layout import LayoutStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 ROUNDS = 5
 PULL = """
 import sys
-from ocitool.layout import LayoutStore  # noqa: E402 - found by the line above
-from ocitool.reference import Reference  # noqa: E402 - found by the line above
-from ocitool.registry import Client, ClientConfig  # noqa: E402 - found by the line above
-from ocitool.transfer import copy  # noqa: E402 - found by the line above
+from ocitool.layout import LayoutStore
+from ocitool.reference import Reference
+from ocitool.registry import Client, ClientConfig
+from ocitool.transfer import copy
 
 reference, target, ranges = sys.argv[1:]
 with Client(ClientConfig(ranges=int(ranges))) as client:

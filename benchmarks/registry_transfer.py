@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
 
-from measure import Contender, compare  # noqa: E402 - found by the line above
-from support.registry_images import image  # noqa: E402 - found by the line above
-from support.registry_process import docker_registry  # noqa: E402 - found by the line above
+from measure import Contender, compare
+from support.registry_images import image
+from support.registry_process import docker_registry
 
-from ocitool.layout import LayoutStore  # noqa: E402 - found by the line above
+from ocitool.layout import LayoutStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
 
-from support.run_bundles import MAIN, PYTHON, Bundle, make_bundle  # noqa: E402 - the path comes first
+from support.run_bundles import MAIN, PYTHON, Bundle, make_bundle
 
 OURS = f"{PYTHON} -I -S {MAIN}"
 FLOOR = f"{PYTHON} -I -S -c pass"

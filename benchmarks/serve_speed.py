@@ -24,9 +24,9 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-from support.registry_process import docker_registry  # noqa: E402
+from support.registry_process import docker_registry
 
-from ocitool.layout.store import initialise  # noqa: E402
+from ocitool.layout.store import initialise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -135,7 +135,7 @@ class BundleWriter:
         """See `Source`."""
         raise _unreadable(ref)
 
-    def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> AbstractContextManager[Reader]:  # noqa: ARG002
+    def fetch(self, desc: Descriptor, /, *, offset: int = 0) -> AbstractContextManager[Reader]:  # noqa: ARG002 - as every source has it
         """See `Source`."""
         raise _unreadable(str(desc.digest))
 

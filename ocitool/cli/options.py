@@ -219,7 +219,7 @@ def _pointing_out(values: dict[str, Any]) -> Iterator[None]:
     except (NotFound, RegistryError) as error:
         for text in (values[name] for name in _LOCATIONS if values.get(name)):
             if not text.startswith((".", "/")) and os.path.exists(text):  # noqa: PTH110 - may be no path at all
-                kind = "directory" if os.path.isdir(text) else "file"  # noqa: PTH112
+                kind = "directory" if os.path.isdir(text) else "file"  # noqa: PTH112 - as above
                 error.add_note(f"{text} is a {kind} too: ./{text} would be that")
         raise
 

@@ -329,8 +329,8 @@ class RegistryStore:
     def _neighbours(self, desc: Descriptor, source: Source) -> Iterable[str]:
         """Repositories of this registry that may have a blob."""
         found = []
-        if isinstance(source, RegistryStore) and source._repo.site.endpoint is self._repo.site.endpoint:  # noqa: SLF001
-            found.append(source._repo.site.repository)  # noqa: SLF001
+        if isinstance(source, RegistryStore) and source._repo.site.endpoint is self._repo.site.endpoint:  # noqa: SLF001 - ours
+            found.append(source._repo.site.repository)  # noqa: SLF001 - as above
         hint = desc.annotations.get(_SOURCE_HINT + self._repo.site.endpoint.name, "")
         found += [name for name in hint.split(",") if name]
         found += self._repo.config.mount_from

@@ -139,7 +139,7 @@ class Applier:
         directory = self.root.directory(path)
         if directory is None:
             return None
-        entry, empty = self._directories[directory.path], not os.listdir(directory.fd)  # noqa: PTH208
+        entry, empty = self._directories[directory.path], not os.listdir(directory.fd)  # noqa: PTH208 - open
         uid, gid = self._owners.inside(entry.uid, entry.gid)
         return Folder(entry.mode, uid, gid, empty=empty)
 

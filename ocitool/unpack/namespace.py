@@ -144,7 +144,7 @@ def _map(helper: str, pid: int, ranges: Sequence[Range]) -> None:
     numbers = [str(number) for part in ranges for number in part]
     # Numbers only, to a program that trusts nobody.
     command = [helper, str(pid), *numbers]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - as above
     if done.returncode:
         raise Unsupported(
             f"{helper} refuses: {done.stderr.strip()}",

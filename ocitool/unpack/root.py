@@ -180,7 +180,7 @@ class Root:
     def _path_of(self, fd: int) -> bytes | None:
         """Where an open directory is, as far as /proc tells."""
         try:
-            top, path = (os.readlink(b"/proc/self/fd/%d" % n) for n in (self._top.fd, fd))  # noqa: PTH115
+            top, path = (os.readlink(b"/proc/self/fd/%d" % n) for n in (self._top.fd, fd))  # noqa: PTH115 - bytes
         except OSError:
             return None
         if path == top:
@@ -197,7 +197,7 @@ class Root:
                 name = todo.pop()
                 steps += 1 + here.path.count(b"/") * (name == b"..")
                 if steps > _MAX_STEPS or links > _MAX_LINKS or len(here.path) > limits.PATH_BYTES:
-                    raise UnsafeContent(f"the path {path[:200]!r} has too many symbolic links")  # noqa: TRY301
+                    raise UnsafeContent(f"the path {path[:200]!r} has too many symbolic links")  # noqa: TRY301 - `here` is closed
                 if name in {b"", b"."}:
                     continue
                 if name == b"..":

@@ -48,8 +48,8 @@ def test_no_header_breaks_a_parser(values: list[str]) -> None:
         headers.rate_limit({"ratelimit-limit": value, "ratelimit-remaining": value})
 
 
-@given(st.lists(CHALLENGE, min_size=1, max_size=3), st.booleans())
-def test_challenges_are_read_as_they_were_written(found: list[Challenge], joined: bool) -> None:  # noqa: FBT001
+@given(found=st.lists(CHALLENGE, min_size=1, max_size=3), joined=st.booleans())
+def test_challenges_are_read_as_they_were_written(found: list[Challenge], *, joined: bool) -> None:
     texts = [written(challenge) for challenge in found]
     assert headers.challenges([", ".join(texts)] if joined else texts) == found
 

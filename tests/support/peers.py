@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import NoReturn
 
 
 def require(*tools: str) -> None:
@@ -19,8 +20,12 @@ def require(*tools: str) -> None:
     Where `make test` installs them itself (root and apt), a missing one is a failure.
     """
     missing = [tool for tool in tools if not shutil.which(tool)]
-    if not missing:
-        return
+    if missing:
+        not_installed(*missing)
+
+
+def not_installed(*missing: str) -> NoReturn:
+    """Skip the test for want of these, or fail it, as `require` says."""
     reason = f"not installed: {', '.join(missing)}"
     if os.geteuid() == 0 and shutil.which("apt-get") and not os.environ.get("OCITOOL_NO_APT"):
         pytest.fail(f"{reason}; scripts/install-test-tools installs it")

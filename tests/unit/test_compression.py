@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import platform
 import random
 import subprocess
 import sys
@@ -29,12 +30,13 @@ TEXT = b"".join(b"%d tweet\n" % _RANDOM.randrange(1 << 20) for _ in range(200_00
 
 @pytest.fixture(params=["isal", "zlib"])
 def inflater(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to inflate; without its wheel, isal can't be imported."""
+    """Both ways to inflate; isal is a dependency only where it has a wheel."""
     if request.param == "zlib":
         monkeypatch.setitem(sys.modules, "isal", None)
         assert isinstance(compression._new_inflate(), compression._ZlibInflate)
     else:
-        pytest.importorskip("isal", reason="no isal wheel for this machine: zlib alone is tested")
+        if platform.machine() not in {"x86_64", "aarch64", "arm64"}:
+            pytest.skip("no isal wheel for this machine: zlib alone is tested")
         assert not isinstance(compression._new_inflate(), compression._ZlibInflate)
     return str(request.param)
 

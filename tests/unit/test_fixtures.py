@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 from support import fixtures
+from support.peers import require
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,8 +80,7 @@ def test_every_blob_is_what_its_name_says(tmp_path: Path) -> None:
 def test_hello_prints_echoes_and_exits_on_both_processors(
     architecture: str, emulator: str, tmp_path: Path
 ) -> None:
-    if shutil.which(emulator) is None:
-        pytest.skip(f"{emulator} is not installed (Debian: qemu-user-static)")
+    require(emulator)
     layout = fixtures.layout()
     index = json.loads(_blob(layout, fixtures.digests()["hello:1.0"]))
     entry = next(m for m in index["manifests"] if m["platform"]["architecture"] == architecture)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.stores import put, put_artifact, put_image, put_index
@@ -105,24 +105,16 @@ def test_knows_what_refers_to_what_with_kind_and_annotations() -> None:
 def test_may_be_used_from_several_threads() -> None:
     store = MemoryStore()
     subject = put_image(store)
-    errors: list[BaseException] = []
 
     def work(n: int) -> None:
-        try:
-            for m in range(50):
-                artifact = put_artifact(store, subject, f"kind {n} {m}")
-                store.tag(artifact, f"{n}-{m}")
-                assert store.resolve(f"{n}-{m}") == artifact
-                assert artifact in list(store.referrers(subject))
-                assert f"{n}-{m}" in list(store.tags())
-                store.delete(artifact)
-        except BaseException as error:  # noqa: BLE001
-            errors.append(error)
+        for m in range(50):
+            artifact = put_artifact(store, subject, f"kind {n} {m}")
+            store.tag(artifact, f"{n}-{m}")
+            assert store.resolve(f"{n}-{m}") == artifact
+            assert artifact in list(store.referrers(subject))
+            assert f"{n}-{m}" in list(store.tags())
+            store.delete(artifact)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
     assert list(store.tags()) == []

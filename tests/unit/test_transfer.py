@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import os
 import signal
@@ -11,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -525,6 +525,7 @@ def copying_from_a_silent_peer(do: str) -> subprocess.Popen[bytes]:
     """A copy whose source says nothing more; its worker does as told before it waits for it."""
     script = f"""
 import signal, sys, threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ocitool.memory import MemoryStore
 from ocitool.transfer import copy_graph
@@ -925,18 +926,6 @@ def test_many_small_images_are_copied_in_good_time() -> None:
 def test_copies_side_by_side_into_one_store_do_not_disturb_each_other() -> None:
     src, dst = MemoryStore(), MemoryStore()
     roots = [put_image(src, layers=[b"shared", bytes([n])]) for n in range(8)]
-    errors: list[BaseException] = []
-
-    def one(root: Descriptor, name: int) -> None:
-        try:
-            copy_graph(src, dst, root, to=str(name))
-        except BaseException as error:  # noqa: BLE001
-            errors.append(error)
-
-    threads = [threading.Thread(target=one, args=pair) for pair in zip(roots, itertools.count())]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: copy_graph(src, dst, roots[name], to=str(name)), range(8)))
     assert list(dst.tags()) == [str(n) for n in range(8)]

@@ -19,7 +19,7 @@ KILLED = -9
 
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["a new layout", "a layout with an image"])
-def test_f_17_killed_at_any_system_call_nothing_is_lost(tmp_path: Path, fresh: bool) -> None:  # noqa: FBT001
+def test_f_17_killed_at_any_system_call_nothing_is_lost(tmp_path: Path, *, fresh: bool) -> None:
     require("strace")
     points = spread(faults(tmp_path, "signal=KILL", CHANGES, fresh=fresh), 10)
     assert len(points) >= 10

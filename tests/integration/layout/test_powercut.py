@@ -37,7 +37,7 @@ def recorded(parent: Path, *, fresh: bool) -> tuple[Disk, list[Operation]]:
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["a new layout", "a layout with an image"])
 @pytest.mark.parametrize("survives", ["nothing", "names", "something"])
-def test_f_18_cut_anywhere_the_layout_is_whole(tmp_path: Path, survives: str, fresh: bool) -> None:  # noqa: FBT001
+def test_f_18_cut_anywhere_the_layout_is_whole(tmp_path: Path, survives: str, *, fresh: bool) -> None:
     disk, log = recorded(tmp_path / "recorded", fresh=fresh)
     assert {operation.kind for operation in log} >= {"create", "data", "sync data", "sync names", "rename"}
     cuts = range(len(log)) if FULL else set(random.sample(range(len(log)), 12)) | {len(log) - 1}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.ordinary import NOBODY
-from support.peers import require_root
+from support.peers import not_installed, require_root
 from support.run_bundles import BUSYBOX, ORDINARY, Bundle, Containers, host_traces, make_bundle
 
 
@@ -23,7 +23,7 @@ def workplace() -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip("the runtime's integration tests need root: they also switch to an ordinary user")
     if not BUSYBOX.exists():
-        pytest.skip("busybox-static is not installed")
+        not_installed("busybox-static")
     path = Path(tempfile.mkdtemp(prefix="ocitool-test-"))
     path.chmod(0o755)
     yield path

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.peers import not_installed
 from support.run_bpf import run
 
 from ocitool.errors import InvalidContent, Unsupported
@@ -242,7 +243,7 @@ def test_the_tables_agree_with_the_kernels_headers() -> None:
     for architecture, suffix in (("X86_64", "64"), ("X86", "32"), ("X32", "x32")):
         header = Path(f"/usr/include/x86_64-linux-gnu/asm/unistd_{suffix}.h")
         if not header.exists():
-            pytest.skip("linux-libc-dev is not installed")
+            not_installed("linux-libc-dev")
         pattern = re.compile(r"#define __NR_(\w+)\s+(?:\(__X32_SYSCALL_BIT \+ )?(\d+)")
         known = numbers(architecture)
         for name, number in pattern.findall(header.read_text()):
@@ -262,7 +263,7 @@ def _podman_profile() -> dict[str, Any]:
     """The profile of the distribution's engine, resolved for its default capabilities."""
     path = Path("/usr/share/containers/seccomp.json")
     if not path.exists():
-        pytest.skip("golang-github-containers-common is not installed")
+        not_installed("golang-github-containers-common")
     document = json.loads(path.read_text())
     granted = set(defaults.config()["process"]["capabilities"]["bounding"])
     rules = []
@@ -292,7 +293,7 @@ def _by_library(profile: dict[str, Any], tmp_path: Path) -> bytes:
     try:
         library = ctypes.CDLL("libseccomp.so.2")
     except OSError:
-        pytest.skip("libseccomp is not installed")
+        not_installed("libseccomp2")
     library.seccomp_init.restype = ctypes.c_void_p
 
     class Comparison(ctypes.Structure):

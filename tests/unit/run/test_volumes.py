@@ -55,7 +55,7 @@ def test_nothing_is_mounted_on_the_root_directory_itself(text: str) -> None:
 
 
 @pytest.mark.parametrize(("value", "readonly"), [("1", True), ("TRUE", True), ("0", False), ("False", False)])
-def test_readonly_is_a_choice_with_a_value(value: str, readonly: bool) -> None:  # noqa: FBT001 - a parameter
+def test_readonly_is_a_choice_with_a_value(value: str, *, readonly: bool) -> None:
     mount = volumes.mount(f"type=bind,source=/a,target=/b,readonly={value}")
     assert ("ro" in mount["options"]) is readonly
 

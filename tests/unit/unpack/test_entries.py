@@ -299,7 +299,7 @@ def test_lu_17_entries_are_counted() -> None:
     ],
     ids=["255", "256", "4019", "4095", "4111", "5000 deep", "255 hidden", "256 hidden"],
 )
-def test_lu_23_paths_have_the_length_that_file_systems_have(path: bytes, allowed: bool) -> None:  # noqa: FBT001
+def test_lu_23_paths_have_the_length_that_file_systems_have(path: bytes, *, allowed: bool) -> None:
     if allowed:
         assert only(archive(file(path))).path == path
     else:
