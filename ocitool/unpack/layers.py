@@ -107,6 +107,7 @@ class _WholeReader:
             # If the bytes are not even those that were promised, that is the error to report.
             drain(self._blob)
             raise
+        # A second guard: decompressing reads the blob to its end already, and refuses what follows a stream.
         if not data and n and self._blob.read(1):
             raise InvalidContent(f"layer {self._layer.digest} goes on after its compressed stream")
         return data

@@ -128,6 +128,28 @@ def test_rc_02_a_redirect_that_is_no_plain_url_is_refused(
     assert not evil.log
 
 
+def test_redirects_without_end_end(fake: FakeRegistry) -> None:
+    fake.before.append(always("", "", lambda request: Response(307, {"Location": request.path})))
+    with client() as made, pytest.raises(RegistryError, match="redirects more than 10 times"):
+        repository(made, fake.name).resolve("v1")
+    assert len(fake.log) == 11
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "size"),
+    [("POST", 302, 10), ("POST", 303, 10), ("PUT", 301, 10), ("PUT", 307, 3 << 20)],
+    ids=str,
+)
+def test_a_write_is_not_led_where_it_can_not_be_sent_again_as_it_was(
+    fake: FakeRegistry, method: str, status: int, size: int
+) -> None:
+    moved = Response(status, {"Location": "/v2/some/repo/blobs/uploads/elsewhere"})
+    fake.before.append(always(method, "/uploads/", lambda _: moved))
+    with client(retries=1) as made, pytest.raises(RegistryError, match=f"{method} .* is redirected to"):
+        put(repository(made, fake.name), mediatypes.OCI_LAYER, bytes(size))
+    assert not fake.asked("", "/uploads/elsewhere")
+
+
 def test_rc_03_a_challenge_from_elsewhere_is_not_answered(
     fake: FakeRegistry, evil: FakeRegistry, token_server: TokenServer
 ) -> None:
@@ -236,6 +258,18 @@ def test_rc_05_a_token_service_that_sends_us_elsewhere_is_refused(
     with client(authfile=identity) as made, pytest.raises(RegistryError):
         repository(made, fake.name).resolve("v1")
     assert not evil.log
+
+
+def test_rc_05_a_refresh_token_stays_where_it_was_sent(
+    fake: FakeRegistry, token_server: TokenServer, tmp_path: Path
+) -> None:
+    token_server.protects(fake)
+    token_server.server.before.insert(0, on("POST", "/token", Response(307, {"Location": "/elsewhere"})))
+    identity = tmp_path / "auth.json"
+    identity.write_text(f'{{"auths":{{"{fake.name}":{{"identitytoken":"secret-refresh-token"}}}}}}')
+    with client(authfile=identity) as made, pytest.raises(RegistryError, match="is redirected to"):
+        repository(made, fake.name).resolve("v1")
+    assert [request.path for request in token_server.server.log] == ["/token"]
 
 
 def upload_to(fake: FakeRegistry, location: str, **config: Any) -> None:

@@ -120,6 +120,18 @@ def test_a_bundle_that_was_packed_anew_is_read(raw: bytes) -> None:
             assert verify(bundle) == []
 
 
+def test_damage_is_found_in_what_only_presumed_manifests_name(store: MemoryStore) -> None:
+    """Of an image whose manifest the far side has, and one layer of which it lost."""
+    one = Digest.of(b"two")
+    there = [entry for digest, entry in gather(all_of(store)).inventory.content.items() if digest != one]
+    raw = bundle_of(all_of(store), have=Inventory.of((), there))
+    with opened(raw) as bundle:
+        assert list(bundle.inventory.content) == [one]
+        assert verify(bundle) == []
+    with opened(replaced(raw, place(raw, b"two"), b"TWO")) as bundle:
+        assert [problem.where for problem in verify(bundle)] == [f"blobs/sha256/{one.hex}"]
+
+
 def test_what_is_not_in_the_inventory_is_told(raw: bytes) -> None:
     with opened(repacked(raw, lambda files: files.update({"run-me.sh": b"#!"}))) as bundle:
         assert [str(problem) for problem in verify(bundle)] == ["run-me.sh: is not in the inventory"]

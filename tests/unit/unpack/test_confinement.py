@@ -232,6 +232,26 @@ def test_lu_06_links_are_made_without_following_on_every_python(
     assert asked == [False]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+@pytest.mark.root
+def test_lu_06_a_node_that_is_replaced_by_a_link_gives_its_mode_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "victim"
+    os.mkfifo(victim, 0o600)
+    real = os.chown
+
+    def chown(name: bytes, *args: int, dir_fd: int, follow_symlinks: bool) -> None:
+        real(name, *args, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+        os.unlink(name, dir_fd=dir_fd)
+        os.symlink(victim, name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "chown", chown)
+    with pytest.raises(UnsafeContent, match="was replaced while it was being unpacked"):
+        unpacked(tmp_path / "bundle", archive(fifo(b"pipe", uid=7, mode=0o666)))
+    assert victim.stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("path", [b"self/root", b"self/cwd", b"self/fd/0", b"1/root", b"thread-self/root"])
 def test_lu_25_magic_links_are_not_followed(tmp_path: Path, canary: Path, path: bytes) -> None:
     where = path + bytes(canary)
