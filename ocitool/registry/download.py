@@ -273,8 +273,10 @@ class Download:
                 raise _Whole
             self._check_range(live, first, end - 1)
             for chunk in live.body():
-                content += chunk[: end - start - len(content)]
-                if self._over.is_set():
+                missing = end - start - len(content)
+                content += chunk[:missing]
+                # Past the last byte there may be no end.
+                if len(chunk) > missing or self._over.is_set():
                     return
 
     def _at_place(self, stack: ExitStack, call: Call) -> Live | None:

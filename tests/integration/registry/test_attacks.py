@@ -391,6 +391,15 @@ def test_rc_11_content_is_named_by_its_bytes_whatever_the_header_says(fake: Fake
     assert any(isinstance(event, Noted) and SOME in event.message for event in events)
 
 
+def test_rc_11_a_registry_that_calls_what_it_was_given_otherwise_is_told_of(fake: FakeRegistry) -> None:
+    answer = Response(201, {"Docker-Content-Digest": SOME})
+    fake.before.append(on("PUT", "/manifests/", answer))
+    events: list[Event] = []
+    with client(on_event=events.append) as made:
+        image(repository(made, fake.name), 10, tag="")
+    assert any(isinstance(event, Noted) and SOME in event.message for event in events)
+
+
 @pytest.mark.parametrize("change", [1, -1, 1000])
 def test_rc_12_a_blob_of_another_size_is_refused(fake: FakeRegistry, change: int) -> None:
     stocked(fake, 5000)
@@ -685,6 +694,21 @@ def test_rc_20_a_mirror_sees_only_its_own_credentials(
     assert {request.authorization for request in evil.log} == {"", f"Basic {own}"}
     assert {request.first("ns") for request in evil.log} == {fake.name}
     assert not fake.log
+
+
+def test_a_mirror_for_digests_is_not_believed_what_a_tag_names(
+    fake: FakeRegistry, evil: FakeRegistry, tmp_path: Path
+) -> None:
+    desc, other = stocked(fake, 10), stocked(evil, 10)
+    (tmp_path / "registries.conf").write_text(
+        f'[[registry]]\nlocation = "{fake.name}"\n[[registry.mirror]]\nlocation = "{evil.name}"\n'
+        'pull-from-mirror = "digest-only"\n'
+    )
+    with client(registries_conf=tmp_path / "registries.conf") as made:
+        repo = repository(made, fake.name)
+        assert repo.resolve("v1") == desc
+        assert not evil.log
+        assert repo.resolve(str(other.digest)) == other
 
 
 @pytest.mark.parametrize(

@@ -701,6 +701,27 @@ def test_a_slow_blob_comes_over_several_connections(
         assert len({request.headers.get("range") for request in fake.asked("GET", "/blobs/")}) >= 4
 
 
+def test_a_slow_blob_whose_ranges_do_not_end_is_read_to_their_last_byte(
+    fake: FakeRegistry, proxied: Callable[[Faults], FaultProxy]
+) -> None:
+    stocked(fake, 40_000_000)
+    desc, content = blob_of(fake), layers_of(fake)[0]
+    endless: list[str] = []
+
+    def serve(request: Request) -> Response | None:
+        asked = request.headers.get("range", "-")
+        if asked.endswith("-"):
+            return None
+        endless.append(asked)
+        honest = fake.ranged(request, content, {})
+        assert isinstance(honest.body, bytes)
+        return Response(206, honest.headers, itertools.chain([honest.body], itertools.repeat(bytes(1 << 20))))
+
+    fake.before.append(always("GET", "/blobs/", serve))
+    assert read(proxied(Faults(rate=20e6)).name, desc, ranges=5) == content
+    assert endless
+
+
 def test_a_slow_blob_that_breaks_off_in_its_ranges_is_resumed(
     fake: FakeRegistry, proxied: Callable[[Faults], FaultProxy]
 ) -> None:

@@ -362,6 +362,15 @@ def test_rn_14_masked_and_read_only_paths_hold(containers: Containers, bundle: B
     assert containers.output(bundle, script).strip() == ""
 
 
+def test_rn_14_a_masked_path_that_is_a_link_is_refused(containers: Containers, bundle: Bundle) -> None:
+    """Masked would be what it leads to, and the link could lead elsewhere later."""
+    (bundle.rootfs / "secret").symlink_to("/etc")
+    bundle.config["linux"]["maskedPaths"] = ["/secret"]
+    bundle.save()
+    done = containers.run(bundle)
+    assert (done.returncode, "masked path /secret: " in done.stderr) == (125, True), done.stderr
+
+
 def test_rn_14_a_path_that_is_listed_twice_is_masked_once(containers: Containers, bundle: Bundle) -> None:
     bundle.config["linux"]["maskedPaths"] = ["/proc/keys", "/proc//keys", "/proc/keys/"]
     shown = containers.output(bundle, "grep -c /proc/keys /proc/self/mountinfo")

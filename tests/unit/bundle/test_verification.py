@@ -177,6 +177,17 @@ def test_an_annotation_that_is_no_digest_is_refused(raw: bytes) -> None:
     refused(repacked(raw, confuse), InvalidContent, "is not a digest")
 
 
+@pytest.mark.parametrize("annotations", [["org.ocitool.bundle.inventory"], {"a": 1}, "a"])
+def test_annotations_that_are_no_map_of_strings_are_refused(raw: bytes, annotations: object) -> None:
+    def confuse(files: dict[str, bytes]) -> None:
+        index = json.loads(files["index.json"])
+        if isinstance(annotations, dict):
+            annotations.update(index["annotations"])
+        files["index.json"] = json.dumps({**index, "annotations": annotations}).encode()
+
+    refused(repacked(raw, confuse), InvalidContent, "does not map strings to strings")
+
+
 def test_a_layout_of_another_version_is_told(raw: bytes) -> None:
     other = repacked(raw, lambda files: files.update({"oci-layout": b'{"imageLayoutVersion":"2.0.0"}'}))
     with opened(other) as bundle:

@@ -128,7 +128,7 @@ def test_lu_19_damage_in_transit_is_named_as_such(
     tmp_path: Path, compress: Callable[[bytes], bytes], change: Callable[[bytes], bytes]
 ) -> None:
     tampered = Tampered(image(archive(file(b"x", os.urandom(4000))), compress=compress), change)
-    with pytest.raises((IntegrityError, InvalidContent)) as caught:
+    with pytest.raises(IntegrityError) as caught:
         unpack(tampered, tampered._real.manifest, tmp_path / "b", options=UnpackOptions(sync=False))
     assert any("in layer sha256:" in note for note in caught.value.__notes__)
     nothing_is_left(tmp_path)
