@@ -696,6 +696,23 @@ def test_rc_20_a_mirror_sees_only_its_own_credentials(
     assert not fake.log
 
 
+def test_a_mirror_whose_blob_was_wrong_is_not_asked_for_it_again(
+    fake: FakeRegistry, evil: FakeRegistry, tmp_path: Path
+) -> None:
+    stocked(fake, 10)
+    desc = blob_of(fake)
+    evil.before.append(always("GET", "/blobs/", lambda _: Response(200, {}, bytes(desc.size))))
+    (tmp_path / "registries.conf").write_text(
+        f'[[registry]]\nlocation = "{fake.name}"\n[[registry.mirror]]\nlocation = "{evil.name}"\n'
+    )
+    with client(registries_conf=tmp_path / "registries.conf") as made:
+        repo = repository(made, fake.name)
+        with pytest.raises(IntegrityError):
+            read_verified(repo, desc)
+        assert Digest.of(read_verified(repo, desc)) == desc.digest
+    assert len(evil.log) == 1
+
+
 def test_a_mirror_for_digests_is_not_believed_what_a_tag_names(
     fake: FakeRegistry, evil: FakeRegistry, tmp_path: Path
 ) -> None:
@@ -815,5 +832,6 @@ def test_a_push_that_lies_is_not_completed(fake: FakeRegistry) -> None:
     with client() as made, pytest.raises(IntegrityError):
         repository(made, fake.name).push(promised, BytesIO(b"y" * 3_000_000))
     assert not fake.blobs
+    assert fake.asked("DELETE", "/uploads/")
     with client() as made, pytest.raises(NotFound):
         copy(repository(made, fake.name), memory_image(), "v9")

@@ -121,6 +121,19 @@ def test_rn_03_the_program_has_only_the_standard_descriptors(containers: Contain
     assert shown.split() == [f"/proc/self/fd/{number}" for number in range(4)]
 
 
+def test_rn_03_a_hook_has_only_the_standard_descriptors(
+    containers: Containers, bundle: Bundle, workplace: Path
+) -> None:
+    list_them = f"ls -l /proc/self/fd >{workplace}/seen"
+    bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", list_them]}]}
+    with Path("/etc/passwd").open("rb") as leaked:
+        os.set_inheritable(leaked.fileno(), True)
+        assert containers.output(bundle, "true", close_fds=False) == ""
+    seen = (workplace / "seen").read_text()
+    assert f"{workplace}/seen" in seen
+    assert "/etc/passwd" not in seen
+
+
 def test_rn_03_a_created_container_that_waits_holds_no_descriptor_of_its_caller(
     containers: Containers, bundle: Bundle, workplace: Path
 ) -> None:
@@ -300,6 +313,20 @@ def test_rn_10_exec_adds_capabilities_to_no_inheritable_set(containers: Containe
     status = _status(containers.call(*words).stdout)
     assert status["CapInh"] == status["CapAmb"] == "0" * 16
     assert status["CapEff"] == "00000000a80c25fb"
+
+
+def test_rn_10_an_ambient_capability_of_the_callers_is_not_handed_on(
+    containers: Containers, bundle: Bundle
+) -> None:
+    """Not even one that may be inherited, which alone would leave it in force."""
+    for kind in ("bounding", "effective", "permitted", "inheritable"):
+        bundle.config["process"]["capabilities"][kind] = ["CAP_NET_RAW"]
+    command = containers.command("run", "--bundle", str(bundle.path), f"{OURS}-ambient")
+    bundle.shell("cat /proc/self/status")
+    done = finished(["setpriv", "--inh-caps", "+net_raw", "--ambient-caps", "+net_raw", *command])
+    status = _status(done.stdout)
+    assert status["CapInh"] == status["CapPrm"] == "0000000000002000", done.stderr
+    assert status["CapAmb"] == "0" * 16
 
 
 def test_rn_11_only_the_groups_that_are_asked_for_stay(containers: Containers, bundle: Bundle) -> None:

@@ -53,6 +53,16 @@ def test_descriptors_are_marked_before_the_identity_is_taken(kernel: RecordingKe
     assert names[-1] == "execveat"
 
 
+def test_rn_18_who_has_changed_the_user_is_closed_to_others_again(
+    kernel: RecordingKernel, entry: Entry
+) -> None:
+    """A host whose /proc/sys/fs/suid_dumpable is 1 opens whoever changes its user."""
+    with pytest.raises(Executed):
+        process.finish(kernel, _process(), entry)
+    calls = kernel.calls
+    assert ("prctl", (4, 0)) in calls[kernel.names().index("set_ids") :]
+
+
 def test_the_bounding_set_is_dropped_while_that_is_still_allowed(
     kernel: RecordingKernel, entry: Entry
 ) -> None:

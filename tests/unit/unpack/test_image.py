@@ -32,6 +32,9 @@ from ocitool.errors import (
 )
 from ocitool.events import Finished, Planned, Started
 from ocitool.unpack import UnpackOptions, layers, staging, unpack
+from ocitool.unpack.image import documents
+from ocitool.unpack.overlay import LayerCache
+from ocitool.unpack.tree import tree as tree_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,8 +139,14 @@ def test_lu_19_damage_in_transit_is_named_as_such(
 
 def test_a_flipped_bit_in_a_tar_header_is_damage_and_not_the_makers_fault(tmp_path: Path) -> None:
     tampered = Tampered(image(TAR), lambda content: content[:3] + b"?" + content[4:])
+    manifest = tampered._real.manifest
     with pytest.raises(IntegrityError):
-        unpack(tampered, tampered._real.manifest, tmp_path / "b")
+        unpack(tampered, manifest, tmp_path / "b")
+    with pytest.raises(IntegrityError):
+        tree_in_memory(tampered, manifest)
+    cache = LayerCache(tmp_path / "cache", keep_owner=os.geteuid() == 0, options=UnpackOptions(sync=False))
+    with pytest.raises(IntegrityError):
+        cache.add(tampered, *documents(tampered, manifest))
 
 
 @pytest.mark.parametrize(
