@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ocitool.errors import InvalidContent, NotFound, OciError, UnsafeContent
 from ocitool.layout import files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -81,3 +85,24 @@ def test_directories_are_made_all_the_way(tmp_path: Path) -> None:
     files.make_root(tmp_path / "a" / "b" / "c")
     assert (tmp_path / "a" / "b" / "c").is_dir()
     files.make_root(tmp_path / "a" / "b" / "c")
+
+
+def test_what_is_written_in_parts_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:7]))
+    with (tmp_path / "file").open("wb") as file:
+        files.write_all(file.fileno(), b"much more than seven bytes")
+    assert (tmp_path / "file").read_bytes() == b"much more than seven bytes"
+
+
+@pytest.mark.parametrize("plant", [Path.symlink_to, Path.hardlink_to])
+def test_im_07_a_temporary_file_that_somebody_has_planted_is_not_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Path, Path], None]
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
+    plant(tmp_path / "index.json.guessed", victim)
+    with files.directory(tmp_path) as root, pytest.raises(FileExistsError):
+        files.replace_file(root, root, "index.json", b"{}")
+    assert victim.read_bytes() == b"precious"

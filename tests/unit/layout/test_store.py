@@ -453,6 +453,10 @@ def test_im_07_a_planted_partial_is_not_written_through(store: LayoutStore, tmp_
     with pytest.raises(UnsafeContent):
         put(store, b"hello")
     planted.unlink()
+    os.mkfifo(planted)
+    with pytest.raises(UnsafeContent):
+        put(store, b"hello")
+    planted.unlink()
     planted.hardlink_to(victim)
     put(store, b"hello")
     assert victim.read_bytes() == b"precious"

@@ -266,6 +266,7 @@ def test_login_writes_a_file_that_only_its_owner_reads(environ: dict[str, str], 
     login(REG, "user", "pw", environ=environ)
     config = home / ".docker/config.json"
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
+    assert stat.S_IMODE(config.parent.stat().st_mode) == 0o700
     config.chmod(0o640)
     login("other.example", "user", "pw", environ=environ)
     assert stat.S_IMODE(config.stat().st_mode) == 0o640
@@ -297,7 +298,9 @@ def test_login_writes_where_it_is_told(environ: dict[str, str], tmp_path: Path) 
     assert find("docker.io", "a", environ) == Credentials(identity_token="t")
 
 
-@pytest.mark.parametrize("given", [{"username": "a:b"}, {"username": "a\nb"}, {"password": "a\r"}])
+@pytest.mark.parametrize(
+    "given", [{"username": "a:b"}, {"username": "a\nb"}, {"password": "a\r"}, {"password": "\x7f"}]
+)
 def test_rc_17_what_can_not_be_sent_is_refused(given: dict[str, str]) -> None:
     with pytest.raises(OciError):
         Credentials(**given)
