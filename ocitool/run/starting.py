@@ -78,9 +78,13 @@ class Child:
 
     def release(self) -> None:
         """Let it go on: everything that it needs from outside is done."""
-        posix.write(self._go, b"g")
-        posix.close(self._go)
-        self._go = -1
+        try:
+            posix.write(self._go, b"g")
+        except BrokenPipeError:
+            pass  # it has ended already, and its report says why
+        finally:
+            posix.close(self._go)
+            self._go = -1
 
 
 def forget_descriptors(kernel: Kernel, preserve: int) -> None:

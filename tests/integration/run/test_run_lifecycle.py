@@ -854,7 +854,9 @@ def test_a_further_process_can_be_put_below_the_containers_cgroup(
     if "cpuset" in saved:  # version 1's takes nobody before it has processors
         Path(saved["cpuset"], "empty").mkdir()
         done = containers.call("exec", "--cgroup", "cpuset:empty", f"{OURS}-below", "true")
-        assert (done.returncode, "the cgroup takes no process: No space" in done.stderr) == (125, True)
+        assert (done.returncode, "the cgroup takes no process: No space" in done.stderr) == (125, True), (
+            done.stderr
+        )
     for wrong in ("../..", "nonsense:below", "missing"):
         assert containers.call("exec", "--cgroup", wrong, f"{OURS}-below", "true").returncode in (14, 125)
 

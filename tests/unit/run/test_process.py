@@ -10,9 +10,10 @@ import pytest
 from support.run_kernel import Executed, RecordingKernel
 
 from ocitool.errors import RunError
-from ocitool.run import capabilities, process
+from ocitool.run import capabilities, process, records
 from ocitool.run.process import Entry
 from ocitool.run.seccomp_cache import Filter
+from ocitool.run.starting import Child
 
 
 @pytest.fixture
@@ -159,3 +160,16 @@ def test_limits_are_64_bit_numbers_and_minus_one_is_infinity() -> None:
     kernel = RecordingKernel()
     process.set_limits(kernel, [{"type": "RLIMIT_CORE", "soft": 0, "hard": -1}])
     assert kernel.calls == [("prlimit", (4, 0, 0xFFFFFFFFFFFFFFFF))]
+
+
+def test_a_child_that_has_ended_before_it_is_let_go_is_left_to_say_why() -> None:
+    reports, report = os.pipe()
+    ended, go = os.pipe()
+    os.close(ended)
+    records.write(report, records.failure(RunError("why")))
+    os.close(report)
+    child = Child(0, records.Reader(reports, "program", pytest.fail), go)
+    child.release()
+    with pytest.raises(RunError, match="why"):
+        child.reader.wait()
+    os.close(reports)
