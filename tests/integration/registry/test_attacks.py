@@ -150,6 +150,13 @@ def test_a_write_is_not_led_where_it_can_not_be_sent_again_as_it_was(
     assert not fake.asked("", "/uploads/elsewhere")
 
 
+def test_a_write_is_not_led_to_another_server(fake: FakeRegistry, evil: FakeRegistry) -> None:
+    fake.before.append(always("POST", "/uploads/", lambda _: Response(307, {"Location": f"{evil.url}/x"})))
+    with client(retries=1) as made, pytest.raises(RegistryError, match="is redirected to"):
+        put(repository(made, fake.name), mediatypes.OCI_LAYER, b"content")
+    assert not evil.log
+
+
 def test_rc_03_a_challenge_from_elsewhere_is_not_answered(
     fake: FakeRegistry, evil: FakeRegistry, token_server: TokenServer
 ) -> None:
@@ -765,6 +772,21 @@ def test_rc_21_http_is_no_way_out_for_credentials() -> None:
         assert {request.authorization for request in far.log} == {""}
         with client(USER, plain_http=True) as made:
             repository(made, far.name).resolve("v1")
+
+
+def test_a_refresh_token_is_not_sent_without_tls(tmp_path: Path) -> None:
+    """It travels in a body, and no field of the request's header says that it is a secret."""
+    with FakeRegistry(host=_own_address()).running() as far:
+        challenge = {"WWW-Authenticate": 'Bearer realm="/token"'}
+        far.before.append(lambda _: Response(401, challenge))
+        identity = tmp_path / "auth.json"
+        identity.write_text(f'{{"auths":{{"{far.name}":{{"identitytoken":"secret-refresh-token"}}}}}}')
+        with (
+            client(authfile=identity, tls_verify=False) as made,
+            pytest.raises(RegistryError, match="not sent"),
+        ):
+            repository(made, far.name).resolve("v1")
+        assert not far.asked("POST")
 
 
 def _own_address() -> str:
