@@ -849,6 +849,17 @@ def test_a_manifest_of_a_type_that_nobody_knows_is_copied_as_it_is(fake: FakeReg
     assert read_verified(store, desc) == content
 
 
+def test_a_manifest_that_is_another_is_not_pushed(fake: FakeRegistry) -> None:
+    promised = Descriptor.of(mediatypes.OCI_MANIFEST, b'{"a":1}')
+    with client() as made:
+        repo = repository(made, fake.name)
+        with pytest.raises(IntegrityError):
+            repo.push(promised, BytesIO(b'{"b":1}'))
+        with pytest.raises(IntegrityError):
+            repo.publish(promised, BytesIO(b'{"b":1}'), "v1")
+    assert not fake.asked("PUT")
+
+
 def test_a_push_that_lies_is_not_completed(fake: FakeRegistry) -> None:
     promised = Descriptor.of(mediatypes.OCI_LAYER, b"x" * 3_000_000)
     with client() as made, pytest.raises(IntegrityError):
