@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.command import Ocitool
+from support.disks import small_disk
 from support.fixtures import digests, layout
 from support.registry_faults import FaultProxy, Faults
 from support.registry_process import PASSWORD, USER
@@ -131,20 +132,15 @@ def test_each_side_of_a_copy_has_its_own_credentials(
     ocitool("copy", "--dest-authfile", tmp_path / "auth.json", there, f"oci:{tmp_path}/none:1", code=11)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a file system that is full")
+@pytest.mark.root
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(
     ocitool: Ocitool, tmp_path: Path
 ) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", small], check=True)
-    try:
+    with small_disk(tmp_path, "16k") as small:
         told = ocitool("--quiet", "copy", IMAGE, f"oci-archive:{small}/image.tar", code=1).err
         assert "No space left on device" in told
         assert str(small) in told
         assert not list(small.iterdir())
-    finally:
-        subprocess.run(["umount", small], check=True)
 
 
 def containers(ocitool: Ocitool) -> list[str]:

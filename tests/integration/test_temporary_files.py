@@ -9,8 +9,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from support.disks import small_disk
 from support.fixtures import layout
-from support.peers import call, require_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,14 +25,8 @@ IMAGE = f"oci:{layout()}:zstd:1.0"
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[Path]:
     """A file system of four pages."""
-    require_root()
-    disk = tmp_path / "full"
-    disk.mkdir()
-    call("mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk)
-    try:
+    with small_disk(tmp_path, "16k") as disk:
         yield disk
-    finally:
-        call("umount", disk)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from support.peers import call, require_root
+from support.disks import small_disk
+from support.peers import call
 from support.serve_registry import codes, digest_of, image, registry
 
 from ocitool.layout import LayoutStore
@@ -16,26 +17,12 @@ from ocitool.layout.check import check
 from ocitool.layout.repositories import LayoutRepositories
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import httpx
 
 pytestmark = pytest.mark.root
 LARGE = bytes(range(256)) * (12 << 10)  # 3 MiB
-
-
-@contextmanager
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two mebibytes."""
-    require_root()
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    call("mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk)
-    try:
-        yield disk
-    finally:
-        call("umount", disk)
 
 
 def stuffed(disk: Path) -> None:
@@ -47,7 +34,7 @@ def stuffed(disk: Path) -> None:
 
 
 def test_a_blob_that_does_not_fit_is_refused_and_the_next_one_that_does_is_taken(tmp_path: Path) -> None:
-    with small_disk(tmp_path) as disk:
+    with small_disk(tmp_path, "2m") as disk:
         with closing(LayoutStore(disk / "layout")) as store, registry(LayoutRepositories(store)) as served:
             before = served.push_image("a", "1.0")
             for way in ("whole", "in one request", "in chunks"):
@@ -62,7 +49,7 @@ def test_a_blob_that_does_not_fit_is_refused_and_the_next_one_that_does_is_taken
 
 
 def test_a_manifest_and_a_name_that_do_not_fit_change_nothing(tmp_path: Path) -> None:
-    with small_disk(tmp_path) as disk:
+    with small_disk(tmp_path, "2m") as disk:
         with closing(LayoutStore(disk / "layout")) as store, registry(LayoutRepositories(store)) as served:
             before = served.push_image("a", "1.0")
             stuffed(disk)

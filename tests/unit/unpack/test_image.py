@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import zstandard
+from support.disks import small_disk
 from support.unpack_images import Image, gzipped, image, push
 from support.unpack_tars import archive, directory, file, hardlink
 from support.unpack_trees import tree
@@ -266,18 +267,12 @@ def test_a_template_that_is_not_there_or_no_object_is_named(tmp_path: Path) -> N
         image(TAR).unpack(tmp_path / "b", config_template=tmp_path / "list.json")
 
 
+@pytest.mark.root
 def test_a_full_file_system_is_said_and_nothing_is_left(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=True)
-    try:
+    with small_disk(tmp_path, "1m") as small:
         with pytest.raises(OciError, match="No space left"):
             image(archive(file(b"big", bytes(3 << 20)))).unpack(small / "b")
         nothing_is_left(small)
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_lu_27_everything_is_on_the_disk_before_the_bundle_has_its_name(
