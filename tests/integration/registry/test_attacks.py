@@ -345,6 +345,19 @@ def test_rc_08_pages_without_end_end(fake: FakeRegistry, monkeypatch: pytest.Mon
         list(repository(made, fake.name).tags())
 
 
+def test_rc_08_names_without_end_end(fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocitool.registry.listing._MAX_ITEMS", 50)
+
+    def page(_: Request) -> Response:
+        link = f'</v2/some/repo/tags/list?last={len(fake.log)}>; rel="next"'
+        return Response(200, {"Link": link}, strictjson.dumps({"tags": ["a"] * 20}))
+
+    fake.before.append(always("", "/tags/", page))
+    with client() as made, pytest.raises(RegistryError, match="more than 50 names"):
+        list(repository(made, fake.name).tags())
+    assert len(fake.log) == 3
+
+
 AMBIGUOUS = {"schemaVersion": 2, "config": {}, "layers": [], "manifests": []}
 INDEX: dict[str, Any] = {"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": []}
 
@@ -488,6 +501,7 @@ def resumed(fake: FakeRegistry, answer: Response) -> bytes:
         [],
         ["bytes 100-999/1000", "bytes 100-999/1000"],
         ["bytes 100-1000/1000"],
+        ["bytes 100-1000/*"],
         ["bytes 999-100/1000"],
         ["items 100-999/1000"],
         ["bytes 100-999/x"],
@@ -814,6 +828,40 @@ def test_rc_24_a_list_of_referrers_that_is_none_is_empty(fake: FakeRegistry) -> 
         index = {**INDEX, "manifests": [other.to_json(), subject.to_json()]}
         fake.add_manifest("some/repo", mediatypes.OCI_INDEX, strictjson.dumps(index), tag)  # of others
         assert list(repo.referrers(subject)) == []
+
+
+def test_rc_24_a_list_of_referrers_that_only_says_it_is_one_is_empty_and_left_alone(
+    fake: FakeRegistry,
+) -> None:
+    fake.quirks.no_referrers = True
+    subject = stocked(fake, 10)
+    tag = f"sha256-{subject.digest.hex}"
+    taken = fake.add_manifest("some/repo", mediatypes.OCI_INDEX, b'{"schemaVersion":2}', tag)
+    with client() as made:
+        repo = repository(made, fake.name)
+        assert list(repo.referrers(subject)) == []
+        with pytest.raises(RegistryError, match="no list of referrers"):
+            image(repo, 10, tag="", subject=subject.to_json())
+    assert fake.tags["some/repo"][tag] == str(taken)
+
+
+def test_rc_24_what_is_listed_as_another_thing_than_it_is_refers_to_nothing(fake: FakeRegistry) -> None:
+    fake.quirks.no_referrers = True
+    subject = stocked(fake, 10)
+    with client() as made:
+        repo = repository(made, fake.name)
+        good = image(repo, 20, tag="", subject=subject.to_json())
+        listed = [
+            {**good.to_json(), "mediaType": mediatypes.OCI_LAYER},
+            {**good.to_json(), "mediaType": mediatypes.OCI_INDEX},
+            {**good.to_json(), "digest": SOME},
+        ]
+        tag = f"sha256-{subject.digest.hex}"
+        index = strictjson.dumps({**INDEX, "manifests": [*listed, good.to_json()]})
+        fake.add_manifest("some/repo", mediatypes.OCI_INDEX, index, tag)
+    with client() as made:
+        found = list(repository(made, fake.name).referrers(subject))
+    assert [item.digest for item in found] == [good.digest]
 
 
 def test_rc_24_a_taken_tag_is_reported_not_overwritten(fake: FakeRegistry) -> None:

@@ -493,6 +493,16 @@ def test_f_14_a_blob_that_was_stored_is_not_sent_again(
     assert len(fake.asked("POST", "/uploads/")) == 1
 
 
+def test_f_14_a_blob_whose_end_was_lost_before_it_was_stored_is_sent_again(fake: FakeRegistry) -> None:
+    fake.before.append(on("PUT", "/uploads/", *[error(503)] * 5))
+    source = memory_image(3_000_000)
+    with client() as made:
+        copy(source, repository(made, fake.name), "v1")
+    assert fake.blobs["some/repo"].keys() | fake.manifests["some/repo"].keys() == {
+        str(digest) for digest in source._content
+    }
+
+
 def test_f_14_a_lost_answer_to_a_delete_is_no_failure(fake: FakeRegistry) -> None:
     desc = stocked(fake, 10)
     lost = lose(fake, "DELETE", "/manifests/")
@@ -720,6 +730,30 @@ def test_a_slow_blob_whose_ranges_do_not_end_is_read_to_their_last_byte(
     fake.before.append(always("GET", "/blobs/", serve))
     assert read(proxied(Faults(rate=20e6)).name, desc, ranges=5) == content
     assert endless
+
+
+@pytest.mark.parametrize(
+    ("moved", "longer", "words"),
+    [(-1, 0, "asked for the bytes"), (1, 0, "asked for the bytes"), (0, 1, "its descriptor promises")],
+)
+def test_a_slow_blob_is_not_joined_of_other_ranges_or_of_another_blobs(
+    fake: FakeRegistry, proxied: Callable[[Faults], FaultProxy], moved: int, longer: int, words: str
+) -> None:
+    size = 40_000_000
+    stocked(fake, size)
+    desc, content = blob_of(fake), layers_of(fake)[0]
+
+    def serve(request: Request) -> Response | None:
+        first, _, last = request.headers.get("range", "bytes=-")[6:].partition("-")
+        if not last:
+            return None
+        part = slice(int(first) + moved, int(last) + moved + 1)
+        told = f"bytes {part.start}-{part.stop - 1}/{size + longer}"
+        return Response(206, {"Content-Range": told}, content[part])
+
+    fake.before.append(always("GET", "/blobs/", serve))
+    with pytest.raises((RegistryError, IntegrityError), match=words):
+        read(proxied(Faults(rate=20e6)).name, desc, ranges=5)
 
 
 def test_a_slow_blob_that_breaks_off_in_its_ranges_is_resumed(

@@ -454,6 +454,18 @@ def test_rr_23_a_lost_chunk_is_continued_where_the_registry_is(fake: FakeRegistr
     assert "40000-49999" in ranges
 
 
+@pytest.mark.parametrize("told", ["0-9999", "0-49999", "bytes"])
+def test_rr_23_a_registry_at_a_byte_where_it_can_not_be_gets_the_blob_anew(
+    fake: FakeRegistry, told: str
+) -> None:
+    """Before what it has taken, beyond what it was sent, or nowhere."""
+    # The last refusal ends a client that would otherwise send empty chunks for ever.
+    fake.before.append(on("PATCH", "", None, error(503), *[None] * 8, error(400)))
+    fake.before.append(on("GET", "/uploads/", Response(204, {"Range": told})))
+    push(fake, 50_000, chunk_size=20_000)
+    assert len(fake.asked("POST", "/uploads/")) == 2 + 1
+
+
 def test_rr_23_a_registry_at_another_byte_is_asked_where_it_is(fake: FakeRegistry) -> None:
     fake.before.append(on("PATCH", "", None, Response(416)))
     push(fake, 50_000, chunk_size=20_000)
