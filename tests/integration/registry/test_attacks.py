@@ -6,17 +6,21 @@ import base64
 import datetime as dt
 import resource
 import socket
+import threading
 import time
 import traceback
+from contextlib import nullcontext
 from io import BytesIO
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.registry_certificates import Authority
 from support.registry_fake import FakeRegistry, Request, Response, always, digest_of, on
+from support.registry_faults import FaultProxy, Faults
 from support.registry_images import client, image, layers_of, memory_image, put, repository, stocked
 
-from ocitool import mediatypes, strictjson
+from ocitool import limits, mediatypes, strictjson
 from ocitool.content import read_manifest, read_verified
 from ocitool.digest import Digest
 from ocitool.errors import (
@@ -472,6 +476,21 @@ def test_rc_13_an_answer_without_end_is_cut_off(fake: FakeRegistry, what: str) -
 INDEX_TYPE = {"Content-Type": mediatypes.OCI_INDEX}
 
 
+@pytest.mark.parametrize("what", ["manifest", "referrers"])
+@pytest.mark.parametrize("excess", [0, 1])
+def test_rc_13_a_manifest_or_list_of_referrers_has_four_mebibytes_at_most(
+    fake: FakeRegistry, what: str, excess: int
+) -> None:
+    document = b'{"schemaVersion":2,"manifests":[]}'.ljust(limits.MANIFEST_BYTES + excess)
+    subject = Descriptor.of(mediatypes.OCI_MANIFEST, b"{}")
+    fake.before.append(always("GET", "", lambda _: Response(200, INDEX_TYPE, document)))
+    with client() as made:
+        repo = repository(made, fake.name)
+        ask = (lambda: repo.resolve("v1")) if what == "manifest" else (lambda: repo.referrers(subject))
+        with pytest.raises(RegistryError, match="larger than 4194304") if excess else nullcontext():
+            ask()
+
+
 @pytest.mark.parametrize("coding", ["gzip", "br", "gzip, gzip", ", ".join(["gzip"] * 100)])
 @pytest.mark.parametrize("status", [200, 307])
 def test_rc_14_packed_answers_are_refused_unread(fake: FakeRegistry, coding: str, status: int) -> None:
@@ -559,6 +578,8 @@ def test_rc_16_a_ref_that_is_neither_tag_nor_digest_is_never_sent(fake: FakeRegi
             repo.untag(ref)
         with pytest.raises(OciError):
             repo.tag(Descriptor.of(mediatypes.OCI_MANIFEST, b"{}"), ref)
+        with pytest.raises(OciError):
+            repo.publish(Descriptor.of(mediatypes.OCI_MANIFEST, b"{}"), BytesIO(b"{}"), ref)
     assert not fake.asked("", r"\.\.|evil|\?|PUT|DELETE")
     assert not fake.log
 
@@ -771,6 +792,49 @@ def test_rc_21_a_certificate_that_is_not_valid_ends_it(
         with client(USER) as made, pytest.raises(Unreachable, match="not valid"):
             repository(made, fake.name).resolve("v1")
         assert not fake.log
+
+
+def test_rc_21_http_is_no_way_out_of_tls_that_fails() -> None:
+    """Only to who surely speaks no TLS, or is not there, is anything else said."""
+    alert = bytes([0x15, 3, 3, 0, 2, 2, 40])  # fatal: handshake_failure
+    heard: list[bytes] = []
+
+    class Refusing(BaseRequestHandler):
+        def handle(self) -> None:
+            heard.append(self.request.recv(1 << 16))
+            self.request.sendall(alert)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            with client(USER) as made, pytest.raises(Unreachable, match=r"TLS with .* failed"):
+                repository(made, f"127.0.0.1:{server.server_address[1]}").resolve("v1")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert {first[:1] for first in heard} == {b"\x16"}  # a handshake, each time
+
+
+@pytest.mark.parametrize("how", ["reset", "end"])
+def test_rc_21_a_handshake_that_is_cut_off_is_no_reason_to_speak_http_from_then_on(
+    tmp_path: Path, how: str
+) -> None:
+    authority = Authority()
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    with FakeRegistry(authority.server_context(tmp_path)).running() as fake:
+        desc = stocked(fake, 10)
+        mended = threading.Event()
+        faults = Faults(limits=lambda _: None if mended.is_set() else 0, how=how)
+        with (
+            FaultProxy((fake.host, fake.port), faults).running() as between,
+            client(ca_file=tmp_path / "ca.pem", retries=1) as made,
+        ):
+            repo = repository(made, between.name)
+            with pytest.raises(OciError):
+                repo.resolve("v1")
+            mended.set()
+            assert repo.resolve("v1") == desc
 
 
 def test_rc_21_http_is_no_way_out_for_credentials() -> None:

@@ -504,6 +504,46 @@ def test_rr_24_a_mount_may_be_hinted(fake: FakeRegistry) -> None:
     assert digest in fake.blobs["to/repo"]
 
 
+def test_rr_24_nothing_is_mounted_from_a_repository_of_another_registry(fake: FakeRegistry) -> None:
+    """One of the same name may be there, with other rights."""
+    with FakeRegistry().running() as other:
+        stocked(other, 1000, name="from/repo")
+        with client() as made:
+            copy(repository(made, other.name, "from/repo"), repository(made, fake.name, "to/repo"), "v1")
+    begun = fake.asked("POST", "/uploads/")
+    assert begun
+    assert not [request for request in begun if request.query]
+
+
+def test_a_blob_of_another_size_is_not_the_one_that_is_asked_for(fake: FakeRegistry) -> None:
+    stocked(fake, 1000)
+    desc = blob_of(fake)
+    with client() as made:
+        repo = repository(made, fake.name)
+        assert repo.exists(desc)
+        assert not repo.exists(Descriptor(desc.media_type, desc.digest, desc.size + 1))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("Content-Type", "text/html"), ("Content-Length", ""), ("Docker-Content-Digest", "sha256:0")],
+)
+def test_a_head_that_does_not_describe_a_manifest_is_followed_by_a_get(
+    fake: FakeRegistry, field: str, value: str
+) -> None:
+    desc = stocked(fake, 10)
+    honest = {
+        "Content-Type": desc.media_type,
+        "Content-Length": str(desc.size),
+        "Docker-Content-Digest": str(desc.digest),
+    }
+    said = {key: text for key, text in {**honest, field: value}.items() if text}
+    fake.before.append(always("HEAD", "/manifests/", lambda _: Response(200, said, ())))
+    with client() as made:
+        assert repository(made, fake.name).ask("v1") == desc
+    assert fake.asked("GET", "/manifests/")
+
+
 def test_rr_25_an_upload_that_can_not_be_cancelled_changes_nothing(fake: FakeRegistry) -> None:
     fake.before.append(always("DELETE", "/uploads/", lambda _: Response(401)))
     with client() as made, pytest.raises(IntegrityError):
