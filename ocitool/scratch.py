@@ -9,6 +9,14 @@ from ocitool.errors import OciError
 
 if TYPE_CHECKING:
     from io import FileIO
+    from typing import IO
+
+
+def write_all(file: IO[bytes] | FileIO, data: bytes) -> None:
+    """Write to a file without buffer, which may take a part at a time."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 class Scratch:
@@ -45,10 +53,8 @@ class Scratch:
         Raises:
             OciError: it can't be written.
         """
-        left = memoryview(data)
         try:
-            while left:
-                left = left[self.file.write(left) :]
+            write_all(self.file, data)
         except OSError as error:
             raise self._failed(error) from error
 

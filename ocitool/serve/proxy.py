@@ -18,8 +18,8 @@ from ocitool.errors import NotFound, OciError, RegistryError, Unauthorized
 from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor, parse_manifest
 from ocitool.reference import is_digest
+from ocitool.scratch import write_all
 from ocitool.serve.repositories import Tended
-from ocitool.serve.uploads import write_all
 from ocitool.streams import Reader, VerifiedReader, chunks
 
 if TYPE_CHECKING:

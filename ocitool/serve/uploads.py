@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import IO, TYPE_CHECKING
 
 from ocitool.errors import OciError
+from ocitool.scratch import write_all
 from ocitool.serve.messages import Refused
 
 if TYPE_CHECKING:
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
 
     from ocitool.content import Incoming, Store
     from ocitool.model import Descriptor
-
-
-def write_all(file: IO[bytes], data: bytes) -> None:
-    """Write to a file without buffer, which may take a part at a time."""
-    left = memoryview(data)
-    while left:
-        left = left[file.write(left) :]
 
 
 class Spooled:
