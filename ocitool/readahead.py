@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from typing import TYPE_CHECKING
 
 from ocitool.streams import CHUNK, chunks
@@ -17,21 +18,33 @@ if TYPE_CHECKING:
 
 
 class ReadAhead:
-    """A reader whose content a thread prepares in advance.
+    """A reader whose content a thread prepares in advance, hashed by whichever side has the time.
 
-    What the thread meets is raised from `read`. Leaving the context ends the thread.
+    The thread hashes while there is no room to read more, and `read` what the thread has not come to: so
+    neither waits for the other while there is work, whichever is the slower one. What the thread meets is
+    raised from `read`. Leaving the context ends the thread.
     """
 
-    def __init__(self, opening: Callable[[], AbstractContextManager[Reader]], *, depth: int) -> None:
+    def __init__(
+        self,
+        opening: Callable[[], AbstractContextManager[Reader]],
+        update: Callable[[bytes], None],
+        *,
+        depth: int,
+    ) -> None:
         """Start to read.
 
         Args:
             opening: opens the reader; it is entered, read and left in the thread.
+            update: hashes the next chunk; called once for each, in order, before `read` has given it.
             depth: how many chunks of `CHUNK` bytes to hold at most.
         """
         self._opening = opening
+        self._update = update
         self._free = threading.Semaphore(depth)
         self._ready: queue.SimpleQueue[bytes | BaseException] = queue.SimpleQueue()
+        self._unhashed: deque[bytes] = deque()
+        self._hashing = threading.Lock()
         self._rest = b""
         self._ended: BaseException | bool = False
         self._closed = False
@@ -66,6 +79,8 @@ class ReadAhead:
         if isinstance(item, BaseException):
             self._ended = item
             raise item
+        if self._unhashed and self._unhashed[0] is item:
+            self._hash(item)  # also waits where the thread is at it
         self._free.release()
         self._ended = not item
         return item
@@ -75,11 +90,24 @@ class ReadAhead:
             with self._opening() as reader:
                 more = True
                 while more:
-                    self._free.acquire()  # released by whoever takes the chunk
+                    self._wait_for_room()
                     if self._closed:
                         return
                     chunk = reader.read(CHUNK)
                     more = bool(chunk)
+                    self._unhashed.append(chunk)
                     self._ready.put(chunk)
         except BaseException as error:  # noqa: BLE001 - passed on to whoever reads
             self._ready.put(error)
+
+    def _wait_for_room(self) -> None:
+        """Until whoever reads has taken a chunk."""
+        while not self._free.acquire(blocking=not self._unhashed):
+            self._hash()
+
+    def _hash(self, chunk: bytes | None = None) -> None:
+        """Hash the next chunk, if there is one and it is `chunk`, or any where none is named."""
+        with self._hashing:
+            if self._unhashed and (chunk is None or self._unhashed[0] is chunk):
+                self._update(self._unhashed[0])
+                self._unhashed.popleft()

@@ -16,6 +16,7 @@ from ocitool.streams import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from hashlib import _Hash
 
     from ocitool.content import Source
     from ocitool.digest import Digest
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ocitool.streams import Reader
 
 _AHEAD: Final = 2  # layers that are inflated before their turn
-_AHEAD_CHUNKS: Final = 8  # of each of them, inflated and again hashed, at most
+_AHEAD_CHUNKS: Final = 16  # of each of them, inflated, at most
 
 
 def check(layers: Sequence[Descriptor], diff_ids: Sequence[Digest]) -> None:
@@ -58,12 +59,13 @@ def opened(
     """
     with ExitStack() as stack:
 
-        def start(layer: Descriptor, diff_id: Digest) -> ReadAhead:
-            ahead = ReadAhead(lambda: _tar(source, layer, diff_id, limit), depth=_AHEAD_CHUNKS)
-            return stack.enter_context(ahead)
+        def start(layer: Descriptor, diff_id: Digest) -> Reader:
+            hasher = new_hasher(diff_id.algorithm)
+            ahead = ReadAhead(lambda: _inflated(source, layer, limit), hasher.update, depth=_AHEAD_CHUNKS)
+            return _DiffIdReader(stack.enter_context(ahead), hasher, layer, diff_id)
 
         def streams() -> Iterator[Reader]:
-            waiting: deque[ReadAhead] = deque()
+            waiting: deque[Reader] = deque()
             for layer, diff_id in zip(layers, diff_ids, strict=True):
                 waiting.append(start(layer, diff_id))
                 if len(waiting) > _AHEAD:
@@ -77,13 +79,6 @@ def drain(reader: Reader) -> None:
     """Read to the end, where the digests are compared: damage in transit explains whatever was wrong."""
     while reader.read(CHUNK):
         pass
-
-
-@contextmanager
-def _tar(source: Source, layer: Descriptor, diff_id: Digest, limit: int) -> Iterator[Reader]:
-    # Inflating and hashing are two threads, because each is about as much work as making the files.
-    with ReadAhead(lambda: _inflated(source, layer, limit), depth=_AHEAD_CHUNKS) as tar:
-        yield _DiffIdReader(tar, layer, diff_id)
 
 
 @contextmanager
@@ -116,15 +111,14 @@ class _WholeReader:
 class _DiffIdReader:
     """Passes on a tar stream and raises, before its end is told, if it is not that of the diff ID."""
 
-    def __init__(self, tar: Reader, layer: Descriptor, diff_id: Digest) -> None:
+    def __init__(self, tar: Reader, hasher: _Hash, layer: Descriptor, diff_id: Digest) -> None:
         self._tar = tar
+        self._hasher = hasher
         self._layer = layer
         self._diff_id = diff_id
-        self._hasher = new_hasher(diff_id.algorithm)
 
     def read(self, n: int = -1, /) -> bytes:
         data = self._tar.read(n)
-        self._hasher.update(data)
         if not data and n:
             self._finish()
         return data
