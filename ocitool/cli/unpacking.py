@@ -186,7 +186,28 @@ def image_of(session: Session, location: str, platform: str | None, policy: str)
     show_default=True,
     help="How to compress the layer.",
 )
-@click.option("--comment", default="ocitool repack", help="What the image's history says of the layer.")
+@click.option(
+    "--mask-path",
+    "mask_paths",
+    multiple=True,
+    metavar="PATH",
+    help="Leave out what is at or below this path.",
+)
+@click.option(
+    "--mask-volumes/--no-mask-volumes",
+    default=True,
+    show_default=True,
+    help="Leave out what is in the image's volumes.",
+)
+@click.option(
+    "--created-by",
+    default="ocitool repack",
+    metavar="TEXT",
+    show_default=True,
+    help="What made the layer, for the image's history.",
+)
+@click.option("--author", default="", metavar="TEXT", help="Who made the layer, likewise.")
+@click.option("--comment", default="", metavar="TEXT", help="What the layer is for, likewise.")
 @with_session
 def repack(
     session: Session, location: str, bundle: Path, name: str, *, platform: str | None, **changes: Any

@@ -47,28 +47,30 @@ def between(before: int, after: int, *, without: frozenset[bytes] = frozenset())
     Args:
         before: a file descriptor.
         after: another one.
-        without: paths whose content is not looked at.
+        without: paths that are not looked at, nor what is below them.
     """
     changes = Changes()
+    if b"" in without:
+        return changes
     root = _look(after, b".", b"")
     if not _alike(_look(before, b".", b""), root):
         changes.changed.append(root)
     _compare(before, after, b"", changes, without)
-    _complete_links(after, changes)
+    _complete_links(after, changes, without)
     return changes
 
 
 def _compare(
     before: int | None, after: int, path: bytes, changes: Changes, without: frozenset[bytes]
 ) -> None:
-    old = {} if before is None else dict(_children(before, path))
-    new = dict(_children(after, path))
+    old = {} if before is None else dict(_children(before, path, without))
+    new = dict(_children(after, path, without))
     changes.removed += [found.path for name, found in sorted(old.items()) if name not in new]
     for name, found in sorted(new.items()):
         was = old.get(name)
         if was is None or not _same(before, was, after, found, name):
             changes.changed.append(found)
-        if stat.S_ISDIR(found.status.st_mode) and found.path not in without:
+        if stat.S_ISDIR(found.status.st_mode):
             was_directory = was is not None and stat.S_ISDIR(was.status.st_mode)
             _descend(before if was_directory else None, after, name, found.path, changes, without)
 
@@ -86,11 +88,13 @@ def _descend(
             os.close(old)
 
 
-def _children(fd: int, path: bytes) -> Iterator[tuple[bytes, Found]]:
+def _children(fd: int, path: bytes, without: frozenset[bytes]) -> Iterator[tuple[bytes, Found]]:
     with os.scandir(fd) as children:
         names = [os.fsencode(child.name) for child in children]
     for name in names:
-        yield name, _look(fd, name, path + b"/" + name if path else name)
+        where = path + b"/" + name if path else name
+        if where not in without:
+            yield name, _look(fd, name, where)
 
 
 def _look(fd: int, name: bytes, path: bytes) -> Found:
@@ -131,7 +135,7 @@ def _same(before: int | None, was: Found, after: int, found: Found, name: bytes)
         os.close(other)
 
 
-def _complete_links(after: int, changes: Changes) -> None:
+def _complete_links(after: int, changes: Changes, without: frozenset[bytes]) -> None:
     """Add the other names of files that changed: a layer can't link to a file that it does not hold."""
     changed = {found.path for found in changes.changed}
     inodes = {
@@ -141,18 +145,18 @@ def _complete_links(after: int, changes: Changes) -> None:
     }
     if not inodes:
         return
-    for found in _everything(after, b""):
+    for found in _everything(after, b"", without):
         if (found.status.st_dev, found.status.st_ino) in inodes and found.path not in changed:
             changes.changed.append(found)
     changes.changed.sort(key=lambda found: found.path.split(b"/"))
 
 
-def _everything(fd: int, path: bytes) -> Iterator[Found]:
-    for name, found in sorted(_children(fd, path)):
+def _everything(fd: int, path: bytes, without: frozenset[bytes]) -> Iterator[Found]:
+    for name, found in sorted(_children(fd, path, without)):
         yield found
         if stat.S_ISDIR(found.status.st_mode):
             below = os.open(name, OPEN_DIRECTORY, dir_fd=fd)
             try:
-                yield from _everything(below, found.path)
+                yield from _everything(below, found.path, without)
             finally:
                 os.close(below)

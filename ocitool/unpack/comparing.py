@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from ocitool.errors import OciError
 from ocitool.unpack import changes, packing
-from ocitool.unpack.root import OPEN_DIRECTORY
+from ocitool.unpack.root import OPEN_DIRECTORY, Root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from ocitool.unpack.ownership import OwnerOf
@@ -33,7 +33,7 @@ def layer_between(
         after: what there is now.
         write: takes the bytes.
         owner_of: tells whose a file is.
-        without: paths whose content is left out.
+        without: paths that are left out, with what is below them.
         latest: no file's time is after this, in nanoseconds; None for no limit.
 
     Returns:
@@ -45,13 +45,28 @@ def layer_between(
     """
     try:
         with _opened(before) as old, _opened(after) as new:
-            found = changes.between(old, new, without=without)
+            found = changes.between(old, new, without=_where_they_lead(new, without))
             if not (found.removed or found.changed):
                 return False
             packing.pack(found, lambda path: _below(new, path), write, owner_of=owner_of, latest=latest)
     except OSError as error:
         raise OciError(f"{after} can't be packed: {error.strerror} ({error.filename!r})") from error
     return True
+
+
+def _where_they_lead(root: int, paths: Iterable[bytes]) -> frozenset[bytes]:
+    """Paths with their symbolic links resolved, as whoever mounts something there would."""
+    tree = Root(os.dup(root))
+    try:
+        found = set()
+        for path in paths:
+            directory = tree.directory(path)
+            above, _, name = path.rpartition(b"/")
+            parent = directory or tree.directory(above)
+            found |= {directory.path if directory else parent.join(name) if parent else path}
+        return frozenset(found)
+    finally:
+        tree.close()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from ocitool.unpack.removal import discard
 from ocitool.unpack.stacks import Stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from ocitool.content import Store
@@ -46,18 +46,26 @@ _DOCKER: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepackOptions:
-    """How to make the layer.
+    """How to make the layer, and what the image's history says of it (image-spec, config.md, "history").
 
     Attributes:
         compress: how the layer is compressed.
         created: the time that the image says it was made at; None for now. No file in the layer is given a
             later time, so that the same changes make the same image again.
-        comment: what the image's history says of the layer.
+        created_by: what made the layer.
+        author: who did.
+        comment: why.
+        mask_paths: paths of the root file system that are left out, with what is below them.
+        mask_volumes: leave the image's volumes out as well.
     """
 
     compress: Compress = "gzip"
     created: datetime | None = None
-    comment: str = "ocitool repack"
+    created_by: str = "ocitool repack"
+    author: str = ""
+    comment: str = ""
+    mask_paths: Sequence[str] = ()
+    mask_volumes: bool = True
 
 
 class _Layer(NamedTuple):
@@ -73,8 +81,6 @@ def repack(
     options: RepackOptions = RepackOptions(),
 ) -> Descriptor:
     """Make a new image: the one that a bundle was unpacked from, and what has changed since then.
-
-    What lies in the image's volumes is left out (conversion.md, "`Config.Volumes`").
 
     Args:
         store: where the image is, and where the new one goes; it is not tagged.
@@ -99,7 +105,9 @@ def repack(
         raise Unsupported(f"{bundle} has its root file system in a layer cache, where nothing changes")
     created = options.created or datetime.now(UTC)
     latest = None if options.created is None else int(created.timestamp()) * 1_000_000_000
-    without = frozenset(clean(os.fsencode(volume)) for volume in config.config.get("Volumes") or ())
+    # conversion.md, "`Config.Volumes`": "data in these paths SHOULD NOT be included in the new image."
+    volumes = config.config.get("Volumes") or () if options.mask_volumes else ()
+    without = frozenset(clean(os.fsencode(path)) for path in (*volumes, *options.mask_paths))
     with _unpacked(store, manifest, config, bundle) as before:
 
         def write(to: Callable[[bytes], object]) -> bool:
@@ -108,7 +116,7 @@ def repack(
         layer = _push_layer(store, manifest, options.compress, write)
     if layer is None:
         return image
-    return _push_image(store, manifest, config, layer, created, options.comment)
+    return _push_image(store, manifest, config, layer, created, options)
 
 
 def _ids(bundle: Path) -> IdMap | None:
@@ -215,14 +223,21 @@ def _compressor(
 
 
 def _push_image(
-    store: Store, manifest: Manifest, config: ImageConfig, layer: _Layer, created: datetime, comment: str
+    store: Store,
+    manifest: Manifest,
+    config: ImageConfig,
+    layer: _Layer,
+    created: datetime,
+    options: RepackOptions,
 ) -> Descriptor:
     stamp = created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     # Fields that ocitool does not know stay: the documents are changed, not made anew.
     fields = dict(config.fields)
     rootfs = dict(fields["rootfs"])
     rootfs["diff_ids"] = [*rootfs["diff_ids"], str(layer.diff_id)]
-    history = [*(fields.get("history") or ()), {"created": stamp, "created_by": comment}]
+    said = {"created_by": options.created_by, "author": options.author, "comment": options.comment}
+    step = {"created": stamp, **{key: text for key, text in said.items() if text}}
+    history = [*(fields.get("history") or ()), step]
     new_config = _push(
         store, manifest.config.media_type, {**fields, "created": stamp, "rootfs": rootfs, "history": history}
     )

@@ -21,6 +21,10 @@ ROOT = Path(__file__).parents[2]
 BEFORE = {
     "README.md": (),
     "docs/tutorial/first-image.md": (),
+    "docs/how-to/change-an-image.md": (
+        Step("python3 fixtures/images/build.py images", ("images",)),
+        Step("ocitool --quiet copy oci:images:layers:1.0 oci:image:1 >/dev/null", ()),
+    ),
     "docs/how-to/choose-platforms.md": (
         Step("python3 fixtures/images/build.py images", ("images",)),
         Step("ocitool --quiet copy oci:images:hello:1.0 oci:hello:1.0 >/dev/null", ()),

@@ -160,7 +160,7 @@ def test_the_documents_keep_what_they_held_and_tell_of_the_layer(where: Path) ->
     )
     found.unpack(where / "bundle")
     (where / "bundle" / "rootfs" / "new").touch()
-    again = packed(found, where / "bundle", comment="why")
+    again = packed(found, where / "bundle", created_by="what", author="who", comment="why")
     manifest = read_manifest(again.store, again.manifest)
     assert isinstance(manifest, Manifest)
     config = read_config(again.store, manifest)
@@ -170,7 +170,7 @@ def test_the_documents_keep_what_they_held_and_tell_of_the_layer(where: Path) ->
     assert config.fields["created"] == "2030-01-02T03:04:05Z"
     assert config.fields["history"] == [
         {"created_by": "me"},
-        {"created": "2030-01-02T03:04:05Z", "created_by": "why"},
+        {"created": "2030-01-02T03:04:05Z", "created_by": "what", "author": "who", "comment": "why"},
     ]
 
 
@@ -182,6 +182,40 @@ def test_what_lies_in_a_volume_is_left_out(where: Path) -> None:
     (where / "bundle" / "rootfs" / "data" / "secret").touch()
     os.utime(where / "bundle" / "rootfs" / "data", ns=(5, 5 * 10**9))
     assert packed(found, where / "bundle").manifest == found.manifest
+
+
+def test_a_volume_is_left_out_where_links_lead_to_it_and_under_its_other_names(where: Path) -> None:
+    layer = archive(directory(b"run/"), directory(b"run/data/"), symlink(b"srv", b"/run"), directory(b"d/"))
+    found = image(layer, config={"Volumes": {"/srv/data": {}}})
+    found.unpack(where / "bundle")
+    root = where / "bundle" / "rootfs"
+    (root / "run" / "data" / "secret").touch()
+    os.link(root / "run" / "data" / "secret", root / "d" / "twin")
+    assert names(packed(found, where / "bundle")) == [b"d", b"d/twin"]
+
+
+def test_a_volume_is_packed_where_that_is_wanted(where: Path) -> None:
+    found = image(archive(directory(b"data/")), config={"Volumes": {"/data": {}}})
+    found.unpack(where / "bundle")
+    (where / "bundle" / "rootfs" / "data" / "wanted").touch()
+    assert names(packed(found, where / "bundle", mask_volumes=False)) == [b"data", b"data/wanted"]
+
+
+def test_what_is_masked_is_neither_added_nor_changed_nor_removed(where: Path) -> None:
+    found = image(archive(file(b"a", b"1"), file(b"b", b"1"), directory(b"c/"), file(b"c/x", b"1")))
+    found.unpack(where / "bundle")
+    root = where / "bundle" / "rootfs"
+    times = root.stat().st_mtime_ns
+    (root / "a").write_bytes(b"2")
+    (root / "b").unlink()
+    (root / "c" / "x").write_bytes(b"2")
+    (root / "c" / "y").touch()
+    (root / "new").touch()
+    os.utime(root, ns=(times, times))
+    masked = packed(found, where / "bundle", mask_paths=["/a", "b/", "./c", "new"])
+    assert masked.manifest == found.manifest
+    assert names(packed(found, where / "bundle", mask_paths=["a", "c/x", "new"])) == [b".wh.b", b"c", b"c/y"]
+    assert packed(found, where / "bundle", mask_paths=["/"]).manifest == found.manifest
 
 
 def test_whiteouts_come_before_everything_else(where: Path) -> None:
