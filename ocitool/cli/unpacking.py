@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ocitool.locations import Session
     from ocitool.model import Descriptor
     from ocitool.unpack import UnpackReport
+    from ocitool.unpack.idmap import IdMap
 
 
 @click.command()
@@ -37,6 +38,16 @@ if TYPE_CHECKING:
 @click.option("--rootless/--no-rootless", default=None, help="Unpack for a user namespace. [when not root]")
 @click.option(
     "--keep-owner/--no-keep-owner", default=None, help="Give files the image's owners. [where possible]"
+)
+@click.option(
+    "--uid-map",
+    "uid_maps",
+    multiple=True,
+    metavar="INSIDE:OUTSIDE:SIZE",
+    help="Give files to these users of the host, and the bundle a user namespace of them.",
+)
+@click.option(
+    "--gid-map", "gid_maps", multiple=True, metavar="INSIDE:OUTSIDE:SIZE", help="Groups. [as --uid-map]"
 )
 @click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Run as this user of the image.")
 @click.option("--hostname", default="", metavar="NAME", help="The container's host name.")
@@ -79,6 +90,8 @@ def unpack(  # noqa: PLR0913 - one parameter for each option
     hooks: tuple[str, ...],
     max_bytes: int | None,
     max_entries: int | None,
+    uid_maps: tuple[str, ...],
+    gid_maps: tuple[str, ...],
     **changes: Any,
 ) -> None:
     """Unpack an image into a runtime bundle: rootfs/ and config.json."""
@@ -97,12 +110,23 @@ def unpack(  # noqa: PLR0913 - one parameter for each option
         changes["max_bytes"] = max_bytes
     if max_entries:
         changes["max_entries"] = max_entries
-    options = UnpackOptions(annotations=_pairs(annotations), hooks=_hooks(hooks), **changes)
+    options = UnpackOptions(
+        ids=_ids(uid_maps, gid_maps), annotations=_pairs(annotations), hooks=_hooks(hooks), **changes
+    )
     source, image = image_of(session, location, platform, pull)
     report = unpack_image(source, image, bundle, options=options, on_event=session.on_event)
     for line in _left_out(report):
         console.say(line)
     console.result(str(bundle))
+
+
+def _ids(uid_maps: tuple[str, ...], gid_maps: tuple[str, ...]) -> IdMap | None:
+    """The ids of a user namespace; where only users or groups are mapped, the others are mapped likewise."""
+    from ocitool.unpack.idmap import IdMap, Range
+
+    if not (uid_maps or gid_maps):
+        return None
+    return IdMap(*(tuple(map(Range.parse, maps)) for maps in (uid_maps or gid_maps, gid_maps or uid_maps)))
 
 
 def _pairs(texts: tuple[str, ...]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from ocitool import limits
 from ocitool.unpack import twins, volumes
 from ocitool.unpack.apply import Applier, Policy
 from ocitool.unpack.comparing import layer_between
-from ocitool.unpack.owners import Given, Single
+from ocitool.unpack.owners import Given, Mapped, Single
 from ocitool.unpack.ownership import as_they_are
 from ocitool.unpack.root import OPEN_DIRECTORY
 from ocitool.unpack.tally import Tally
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ocitool.streams import Reader
+    from ocitool.unpack.idmap import IdMap
     from ocitool.unpack.ownership import OwnerOf
 
 _ACCOUNT_BYTES: Final = 4 * limits.MIB
@@ -88,13 +89,27 @@ class Here:
     """Builds in this process."""
 
     def __init__(
-        self, rootfs: Path, *, keep_owner: bool, devices: bool, owner_of: OwnerOf = as_they_are
+        self,
+        rootfs: Path,
+        *,
+        keep_owner: bool,
+        devices: bool,
+        ids: IdMap | None = None,
+        owner_of: OwnerOf = as_they_are,
     ) -> None:
-        """Build in an empty directory; `owner_of` tells whose its files are."""
+        """Build in an empty directory.
+
+        Args:
+            rootfs: the directory.
+            keep_owner: give files the owners that the image names, and do not only record them.
+            devices: make device nodes.
+            ids: owners as a user namespace with these has them.
+            owner_of: tells whose the files are.
+        """
         self._rootfs = rootfs
         self._owner_of = owner_of
         self._tally = Tally()
-        owners = Given() if keep_owner else Single(self._tally)
+        owners = Mapped(ids) if keep_owner and ids else Given() if keep_owner else Single(self._tally)
         fd = os.open(rootfs, OPEN_DIRECTORY)
         self._names = twins.watch(fd)
         self._applier = Applier(fd, owners, self._tally, Policy(devices=devices))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from ocitool.errors import InvalidContent, Unsupported
+
 HELPERS: Final = ("newuidmap", "newgidmap")
 _EVERYBODY: Final = 0xFFFFFFFF
+_RANGE: Final = re.compile(r"([0-9]{1,10}):([0-9]{1,10}):([0-9]{1,10})")
 
 
 class Range(NamedTuple):
@@ -19,6 +23,22 @@ class Range(NamedTuple):
     inside: int
     outside: int
     size: int
+
+    @classmethod
+    def parse(cls, text: str) -> Range:
+        """Read `INSIDE:OUTSIDE:SIZE`.
+
+        Raises:
+            InvalidContent: it is something else, or goes beyond the ids that there are.
+        """
+        match = _RANGE.fullmatch(text)
+        numbers = [int(number) for number in match.groups()] if match else [0, 0, 0]
+        made = cls(*numbers)
+        if not made.size or max(made.inside, made.outside) + made.size > _EVERYBODY:
+            raise InvalidContent(
+                f"{text!r:.80} maps no ids: that takes INSIDE:OUTSIDE:SIZE, as 0:100000:65536"
+            )
+        return made
 
     def to_json(self) -> dict[str, int]:
         """As the runtime configuration has it."""
@@ -31,6 +51,22 @@ class IdMap:
 
     uids: tuple[Range, ...]
     gids: tuple[Range, ...]
+
+    def outside(self, uid: int, gid: int) -> tuple[int, int]:
+        """Who a user and a group of the namespace are on the host.
+
+        Raises:
+            Unsupported: one of them does not exist in the namespace.
+        """
+        return _outside("user", uid, self.uids), _outside("group", gid, self.gids)
+
+    def inside(self, uid: int, gid: int) -> tuple[int, int] | None:
+        """Who a user and a group of the host are in the namespace; None where one does not exist there."""
+        users, groups = (
+            [part.inside + number - part.outside for part in parts if 0 <= number - part.outside < part.size]
+            for number, parts in ((uid, self.uids), (gid, self.gids))
+        )
+        return (users[0], groups[0]) if users and groups else None
 
     @classmethod
     def only_me(cls) -> IdMap:
@@ -53,7 +89,7 @@ class IdMap:
     @property
     def single(self) -> bool:
         """Whether one user and one group are all there is."""
-        return len(self.uids) == len(self.gids) == 1
+        return all(sum(part.size for part in parts) == 1 for parts in (self.uids, self.gids))
 
     def uids_json(self) -> list[dict[str, int]]:
         """As the runtime configuration has them."""
@@ -62,6 +98,13 @@ class IdMap:
     def gids_json(self) -> list[dict[str, int]]:
         """As the runtime configuration has them."""
         return [part.to_json() for part in self.gids]
+
+
+def _outside(what: str, number: int, ranges: tuple[Range, ...]) -> int:
+    for part in ranges:
+        if 0 <= number - part.inside < part.size:
+            return part.outside + number - part.inside
+    raise Unsupported(f"a file of the image belongs to {what} {number}, whom the mapped ids have not got")
 
 
 def gives_owners() -> bool:

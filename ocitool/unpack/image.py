@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +39,8 @@ class UnpackOptions:
         keep_owner: give files the owners that the image names. None for "where it can be done": as root, and
             rootless where ids for a user namespace are delegated (subuid(5)). Elsewhere all files belong to
             whoever unpacks, and the owner that was meant is recorded beside each.
+        ids: the ids of the user namespace that the bundle is for; files get those owners. As an ordinary
+            user, ids that are delegated. None for "as `rootless` says".
         devices: make device nodes; None for "as root". Those left out are counted.
         config_only: write `config.json` alone, from an image whose users are numbers.
         rootfs_only: write `rootfs` alone.
@@ -58,6 +61,7 @@ class UnpackOptions:
 
     rootless: bool | None = None
     keep_owner: bool | None = None
+    ids: IdMap | None = None
     devices: bool | None = None
     config_only: bool = False
     rootfs_only: bool = False
@@ -241,6 +245,10 @@ class _Place(NamedTuple):
 
 def _place(options: UnpackOptions) -> _Place:
     is_root = gives_owners()
+    if options.ids:
+        if options.layer_cache or options.keep_owner is False:
+            raise Unsupported("ids of one's own go neither with a layer cache nor without owners")
+        return _Place(options.ids, keep_owner=True)
     rootless = not is_root if options.rootless is None else options.rootless
     if not rootless:
         return _Place(None, is_root if options.keep_owner is None else options.keep_owner)
@@ -263,19 +271,23 @@ def _builder(
     rootfs = staging / "rootfs"
     rootfs.mkdir(0o700)
     builder: Builder | None = None
-    if place.ids and place.keep_owner:
+    if place.ids and place.keep_owner and not gives_owners():
         from ocitool.unpack.namespace import Mapped
 
         try:
             builder = Mapped(rootfs, place.ids)
         except Unsupported as error:
-            if options.keep_owner:
+            if options.keep_owner or options.ids:
                 raise
             on_event(Noted(f"owners are not kept, only recorded: {error.message}"))
             place = _Place(IdMap.only_me(), keep_owner=False)
     if builder is None:
         devices = place.keep_owner and is_host_root() if options.devices is None else options.devices
-        builder = Here(rootfs, keep_owner=place.keep_owner, devices=devices)
+        builder = Here(rootfs, keep_owner=place.keep_owner, devices=devices, ids=place.ids)
+        if place.ids and place.keep_owner:
+            # Whoever is root there, but nobody else, has to get to the root file system.
+            os.chown(staging, -1, place.ids.outside(0, 0)[1])
+            staging.chmod(0o710)
     try:
         yield builder, place
     except BaseException:

@@ -1,8 +1,8 @@
 """Owners: what a layer says, what this process may do about it, and how the difference is kept.
 
-Root gives every file its owner. An ordinary user cannot: all files become theirs, which is what root
-in a user namespace with a single mapped id sees as its own, and the intended owner is written beside the
-file in an extended attribute, so that it is not lost.
+Root gives every file its owner, or whoever that is in the user namespace that a bundle is for. An ordinary
+user cannot: all files become theirs, which is what root in a user namespace with a single mapped id sees as
+its own, and the intended owner is written beside the file in an extended attribute, so that it is not lost.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
+    from ocitool.unpack.idmap import IdMap
     from ocitool.unpack.tally import Tally
 
 RECORD: Final = b"user.rootlesscontainers"
@@ -45,6 +46,29 @@ class Given:
     def change(self, uid: int, gid: int, /) -> tuple[int, int] | None:
         """See `Owners`."""
         return None if (uid, gid) == self._own else (uid, gid)
+
+    def record(self, _uid: int, _gid: int, /) -> bytes:
+        """See `Owners`."""
+        return b""
+
+    def inside(self, uid: int, gid: int, /) -> tuple[int, int]:
+        """See `Owners`."""
+        return uid, gid
+
+
+class Mapped:
+    """Every file gets the owner that its entry names, as a user namespace will see it."""
+
+    def __init__(self, ids: IdMap) -> None:
+        self._ids = ids
+
+    def change(self, uid: int, gid: int, /) -> tuple[int, int] | None:
+        """See `Owners`.
+
+        Raises:
+            Unsupported: who is named does not exist in the namespace.
+        """
+        return self._ids.outside(uid, gid)
 
     def record(self, _uid: int, _gid: int, /) -> bytes:
         """See `Owners`."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ocitool.unpack.changes import Found
-    from ocitool.unpack.idmap import IdMap, Range
+    from ocitool.unpack.idmap import IdMap
 
     Open = Callable[[bytes], int]
     OwnerOf = Callable[[Found, Open], tuple[int, int]]
@@ -34,7 +34,13 @@ def mapped(ids: IdMap) -> OwnerOf:
     """The owner's numbers in a user namespace, looked at from outside."""
 
     def owner_of(found: Found, _open: Open) -> tuple[int, int]:
-        return _inside(found, found.status.st_uid, ids.uids), _inside(found, found.status.st_gid, ids.gids)
+        owner = found.status.st_uid, found.status.st_gid
+        there = ids.inside(*owner)
+        if there is None:
+            raise Unsupported(
+                f"{shown(found.path)} belongs to {owner[0]}:{owner[1]}, who does not exist in the container"
+            )
+        return there
 
     return owner_of
 
@@ -61,13 +67,6 @@ def recorded(otherwise: OwnerOf) -> OwnerOf:
         return otherwise(found, open_directory) if owner is None else owner
 
     return owner_of
-
-
-def _inside(found: Found, number: int, ranges: tuple[Range, ...]) -> int:
-    for part in ranges:
-        if 0 <= number - part.outside < part.size:
-            return part.inside + number - part.outside
-    raise Unsupported(f"{shown(found.path)} belongs to {number}, who does not exist in the container")
 
 
 def _overflow(kind: str) -> int:

@@ -21,7 +21,7 @@ from ocitool.model import Descriptor, Manifest
 from ocitool.scratch import Scratch
 from ocitool.unpack.building import Here
 from ocitool.unpack.entries import clean
-from ocitool.unpack.idmap import IdMap, Range, gives_owners
+from ocitool.unpack.idmap import IdMap, Range, gives_owners, is_host_root
 from ocitool.unpack.image import UnpackOptions, apply_layers
 from ocitool.unpack.ownership import mapped, recorded
 from ocitool.unpack.removal import discard
@@ -148,7 +148,7 @@ def _unpacked(store: Store, manifest: Manifest, config: ImageConfig, bundle: Pat
     except OSError as error:
         raise OciError(f"no directory can be made beside {bundle}: {error.strerror}") from error
     try:
-        builder = _builder(rootfs, ids)
+        builder = _builder(rootfs, ids, made_by_root=bundle.stat().st_uid == 0)
         try:
             apply_layers(store, manifest, config, builder, UnpackOptions())
             builder.finish(())
@@ -159,10 +159,12 @@ def _unpacked(store: Store, manifest: Manifest, config: ImageConfig, bundle: Pat
         discard(where)
 
 
-def _builder(rootfs: Path, ids: IdMap | None) -> Builder:
+def _builder(rootfs: Path, ids: IdMap | None, *, made_by_root: bool) -> Builder:
     is_root = gives_owners()
     if ids is None:
         return Here(rootfs, keep_owner=is_root, devices=is_root)
+    if is_root and made_by_root and not ids.single:
+        return Here(rootfs, keep_owner=True, devices=is_host_root(), ids=ids, owner_of=mapped(ids))
     if is_root and not ids.single:
         raise Unsupported(
             "the bundle belongs to ids that were delegated to an ordinary user",

@@ -21,7 +21,11 @@ sys.dont_write_bytecode = True
 from pathlib import Path
 from support.unpack_images import image
 from ocitool.errors import OciError
+from ocitool.unpack.idmap import IdMap, Range
 where, options = Path(sys.argv[2]), json.loads(sys.argv[3])
+if maps := options.pop("maps", []):
+    ranges = tuple(map(Range.parse, maps))
+    options["ids"] = IdMap(ranges, ranges)
 found = image(*(path.read_bytes() for path in sorted(where.glob("*.tar"))))
 
 def unpack():
@@ -66,7 +70,7 @@ def unpack_as_user(
         delegated: whether the user has subordinate ids.
         refused: whether the helpers that map them fail, as they do in many containers.
         crowded: whether the disk for temporary files is nearly full.
-        options: for `UnpackOptions`.
+        options: for `UnpackOptions`; `maps` are for users and groups of `ids` alike.
     """
     if os.geteuid() != 0:
         pytest.skip("becoming another user needs root")

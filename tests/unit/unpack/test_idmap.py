@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ocitool.errors import InvalidContent
 from ocitool.unpack.idmap import IdMap, Range, subordinate
 from ocitool.unpack.owners import decode, encode
 
@@ -48,3 +49,34 @@ def test_any_record_is_read_or_not(record: bytes) -> None:
 def test_records_are_those_of_other_rootless_tools() -> None:
     assert encode(0, 42) == b"\x08\xff\xff\xff\xff\x0f\x10*"
     assert encode(1000, 1000) == b"\x08\xe8\x07\x10\xe8\x07"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0:1",
+        "0:1:0",
+        "0:1:x",
+        "-1:0:1",
+        "0:1:2:3",
+        "0:4294967295:1",
+        "1:0:4294967295",
+        "\N{ARABIC-INDIC DIGIT ONE}:1:1",
+    ],
+)
+def test_a_range_that_maps_no_ids_is_refused(text: str) -> None:
+    with pytest.raises(InvalidContent, match="INSIDE:OUTSIDE:SIZE"):
+        Range.parse(text)
+
+
+@given(st.integers(0, 100), st.integers(0, 100))
+def test_who_is_outside_is_inside_again(uid: int, gid: int) -> None:
+    ids = IdMap((Range.parse("0:1000:50"), Range.parse("50:5:51")), (Range.parse("0:9:101"),))
+    outside = ids.outside(uid, gid)
+    assert outside == (uid + 1000 if uid < 50 else uid - 45, gid + 9)
+    assert ids.inside(*outside) == (uid, gid)
+
+
+def test_a_range_of_many_is_not_a_single_id() -> None:
+    assert not IdMap((Range(0, 1, 2),), (Range(0, 1, 2),)).single
