@@ -50,6 +50,7 @@ class Job:
         cgroup_namespace: an open cgroup namespace to enter once the child is in its cgroup, or -1. Nobody
             who is inside puts a process into a cgroup that is outside (cgroups(7), "nsdelegate").
         go: the parent's pipe to us: one byte when the id maps are written and the hooks have run.
+        awaited: whether the parent waits until the namespaces are entered: its hooks see them.
         console: the socket that a pseudo-terminal is sent to, or None.
         give_terminal: what makes one; set by whoever sets `console`, for the child loads nothing.
         courier: what brings the seccomp listener's descriptor to an agent outside, or None.
@@ -67,6 +68,7 @@ class Job:
         self.entrances: list[int] = []
         self.cgroup_namespace = -1
         self.go = -1
+        self.awaited = False
         self.new_cgroup_namespace = False
         self.userns = False
         self.console: Any = None
@@ -150,7 +152,8 @@ def _become(job: Job) -> None:
     kernel.prctl(PR_SET_PDEATHSIG, _SIGKILL)
     _enter_cgroups(job)
     if job.go >= 0:
-        records.write(report, records.JOINED)
+        if job.awaited:
+            records.write(report, records.JOINED)
         if posix.read(job.go, 1) != b"g":
             posix_exit(1)
     # Nobody traces us, or reads our descriptors or memory, from here to the program (RN-18).

@@ -282,16 +282,18 @@ def _remove(path: str) -> None:
     raise RunError(f"cgroup {path} is still in use")
 
 
-def write_setting(path: str, value: str) -> None:
-    """Write a value to a file of a cgroup.
+def write_setting(path: str, *values: str) -> None:
+    """Write a value to a file of a cgroup, or several, each by a call of its own.
 
     Raises:
-        RunError: the file is not there, or the kernel refuses the value.
+        RunError: the file is not there, or the kernel refuses a value.
     """
+    value = values[0]
     try:
         fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
         try:
-            posix.write(fd, value.encode())
+            for value in values:
+                posix.write(fd, value.encode())
         finally:
             posix.close(fd)
     except OSError as exc:

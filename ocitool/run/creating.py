@@ -114,6 +114,8 @@ class Attempt:
             # The rights of another user namespace would not open it.
             job.cgroup_namespace = job.joined.pop(namespaces.CGROUP, -1)
         job.userns = spaces.has(namespaces.USER)
+        hooks = self.config.get("hooks") or {}
+        job.awaited = bool(hooks.get("prestart") or hooks.get("createRuntime"))
         if spaces.new & namespaces.TIME:
             offsets = linux.get("timeOffsets") or {}
             job.time_offsets = "".join(
@@ -214,14 +216,13 @@ class Attempt:
         starting.adjust_oom_score(job, pid)
         if self.settings.pidfd_socket:
             starting.send_pidfd(self.kernel, self.settings.pidfd_socket, pid, "standard")
-        configured = self.config.get("hooks") or {}
-        if configured.get("prestart") or configured.get("createRuntime"):
+        if job.awaited:
             from . import hooks
 
             if self.child.reader.wait() != "joined":
                 raise RunError("the container's first process ended early")
             for kind in ("prestart", "createRuntime"):
-                hooks.run(configured.get(kind) or [], self.state.document("created"), kind)
+                hooks.run(self.config["hooks"].get(kind) or [], self.state.document("created"), kind)
 
     def ready(self) -> None:
         """Wait until the container is complete, and write that down."""

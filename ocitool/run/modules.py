@@ -49,8 +49,10 @@ class Finder:
             source = posix.stat(path)
         except OSError:
             return None
-        spec = ModuleSpec(name, Loader(name, path, source), origin=path)
+        compiled = cache_from_source(path)
+        spec = ModuleSpec(name, Loader(name, path, source, compiled), origin=path)
         spec.has_location = True
+        spec.cached = compiled
         if package:
             spec.submodule_search_locations = [base]
         return spec
@@ -59,14 +61,15 @@ class Finder:
 class Loader(SourceFileLoader):
     """The standard loader, which reads a module's code in fewer calls where it is compiled."""
 
-    def __init__(self, name: str, path: str, source: posix.stat_result) -> None:
+    def __init__(self, name: str, path: str, source: posix.stat_result, compiled: str) -> None:
         super().__init__(name, path)
         self._source = source
+        self._compiled = compiled
 
     def get_code(self, fullname: str) -> CodeType | None:
         """The module's code."""
         try:
-            fd = posix.open(cache_from_source(self.path), posix.O_RDONLY | posix.O_CLOEXEC)
+            fd = posix.open(self._compiled, posix.O_RDONLY | posix.O_CLOEXEC)
         except OSError:
             return super().get_code(fullname)
         # What is compiled is about twice as large as its source.

@@ -205,22 +205,34 @@ def apply(cgroup: Cgroup, kernel: Kernel, resources: dict[str, Any], *, devices:
     Raises:
         RunError: the kernel refuses a value, or lacks what it needs.
     """
-    for controller, name, value in (
+    settings = (
         _unified_settings(cgroup, kernel, resources, devices=devices)
         if cgroup.pure_v2
         else _settings(cgroup, resources, devices=devices)
-    ):
+    )
+    for controller, name, *values in _together(settings):
         directory = cgroup.directory_of(controller) if controller else cgroup.unified
         if not directory:
             raise RunError(
-                f"linux.resources: {name} = {value} cannot be set, because this host (or this user) has no"
-                f" {controller} controller"
+                f"linux.resources: {name} = {values[0]} cannot be set, because this host (or this user) has"
+                f" no {controller} controller"
             )
         if not controller:
             from . import cgroup_v2
 
             cgroup_v2.check_controller(directory, name)
-        write_setting(f"{directory}/{name}", value)
+        write_setting(f"{directory}/{name}", *values)
+
+
+def _together(settings: cgroup_v1.Settings) -> list[list[str]]:
+    """The same in the same order; what goes to one file in a row, such as rules for devices, is one entry."""
+    found: list[list[str]] = []
+    for *file, value in settings:
+        if found and found[-1][:2] == file:
+            found[-1].append(value)
+        else:
+            found.append([*file, value])
+    return found
 
 
 def give(cgroup: Cgroup, uid: int) -> None:

@@ -94,27 +94,39 @@ def make_devices(kernel: Kernel, root: int, devices: list[dict[str, Any]], *, bi
         RunError: one of them cannot be made, or stands there as something else.
     """
     listed = {paths.same_names(device["path"]) for device in devices}
-    for name, (major, minor) in DEFAULT_DEVICES.items():
-        if f"/dev/{name}" not in listed:
-            _device(
-                kernel, root, {"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor}, bind=bind
-            )
-    for device in devices:
-        _device(kernel, root, device, bind=bind)
-    dev = paths.made_directory(kernel, root, "dev")
-    # runtime-linux.md: "MUST create the following symlinks if the source file exists after processing mounts"
-    links = _LINKS if paths.exists(kernel, root, "/proc/self/fd") else {}
+    defaults = [
+        {"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor}
+        for name, (major, minor) in DEFAULT_DEVICES.items()
+        if f"/dev/{name}" not in listed
+    ]
+    directories: dict[str, int] = {}
     try:
+        for device in [*defaults, *devices]:
+            _device(kernel, root, device, directories, bind=bind)
+        dev = _directory(kernel, root, "/dev", directories)
+        # runtime-linux.md: "MUST create the following symlinks if the source file exists after processing
+        # mounts"
+        links = _LINKS if paths.exists(kernel, root, "/proc/self/fd") else {}
         for name, target in {**links, "ptmx": "pts/ptmx"}.items():
             _link(dev, name, target)
     finally:
-        posix.close(dev)
+        for fd in directories.values():
+            posix.close(fd)
 
 
-def _device(kernel: Kernel, root: int, device: dict[str, Any], *, bind: bool) -> None:
+def _directory(kernel: Kernel, root: int, path: str, opened: dict[str, int]) -> int:
+    """Open a directory for devices, once for all that are made in it."""
+    if path not in opened:
+        opened[path] = paths.made_directory(kernel, root, path)
+    return opened[path]
+
+
+def _device(
+    kernel: Kernel, root: int, device: dict[str, Any], directories: dict[str, int], *, bind: bool
+) -> None:
     path = paths.same_names(device["path"])
     try:
-        if bind or not _make_device(kernel, root, path, device):
+        if bind or not _make_device(kernel, root, path, device, directories):
             _bind_device(kernel, root, path, device)
     except OSError as exc:
         raise RunError(f"device {path}: {exc.strerror}") from exc
@@ -139,13 +151,15 @@ def _is_device(info: posix.stat_result, device: dict[str, Any]) -> bool:
     return info.st_mode & 0o170000 == _KINDS[device["type"]] and (not number or info.st_rdev == number)
 
 
-def _make_device(kernel: Kernel, root: int, path: str, device: dict[str, Any]) -> bool:
+def _make_device(
+    kernel: Kernel, root: int, path: str, device: dict[str, Any], directories: dict[str, int]
+) -> bool:
     """Make a device node; whether that was allowed.
 
     The rules of a cgroup of version 2 that deny a device altogether deny making it too.
     """
     directory, _, name = path.rpartition("/")
-    parent = paths.made_directory(kernel, root, directory)
+    parent = _directory(kernel, root, directory, directories)
     mode = device.get("fileMode", 0o666) & 0o7777
     try:
         posix.mknod(name, _KINDS[device["type"]] | mode, _number(device), dir_fd=parent)
@@ -158,8 +172,6 @@ def _make_device(kernel: Kernel, root: int, path: str, device: dict[str, Any]) -
             raise RunError(f"{path} exists in the root file system and is not the device asked for") from None
     except PermissionError:
         return False
-    finally:
-        posix.close(parent)
     return True
 
 

@@ -104,7 +104,7 @@ def read_all(fd: int, path: str, what: str) -> bytes:
     try:
         pieces = []
         size = 0
-        while piece := posix.read(fd, 1 << 20):
+        while piece := posix.read(fd, 1 << 16):
             pieces.append(piece)
             size += len(piece)
             if size > _LARGEST_DOCUMENT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,27 @@ def test_settings_go_to_the_files_of_a_simulated_tree(tmp_path: Path) -> None:
     ]
     with pytest.raises(RunError, match=r"cpu\.max cannot be set, as there is no cpu controller here"):
         newcgroup.apply(cgroup, RecordingKernel(), {"cpu": {"quota": 5}}, devices=False)
+
+
+def test_rules_for_devices_are_written_in_their_order_whichever_file_they_go_to(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "both")
+    for name in ("devices.allow", "devices.deny"):
+        (tmp_path / name).symlink_to("both")
+    rules = [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "major": 10, "access": "rw"},
+        {"allow": False, "type": "c", "major": 10, "minor": 7, "access": "w"},
+        {"allow": True, "type": "b", "major": 8, "minor": 0, "access": "r"},
+    ]
+    reading = os.open(tmp_path / "both", os.O_RDWR)
+    try:
+        cgroup = cgroups.Cgroup({"devices": str(tmp_path)}, [])
+        newcgroup.apply(cgroup, RecordingKernel(), {"devices": rules}, devices=True)
+        written = os.read(reading, 4096).decode()
+    finally:
+        os.close(reading)
+    assert written == "".join(rule for _, rule in cgroup_v1.device_settings(rules))
+    assert written.endswith("c 10:* rwc 10:7 wb 8:0 r")
 
 
 @pytest.mark.parametrize(
