@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ocitool.content import Source, read_manifest
-from ocitool.errors import InvalidContent, NotFound
+from ocitool.errors import IntegrityError, InvalidContent, NotFound
 from ocitool.layout.index import names
 
 if TYPE_CHECKING:
@@ -19,19 +19,20 @@ class Subjects:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._known: dict[Digest, Digest | None] = {}
+        self._known: dict[tuple[str, Digest, int], Digest | None] = {}
 
     def of(self, desc: Descriptor) -> Digest | None:
         """The subject of a manifest; None for content that has none, or that is not there."""
         if not desc.is_manifest:
             return None
-        if desc.digest not in self._known:
+        said = desc.media_type, desc.digest, desc.size
+        if said not in self._known:
             try:
                 manifest = read_manifest(self._source, desc)
             except (NotFound, InvalidContent):
                 return None
-            self._known[desc.digest] = manifest.subject.digest if manifest.subject else None
-        return self._known[desc.digest]
+            self._known[said] = manifest.subject.digest if manifest.subject else None
+        return self._known[said]
 
     def referrers(self, desc: Descriptor, roots: list[Descriptor], artifact_type: str) -> list[Descriptor]:
         """The roots that refer to a manifest, as `Referrers` describes them."""
@@ -41,8 +42,16 @@ class Subjects:
         fallback = f"{desc.digest.algorithm}-{desc.digest.hex}"
         for root in roots:
             if fallback in names(root) and root.is_index:
-                found += read_manifest(self._source, root).children
+                children = read_manifest(self._source, root).children
+                found += [self.as_referrer(child) for child in children if self._refers(child, desc.digest)]
         return [one for one in dict.fromkeys(found) if artifact_type in {"", one.artifact_type}]
+
+    def _refers(self, listed: Descriptor, subject: Digest) -> bool:
+        """Whether what a list names is what it is named as, and refers to a manifest."""
+        try:
+            return self.of(listed) == subject
+        except IntegrityError:
+            return False
 
     def as_referrer(self, desc: Descriptor) -> Descriptor:
         """A manifest's descriptor with the annotations and the type that a list of referrers shows."""

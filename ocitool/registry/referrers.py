@@ -153,7 +153,11 @@ class ReferrerLists:
             return False
         try:
             return refers_to(parse_manifest(self._repository.manifest(referrer), referrer), subject)
-        except (NotFound, InvalidContent, IntegrityError):
+        except (NotFound, InvalidContent, IntegrityError) as error:
+            self._repository.transport.note(
+                f"{self._repository.name}: a referrer that {tag_of(subject)} lists is left out:"
+                f" {error.message}"
+            )
             return False
 
     def _listed(self, subject: Digest) -> list[Descriptor] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -24,6 +25,7 @@ from ocitool.reference import is_digest
 from ocitool.registry.auth import scope
 from ocitool.registry.calls import Call
 from ocitool.registry.text import printable
+from ocitool.streams import VerifiedReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,12 +129,17 @@ class Repository:
         return desc.is_manifest or desc.digest in self._manifests
 
     def manifest(self, desc: Descriptor) -> bytes:
-        """A manifest's bytes, from memory where they have just been read or pushed."""
-        known = self._manifests.get(desc.digest)
-        if known is not None:
-            return known
-        ref = str(desc.digest)
-        return self.anywhere(ref, lambda site: self.read(site, ref)[1])
+        """A manifest's bytes, from memory where they have just been read or pushed.
+
+        Raises:
+            NotFound: it is not there.
+            IntegrityError: it is not what the descriptor names; `read` knows of no size.
+        """
+        content = self._manifests.get(desc.digest)
+        if content is None:
+            ref = str(desc.digest)
+            content = self.anywhere(ref, lambda site: self.read(site, ref)[1])
+        return VerifiedReader(BytesIO(content), desc.digest, desc.size).read()
 
     def ask(self, site: Site, tag: str) -> Descriptor | None:
         """What a tag names, by HEAD; None where the registry does not say enough."""

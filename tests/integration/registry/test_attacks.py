@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from contextlib import nullcontext
+from dataclasses import replace
 from io import BytesIO
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import TYPE_CHECKING, Any
@@ -433,6 +434,21 @@ def test_rc_12_a_blob_of_another_size_is_refused(fake: FakeRegistry, change: int
     fake.before.append(always("GET", "/blobs/", lambda _: Response(200, {}, wrong)))
     with client() as made, pytest.raises(IntegrityError):
         read_verified(repository(made, fake.name), desc)
+
+
+def test_rc_12_a_manifest_of_another_size_is_not_used(fake: FakeRegistry) -> None:
+    """Neither read anew nor from memory, as what is to be tagged or deleted."""
+    good = stocked(fake, 10)
+    wrong = replace(good, size=good.size - 1)
+    with client() as made:
+        repo = repository(made, fake.name)
+        for _ in range(2):
+            with pytest.raises(IntegrityError, match="longer than"):
+                repo.tag(wrong, "v2")
+        with pytest.raises(IntegrityError, match="longer than"):
+            repo.delete(wrong)
+        repo.tag(good, "v3")
+    assert sorted(fake.tags["some/repo"]) == ["v1", "v3"]
 
 
 def endless(piece: bytes = b"x" * 65536) -> Iterator[bytes]:
@@ -919,13 +935,17 @@ def test_rc_24_what_is_listed_as_another_thing_than_it_is_refers_to_nothing(fake
             {**good.to_json(), "mediaType": mediatypes.OCI_LAYER},
             {**good.to_json(), "mediaType": mediatypes.OCI_INDEX},
             {**good.to_json(), "digest": SOME},
+            {**good.to_json(), "size": good.size + 1},
         ]
         tag = f"sha256-{subject.digest.hex}"
         index = strictjson.dumps({**INDEX, "manifests": [*listed, good.to_json()]})
         fake.add_manifest("some/repo", mediatypes.OCI_INDEX, index, tag)
-    with client() as made:
-        found = list(repository(made, fake.name).referrers(subject))
-    assert [item.digest for item in found] == [good.digest]
+    events: list[Event] = []
+    with client(on_event=events.append) as made:
+        assert list(repository(made, fake.name).referrers(subject)) == [good]
+    told = [event.message for event in events if isinstance(event, Noted)]
+    assert len(told) == 3
+    assert all(f"a referrer that {tag} lists is left out: " in message for message in told)
 
 
 def test_rc_24_a_taken_tag_is_reported_not_overwritten(fake: FakeRegistry) -> None:

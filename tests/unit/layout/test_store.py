@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support.layout_content import blob, put, put_artifact, put_index
 
+from ocitool import mediatypes
 from ocitool.digest import Digest
 from ocitool.errors import (
     Conflict,
@@ -319,9 +320,27 @@ def test_an_entry_with_an_unknown_algorithm_is_kept_and_names_nothing(store: Lay
 
 def test_referrers_are_found_under_the_fallback_tag(store: LayoutStore) -> None:
     subject = put_artifact(store, "subject")
-    referrer = put_artifact(store, "referrer")
+    referrer = put_artifact(store, "referrer", subject=subject)
+    [listed] = store.referrers(subject)
+    rewrite(store, manifests=[])
     store.tag(put_index(store, referrer), f"sha256-{subject.digest.hex}")
-    assert store.referrers(subject) == [referrer]
+    assert store.referrers(subject) == [listed]
+
+
+def test_what_is_under_the_fallback_tag_and_is_not_what_it_is_listed_as_refers_to_nothing(
+    store: LayoutStore,
+) -> None:
+    subject = put_artifact(store, "subject")
+    referrer = put_artifact(store, "referrer", subject=subject)
+    listed = [
+        replace(referrer, size=referrer.size + 1),
+        replace(referrer, media_type=mediatypes.OCI_INDEX),
+        put_artifact(store, "of nothing"),
+        put_artifact(MemoryStore(), "elsewhere", subject=subject),
+    ]
+    rewrite(store, manifests=[])
+    store.tag(put_index(store, *listed), f"sha256-{subject.digest.hex}")
+    assert store.referrers(subject) == []
 
 
 def test_a_referrer_that_was_not_listed_when_the_process_died_is_not_there(store: LayoutStore) -> None:
