@@ -181,29 +181,36 @@ def copy(  # noqa: PLR0913 - one parameter for each option
             f"what is asked for changes the digest of {before.digest}",
             hint="--sparse leaves platforms out and keeps the index; or drop --preserve-digests",
         )
-    name = _name(origin, target, before)
+    name, *more = _names(origin, target, original, before) or [str(root.digest)]
     target_session.verify = verify
+    store = target_session.store(target)
     with _explained(sparse=sparse):
         desc = copy_graph(
-            src, target_session.store(target), root, to=name or str(root.digest), platforms=selection,
+            src, store, root, to=name, platforms=selection,
             referrers=referrers, jobs=jobs, on_event=session.watching(target),
         )  # fmt: skip
+    for another in more:
+        store.tag(desc, another)
     if desc != before:
         how = "left platforms out of" if desc != root else "converted"
         console.say(f"{how} {before.digest}: its new digest is {desc.digest}")
     _tell(session, target, desc)
 
 
-def _name(origin: Location, target: Location, found: Descriptor) -> str:
-    """What an image is called where it goes: what was asked for, else as where it comes from."""
-    from ocitool.layout.index import names
+def _names(origin: Location, target: Location, source: Source, found: Descriptor) -> list[str]:
+    """What an image is called where it goes: what was asked for, else all that it is called where it is."""
+    from ocitool.layout import ArchiveSource, LayoutStore
+    from ocitool.layout.index import names_of
     from ocitool.locations import Kind
 
     if origin.reference:
-        return target.name_for(origin.reference)
-    own = names(found)
-    only = own[-1 if target.kind is Kind.DOCKER_ARCHIVE else 0] if own else ""
-    return target.name or origin.ref or only
+        asked = target.name_for(origin.reference)
+    else:
+        asked = target.name or origin.ref
+        if not asked:
+            assert isinstance(source, ArchiveSource | LayoutStore)  # noqa: S101 - what has no reference is one
+            return names_of(source.entries(), found, full=target.kind is Kind.DOCKER_ARCHIVE)
+    return [asked] if asked else []
 
 
 @contextmanager

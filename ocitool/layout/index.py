@@ -151,6 +151,13 @@ def tags(entries: list[Descriptor]) -> list[str]:
     return sorted({found[-1] for found in map(names, entries) if found})
 
 
+def names_of(entries: list[Descriptor], desc: Descriptor, *, full: bool) -> list[str]:
+    """What an image is called, one name per entry: the full one if asked for, or if short ones coincide."""
+    found = [own for own in (names(entry) for entry in entries if entry == desc) if own]
+    whole, short = ({own[position] for own in found} for position in (-1, 0))
+    return sorted(whole if full or len(short) < len(whole) else short)
+
+
 def pick(
     entries: list[Descriptor], ref: str, where: str, unlisted: Callable[[Digest], Descriptor | None]
 ) -> Descriptor:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from support.command import Ocitool
+
     from ocitool.content import Source
 
 pytestmark = pytest.mark.peers
@@ -131,6 +133,23 @@ def test_we_read_the_archives_of_skopeo(tmp_path: Path, kind: str) -> None:
         assert config(archive, root) == image_id()
         if kind == "oci-archive":
             assert str(root) == fixtures.digests()["layers:1.0"]
+
+
+def test_both_names_of_an_image_that_skopeo_saved_go_on_to_podman(
+    ocitool: Ocitool, tmp_path: Path, storage: tuple[str, ...]
+) -> None:
+    for tool in ("skopeo", "podman"):
+        require(tool)
+    require_root()
+    first, second = "example.test/app:1", "example.test/other:2"
+    call(
+        "skopeo", "copy", "--additional-tag", second,
+        f"oci:{fixtures.layout()}:layers:1.0", f"docker-archive:{tmp_path / 'theirs.tar'}:{first}",
+    )  # fmt: skip
+    ocitool("copy", f"docker-archive:{tmp_path / 'theirs.tar'}", f"docker-archive:{tmp_path / 'ours.tar'}")
+    call("podman", *storage, "load", "--input", tmp_path / "ours.tar")
+    listed = call("podman", *storage, "images", "--format", "{{.Repository}}:{{.Tag}}")
+    assert sorted(listed.split()) == [first, second]
 
 
 @pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])

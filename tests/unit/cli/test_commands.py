@@ -22,6 +22,7 @@ from ocitool import __version__
 from ocitool.cli import COMMANDS
 from ocitool.cli.group import cli as group
 from ocitool.layout import LayoutStore
+from ocitool.layout.index import IMAGE_NAME, REF_NAME
 
 if TYPE_CHECKING:
     from support.command import Cli
@@ -185,6 +186,37 @@ def test_the_only_image_of_a_place_keeps_its_name(
     cli("copy", f"{images}:layers:1.0", "docker-archive:named.tar:example.test/app:1")
     cli("copy", source, target)
     assert cli("tags", target.removesuffix(":given")).out == f"{name}\n"
+
+
+@pytest.mark.parametrize("source", ["oci:one", "oci-archive:one.tar", "docker-archive:one.tar"])
+@pytest.mark.parametrize("target", ["oci:two", "oci-archive:two.tar", "docker-archive:two.tar"])
+def test_the_only_image_of_a_place_keeps_all_its_names_unless_one_is_asked_for(
+    cli: Cli, images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, target: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    both = ["example.test/app:1", "example.test/app:latest"]
+    for name in both:
+        cli("copy", f"{images}:layers:1.0", f"oci:one:{name}")
+    if source != "oci:one":
+        cli("copy", "oci:one", source)
+    cli("copy", source, target)
+    assert cli("tags", target).out.split() == both
+    assert cli("digest", f"{target}:{both[1]}").result == digests()["layers:1.0"]
+    cli("copy", f"{source}:{both[1]}", f"{target}.named")
+    assert cli("tags", f"{target}.named").out.split() == both[1:]
+
+
+def test_names_whose_short_forms_coincide_stay_apart_in_a_copy(cli: Cli, images: str, tmp_path: Path) -> None:
+    """As containerd writes them: `1` and `example.test/a:1`."""
+    cli("copy", f"{images}:layers:1.0", f"oci:{tmp_path}/one:x")
+    index = tmp_path / "one" / "index.json"
+    [entry] = json.loads(index.read_text())["manifests"]
+    entries = [
+        {**entry, "annotations": {REF_NAME: "1", IMAGE_NAME: f"example.test/{name}:1"}} for name in "ab"
+    ]
+    index.write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
+    cli("copy", f"oci:{tmp_path}/one", f"oci:{tmp_path}/two")
+    assert cli("tags", f"oci:{tmp_path}/two").out.split() == ["example.test/a:1", "example.test/b:1"]
 
 
 def test_a_copy_of_some_platforms_is_a_new_index_and_says_so(cli: Cli, images: str, tmp_path: Path) -> None:
