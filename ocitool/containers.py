@@ -20,6 +20,7 @@ from ocitool.errors import Conflict, NotFound, OciError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from os import PathLike
     from pathlib import Path
 
@@ -86,7 +87,9 @@ def _taken(directory: str) -> int:
         os.close(fd)
 
 
-def collect(directory: str | PathLike[str], *, really: bool = True) -> list[str]:
+def collect(
+    directory: str | PathLike[str], *, really: bool = True, leaving: Callable[[Path], None] | None = None
+) -> list[str]:
     """Remove the directories whose owners were killed, or only list them.
 
     A container that lives on without its owner stays, and so does all that is another user's.
@@ -94,6 +97,7 @@ def collect(directory: str | PathLike[str], *, really: bool = True) -> list[str]
     Args:
         directory: what has the directories of all containers.
         really: remove them, with what the runtime remembers of the container.
+        leaving: is told of each before it goes.
 
     Returns:
         The containers' IDs.
@@ -109,18 +113,22 @@ def collect(directory: str | PathLike[str], *, really: bool = True) -> list[str]
 
     directory = Path(directory)
     present = sorted(directory.iterdir())
-    found = staging.collect(directory, really=really)
+    found = staging.collect(directory, really=really, leaving=leaving)
     for container in present:
         try:
             ours = container.stat(follow_symlinks=False).st_uid == os.geteuid()
-            if ours and not staging.is_private(container) and _collected(container, really=really):
+            if (
+                ours
+                and not staging.is_private(container)
+                and _collected(container, really=really, leaving=leaving)
+            ):
                 found.append(container.name)
         except OSError:
             continue
     return found
 
 
-def _collected(container: Path, *, really: bool) -> bool:
+def _collected(container: Path, *, really: bool, leaving: Callable[[Path], None] | None) -> bool:
     try:
         fd = os.open(container / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -133,6 +141,8 @@ def _collected(container: Path, *, really: bool) -> bool:
         # Another one may have collected it, and its name may be in use again.
         if not os.path.samestat(os.fstat(fd), (container / _LOCK).stat()) or _lives(container):
             return False
+        if leaving:
+            leaving(container)
         if really:
             _forget(container)
             _discard(container)

@@ -193,11 +193,21 @@ def _held(bundle: str | PathLike[str]) -> int | None:
 
 
 def remove_unused(
-    directory: str | PathLike[str], is_used: Callable[[Digest], bool], *, really: bool
+    directory: str | PathLike[str],
+    is_used: Callable[[Digest], bool],
+    *,
+    really: bool,
+    leaving: Callable[[Path], None] | None = None,
 ) -> list[Digest]:
     """Remove bundles of images that are not used any more, and layers that only they had, or only list them.
 
     What a container runs on stays.
+
+    Args:
+        directory: what has the bundles of all images.
+        is_used: whether an image is, by the digest of its manifest.
+        really: remove them.
+        leaving: is told of each tree before it goes, as of those that interrupted processes left.
 
     Returns:
         The digests of the images, and the diff IDs or chain IDs of the layers.
@@ -211,7 +221,7 @@ def remove_unused(
     from ocitool.unpack.disposal import dispose
 
     directory = Path(directory)
-    staging.collect(directory, really=really)
+    staging.collect(directory, really=really, leaving=leaving)
     removed, kept = [], []
     for bundle in sorted(directory.iterdir()):
         try:
@@ -223,6 +233,8 @@ def remove_unused(
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if leaving:
+                leaving(bundle)
             if really:
                 dispose(bundle)
             removed.append(digest)
@@ -236,7 +248,7 @@ def remove_unused(
     except BlockingIOError:
         return removed
     try:
-        return removed + overlay.remove_unused(cache, kept, really=really)
+        return removed + overlay.remove_unused(cache, kept, really=really, leaving=leaving)
     finally:
         os.close(fd)
 

@@ -121,6 +121,12 @@ def gc(path: Path | None, *, really: bool, output: str) -> None:
     from ocitool import console, containers, prepared, remembered
     from ocitool.layout.gc import collect, plan
     from ocitool.locations import local_store
+    from ocitool.unpack.room import occupied
+
+    trees: list[int] = []
+
+    def leaving(tree: Path) -> None:
+        trees.append(occupied(tree))
 
     opened = _opened(path)
     garbage = (collect if really else plan)(opened)
@@ -131,10 +137,12 @@ def gc(path: Path | None, *, really: bool, output: str) -> None:
         place,
         lambda digest: digest not in gone and opened.blobs.size(digest) is not None,
         really=really,
+        leaving=leaving,
     )
     if really:
         remembered.forget(place, lambda digest: prepared.is_there(digest, place))
-    dead = containers.collect(containers.place(path or local_store()), really=really)
+    dead = containers.collect(containers.place(path or local_store()), really=really, leaving=leaving)
+    size = garbage.size + sum(trees)
     if output == "json":
         console.result_json(
             {
@@ -143,7 +151,7 @@ def gc(path: Path | None, *, really: bool, output: str) -> None:
                 "leftovers": [name for name, _ in garbage.leftovers],
                 "unpacked": [str(digest) for digest in unpacked],
                 "containers": dead,
-                "size": garbage.size,
+                "size": size,
                 "held": garbage.held,
             }
         )
@@ -157,7 +165,7 @@ def gc(path: Path | None, *, really: bool, output: str) -> None:
     for name in dead:
         console.result(f"{name}  container")
     told = "deleted" if really else "would be deleted; add --delete to do it"
-    console.say(f"{console.size(garbage.size)} {told}")
+    console.say(f"{console.size(size)} {told}")
     if garbage.held:
         console.say(f"{console.size(garbage.held)} more stay while processes that are at work rely on them")
 

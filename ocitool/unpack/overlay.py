@@ -29,7 +29,7 @@ from ocitool.unpack.tally import Tally
 from ocitool.unpack.union import Union
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from ocitool.content import Source
@@ -185,8 +185,16 @@ def chain_id(diff_ids: Sequence[Digest]) -> Digest:
     return chain
 
 
-def remove_unused(cache: Path, bundles: Iterable[Path], *, really: bool) -> list[Digest]:
+def remove_unused(
+    cache: Path, bundles: Iterable[Path], *, really: bool, leaving: Callable[[Path], None] | None = None
+) -> list[Digest]:
     """Remove the layers that none of these bundles has, or only list them; nobody may be adding some.
+
+    Args:
+        cache: the layers' directory.
+        bundles: what is still used.
+        really: remove them.
+        leaving: is told of each tree before it goes.
 
     Returns:
         The layers' diff IDs, or the chain IDs of those that are kept merged.
@@ -194,13 +202,15 @@ def remove_unused(cache: Path, bundles: Iterable[Path], *, really: bool) -> list
     used = {path for bundle in bundles if (stack := Stack.load(bundle)) for path in stack.lowers}
     removed = []
     for place in cache.iterdir():
-        staging.collect(place, really=really)
+        staging.collect(place, really=really, leaving=leaving)
     for tree in sorted(cache.glob("*/[!.]*")):
         if str(tree / _TREE) in used:
             continue
         if tree.is_dir():
             _, _, name = tree.name.partition("-")
             removed.append(Digest.parse(name.replace("-", ":", 1)))
+            if leaving:
+                leaving(tree)
             if really:
                 discard(tree)
         elif really:

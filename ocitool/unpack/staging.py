@@ -17,7 +17,7 @@ from ocitool.unpack.removal import discard
 from ocitool.unpack.root import OPEN_DIRECTORY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _SUFFIX: Final = ".partial"
 _TAKEN: Final = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}  # what rename(2) says of a name that is in use
@@ -59,14 +59,24 @@ def staged(target: Path, *, sync: bool) -> Iterator[Path]:
         _sync_directory(target.parent)
 
 
-def collect(directory: Path, *, really: bool = True) -> list[str]:
-    """Remove the private directories whose makers were killed, or only list them."""
+def collect(
+    directory: Path, *, really: bool = True, leaving: Callable[[Path], None] | None = None
+) -> list[str]:
+    """Remove the private directories whose makers were killed, or only list them.
+
+    Args:
+        directory: where they are.
+        really: remove them.
+        leaving: is told of each before it goes.
+    """
     found = []
     for staging in filter(is_private, sorted(directory.iterdir())):
         with suppress(OSError):
             fd = os.open(staging, OPEN_DIRECTORY)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if leaving:
+                    leaving(staging)
                 if really:
                     dispose(staging)
                 found.append(staging.name)

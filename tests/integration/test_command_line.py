@@ -23,7 +23,9 @@ from support.registry_process import PASSWORD, USER
 from support.run_bundles import OURS
 from support.waiting import until
 
+from ocitool.console import size
 from ocitool.run.state import State
+from ocitool.unpack.room import occupied
 
 IMAGE = f"oci:{layout()}:hello:1.0"
 
@@ -200,7 +202,14 @@ def test_gc_takes_what_was_unpacked_with_its_image(ocitool: Ocitool) -> None:
     # What a name means is remembered as well, where the name had been there for a while.
     assert {path.name for path in place.iterdir()} - {"names.json"} == {"layers", image}
     ocitool("delete", "store:example.test/layers:1.0")
-    assert f"{digests()['layers:1.0']}  unpacked\n" in ocitool("store", "gc", "--delete").out
+    trees = [place / image, *filter(Path.is_dir, place.glob("layers/*/*"))]
+    assert len(trees) == 2
+    blobs = sum(path.stat().st_size for path in (ocitool.home / "store" / "blobs").glob("*/*"))
+    freed = blobs + sum(map(occupied, trees))
+    assert json.loads(ocitool("store", "gc", "--format", "json").out)["size"] == freed
+    told = ocitool("store", "gc", "--delete")
+    assert f"{digests()['layers:1.0']}  unpacked\n" in told.out
+    assert f"{size(freed)} deleted" in told.err
     assert {path.name for path in place.rglob("*")} - {"names.json"} == {"layers", "owned"}
 
 

@@ -77,7 +77,9 @@ def test_what_a_killed_owner_left_is_collected_and_what_is_held_stays(tmp_path: 
     (place / "dead" / "upper" / "shut").mkdir(parents=True, mode=0o000)
     kill(dead)
     try:
-        assert containers.collect(place, really=False) == ["dead"]
+        leaving: list[Path] = []
+        assert containers.collect(place, really=False, leaving=leaving.append) == ["dead"]
+        assert leaving == [place / "dead"]
         assert containers.collect(place) == ["dead"]
         assert [path.name for path in place.iterdir()] == ["living"]
         assert containers.collect(place) == []

@@ -121,7 +121,9 @@ def test_a_layer_whose_maker_was_killed_is_collected(
         layer = Path(ready.stack.lowers[0]).parent
     half_made = layer.with_name(f".{layer.name}.6inad8p4.partial")
     (half_made / "diff").mkdir(parents=True)
-    prepared.remove_unused(tmp_path, lambda _: True, really=False)
+    leaving: list[Path] = []
+    prepared.remove_unused(tmp_path, lambda _: True, really=False, leaving=leaving.append)
+    assert half_made in leaving
     assert half_made.exists()
     prepared.remove_unused(tmp_path, lambda _: True, really=True)
     assert not half_made.exists()
