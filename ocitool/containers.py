@@ -30,7 +30,7 @@ _STATE = "state"
 
 def place(store: str | PathLike[str]) -> str:
     """Where the containers of a local store are made: beside it, for they may share a file system."""
-    return os.path.join(os.getcwd(), os.path.dirname(store), "containers")
+    return os.path.join(os.path.dirname(os.path.abspath(store)), "containers")
 
 
 def made(directory: str | PathLike[str]) -> Made:

@@ -2,7 +2,7 @@
 
 ::
 
-    prepared-UID/
+    STORE.prepared-UID/
         layers/             each layer unpacked once (see `ocitool.unpack.overlay`)
         sha256-<image>/     the image's bundle: config.json, and layers.json that names its layers
 
@@ -38,8 +38,11 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def place(store: str | PathLike[str]) -> str:
-    """Where a local store's prepared images are: each user's own, because owners of files differ."""
-    return os.path.join(os.getcwd(), os.path.dirname(store), f"prepared-{os.geteuid()}")
+    """Where a local store's prepared images are: each user's own, because owners of files differ.
+
+    And each store's own: what belongs to no image of this one may well belong to one of its neighbour.
+    """
+    return f"{os.path.abspath(store)}.prepared-{os.geteuid()}"
 
 
 class Prepared:

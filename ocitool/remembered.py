@@ -57,7 +57,7 @@ class Question:
         self._words = [
             location,
             os.getcwd() if relative else "",
-            os.path.join(os.getcwd(), store),
+            os.path.abspath(store),
             platform or os.environ.get("DOCKER_DEFAULT_PLATFORM", ""),
             os.uname().machine,
         ]

@@ -151,7 +151,7 @@ def containers(ocitool: Ocitool) -> list[str]:
 
 def test_an_image_is_unpacked_for_the_first_run_alone(ocitool: Ocitool) -> None:
     ocitool("run", IMAGE)
-    place = ocitool.home / f"prepared-{os.geteuid()}"
+    place = ocitool.home / f"store.prepared-{os.geteuid()}"
     made = {path: path.stat().st_ino for path in place.glob("*/*/*/diff")}
     assert len(made) == 2
     assert "Hello" in ocitool("run", IMAGE).out
@@ -196,7 +196,7 @@ def test_what_a_container_writes_is_gone_for_the_next_one(ocitool: Ocitool, debi
 def test_gc_takes_what_was_unpacked_with_its_image(ocitool: Ocitool) -> None:
     ocitool("copy", f"oci:{layout()}:layers:1.0", "store:example.test/layers:1.0")
     ocitool("run", "--pull", "never", "example.test/layers:1.0")
-    place = ocitool.home / f"prepared-{os.geteuid()}"
+    place = ocitool.home / f"store.prepared-{os.geteuid()}"
     ocitool("store", "gc", "--delete")
     image = digests()["layers:1.0"].replace(":", "-")
     # What a name means is remembered as well, where the name had been there for a while.
@@ -211,6 +211,16 @@ def test_gc_takes_what_was_unpacked_with_its_image(ocitool: Ocitool) -> None:
     assert f"{digests()['layers:1.0']}  unpacked\n" in told.out
     assert f"{size(freed)} deleted" in told.err
     assert {path.name for path in place.rglob("*")} - {"names.json"} == {"layers", "owned"}
+
+
+def test_a_store_s_gc_leaves_alone_what_its_neighbour_has_unpacked(ocitool: Ocitool) -> None:
+    for store in ("one", "two"):
+        ocitool("copy", "--store", store, IMAGE, "store:example.test/hello:1")
+        ocitool("run", "--store", store, "--pull", "never", "example.test/hello:1")
+    ocitool("delete", "--store", "one", "store:example.test/hello:1")
+    assert "unpacked" in ocitool("store", "gc", "--store", "one", "--delete").out
+    assert "unpacked" not in ocitool("store", "gc", "--store", "two", "--delete").out
+    assert list(ocitool.home.glob(f"two.prepared-{os.geteuid()}/layers/*/*/diff"))
 
 
 @pytest.mark.parametrize("name", ["bad/name", "../name", "..", "a b"])
@@ -341,7 +351,7 @@ def test_what_a_run_leaves_that_was_killed_is_collected_by_the_next_one(
     assert containers(ocitool) == []
     assert not record.exists()
     ocitool("store", "gc", "--delete")
-    prepared = ocitool.home / f"prepared-{os.geteuid()}"
+    prepared = ocitool.home / f"store.prepared-{os.geteuid()}"
     assert [path.name for path in prepared.iterdir() if path.name.startswith(".")] == []
 
 

@@ -15,7 +15,7 @@ from support import unpack_images
 from support.fixtures import digests, layout
 from support.unpack_tars import archive, directory, file
 
-from ocitool import prepared
+from ocitool import containers, prepared
 from ocitool.content import read_config, read_manifest
 from ocitool.digest import Digest
 from ocitool.errors import InvalidContent, NotFound
@@ -54,6 +54,18 @@ def names(directory: Path) -> list[str]:
 
 def trees(directory: Path) -> set[Path]:
     return {path for path in (directory / "layers").glob("*/*") if path.is_dir()}
+
+
+@pytest.mark.parametrize("written", ["{}", "{}/", "{}/.", "../{}"])
+def test_a_store_has_one_place_beside_it_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    (tmp_path / "store").mkdir()
+    monkeypatch.chdir(tmp_path / "store")
+    store = written.format("store" if written.startswith("..") else tmp_path / "store")
+    assert prepared.place(store) == f"{tmp_path}/store.prepared-{os.geteuid()}"
+    assert containers.place(store) == f"{tmp_path}/containers"
+    assert prepared.place(".") == prepared.place(store)
 
 
 def test_an_image_is_unpacked_once(store: LayoutStore, image: Descriptor, tmp_path: Path) -> None:

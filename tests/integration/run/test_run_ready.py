@@ -39,7 +39,7 @@ def make_ready(home: Ocitool, image: str) -> str:
 
     def is_remembered() -> bool:
         home("run", image, "true")
-        names = home.home / "prepared-0" / "names.json"
+        names = home.home / "store.prepared-0" / "names.json"
         return names.exists() and image in names.read_text()
 
     until(is_remembered)
@@ -166,9 +166,9 @@ def test_a_layout_that_is_gone_is_not_remembered(home: Ocitool, image: str) -> N
 
 def test_what_gc_has_removed_is_unpacked_again(home: Ocitool, image: str) -> None:
     home("store", "gc", "--delete")
-    assert not (home.home / "prepared-0" / "names.json").exists()
+    assert not (home.home / "store.prepared-0" / "names.json").exists()
     home("run", image, "true")
-    shutil.rmtree(next((home.home / "prepared-0").glob("sha256-*")))
+    shutil.rmtree(next((home.home / "store.prepared-0").glob("sha256-*")))
     home("run", image, "true")
 
 

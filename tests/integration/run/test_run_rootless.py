@@ -47,7 +47,7 @@ def test_delegated_ids_are_other_users_and_nothing_of_theirs_is_left(
     assert list((ordinary_home / "containers").iterdir()) == []
     done = run(ordinary_home, "gc", "--delete", command="store")
     assert "unpacked" in done.stdout, done.stderr
-    assert [path.name for path in ordinary_home.glob("prepared-*/**/*")] == ["layers"]
+    assert [path.name for path in ordinary_home.glob("store.prepared-*/**/*")] == ["layers"]
 
 
 def test_without_delegated_ids_the_only_user_is_root(ordinary_home: Path, busybox_image: str) -> None:
