@@ -20,10 +20,11 @@ from ocitool.errors import (
     Unreachable,
     Unsupported,
 )
-from ocitool.model import Descriptor, sniff_media_type
+from ocitool.model import Descriptor, parse_manifest, sniff_media_type
 from ocitool.reference import is_digest
 from ocitool.registry.auth import scope
 from ocitool.registry.calls import Call
+from ocitool.registry.responses import LACKS_CONTENT
 from ocitool.registry.text import printable
 from ocitool.streams import VerifiedReader
 
@@ -223,7 +224,8 @@ class Repository:
                 answer = self.transport.request(self.site.endpoint, call)
             except RegistryError as error:
                 # Replicas of a registry may not know yet what another one has just stored.
-                if "MANIFEST_BLOB_UNKNOWN" not in error.codes or attempt == _LATE_BLOBS:
+                if LACKS_CONTENT not in error.codes or attempt == _LATE_BLOBS:
+                    error.hint = error.hint or _elsewhere(desc, content)
                     raise
                 self.transport.back_off(what, error, attempt)
             else:
@@ -266,6 +268,17 @@ def _require_document(answer: Answer, what: str) -> None:
             url=answer.where,
             status=answer.status,
         ) from error
+
+
+def _elsewhere(desc: Descriptor, content: bytes) -> str:
+    """What to do where a registry refuses an image for layers that are not pushed."""
+    children = parse_manifest(content, desc).children if desc.is_manifest else ()
+    if not any(mediatypes.is_nondistributable(child.media_type) for child in children):
+        return ""
+    return (
+        "it has layers that may not be distributed, and are left where their `urls` say: the registry's"
+        " administrator has to allow those, in docker-registry by validation.manifests.urls.allow"
+    )
 
 
 class _Manifests:

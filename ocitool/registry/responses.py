@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 TRANSIENT: Final = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
 """The statuses after which the same request may succeed a little later."""
 
+LACKS_CONTENT: Final = "MANIFEST_BLOB_UNKNOWN"
+"""The code for a manifest that names what the repository does not have."""
+
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 _NOT_FOUND_CODES: Final = frozenset({"MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "NAME_UNKNOWN"})
@@ -107,20 +110,22 @@ def error_of(answer: Answer, what: str, registry: str) -> OciError:
     # Some registries say 400 for what they don't have; their codes are clearer than that. A manifest whose
     # blobs are missing (MANIFEST_BLOB_UNKNOWN) is there, and refused.
     absent = answer.status in {404, 410} or (400 <= answer.status < 500 and _NOT_FOUND_CODES & set(codes))
-    if absent and "MANIFEST_BLOB_UNKNOWN" not in codes:
+    if absent and LACKS_CONTENT not in codes:
         return NotFound(f"{what} is not there ({answer.status}{_named(codes)} from {url}){said}")
     if answer.status == 405 or (answer.status in {400, 501} and "UNSUPPORTED" in codes):
         return Unsupported(
             f"{what}: the registry does not do this ({answer.method} {url}: {answer.status}){said}"
         )
+    # docker-registry says 500 as well where it refuses a manifest for a layer that is elsewhere.
+    temporary = answer.status in TRANSIENT and LACKS_CONTENT not in codes
     return RegistryError(
         text,
-        hint="the registry may answer later" if answer.status in TRANSIENT else "",
+        hint="the registry may answer later" if temporary else "",
         method=answer.method,
         url=url,
         status=answer.status,
         codes=codes,
-        temporary=answer.status in TRANSIENT,
+        temporary=temporary,
     )
 
 

@@ -18,7 +18,7 @@ from ocitool.events import Noted, OnEvent, Retrying
 from ocitool.registry import headers
 from ocitool.registry.calls import Call, Live
 from ocitool.registry.origins import Origin, follow
-from ocitool.registry.responses import REDIRECTS, TRANSIENT, Answer, error_of
+from ocitool.registry.responses import LACKS_CONTENT, REDIRECTS, TRANSIENT, Answer, error_of
 from ocitool.registry.sockets import PlainAnswer
 from ocitool.registry.text import printable, redacted
 
@@ -149,6 +149,8 @@ class Transport:
                 return Live(live.reply, live.at_home, repeated=lost)
             failure = error_of(self._failed(live), call.what, endpoint.name)
             live.reply.close()
+            if isinstance(failure, RegistryError) and LACKS_CONTENT in failure.codes:
+                raise failure  # whoever sent the manifest knows how long to wait for what it names
             self.back_off(call.what, failure, attempt, headers.retry_after(live.headers, time.time()))
         raise AssertionError  # pragma: no cover - the last attempt returned or raised
 

@@ -761,6 +761,26 @@ def test_rr_36_a_replica_that_is_late_is_waited_for(fake: FakeRegistry) -> None:
     assert len([event for event in events if isinstance(event, Retrying)]) == 2
 
 
+@pytest.mark.parametrize("urls", [{}, {"urls": ["https://example.test/layer"]}], ids=["nowhere", "urls"])
+def test_rr_40_a_registry_that_takes_no_layers_from_elsewhere_is_not_hammered_and_named_a_way(
+    open_registry: str, urls: dict[str, Any]
+) -> None:
+    """docker-registry answers 500 with MANIFEST_BLOB_UNKNOWN where the URLs are not allowed, else 400."""
+    foreign = Descriptor.of(mediatypes.OCI_LAYER_NONDISTRIBUTABLE, b"elsewhere")
+    source = MemoryStore()
+    desc = image(source, 10, tag="")
+    manifest = strictjson.loads(read_verified(source, desc), "manifest")
+    manifest["layers"].append({**foreign.to_json(), **urls})
+    source.tag(put(source, mediatypes.OCI_MANIFEST, strictjson.dumps(manifest)), "v1")
+    events: list[Event] = []
+    with client(on_event=events.append) as made, pytest.raises(RegistryError) as caught:
+        copy(source, repository(made, open_registry), "v1")
+    assert "MANIFEST_BLOB_UNKNOWN" in caught.value.codes
+    assert "administrator has to allow" in caught.value.hint
+    assert not caught.value.temporary
+    assert len([event for event in events if isinstance(event, Retrying)]) == 3
+
+
 def test_rr_38_a_warning_is_told_once(fake: FakeRegistry) -> None:
     stocked(fake, 10)
 
