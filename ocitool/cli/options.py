@@ -152,6 +152,17 @@ def with_session(command: Callable[..., R]) -> Callable[..., R]:
     return _with_registry_options(_store_option(wrapper))
 
 
+def with_login(command: Callable[..., R]) -> Callable[..., R]:
+    """The same for a command that tries a user's password: it takes no image and no other credentials."""
+
+    @wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> R:
+        with _session(None, _taken(kwargs)) as session:
+            return command(session, *args, **kwargs)
+
+    return _with_registry_options(wrapper, but=("--registry-token", "--no-creds"))
+
+
 def with_two_sessions(command: Callable[..., R]) -> Callable[..., R]:
     """The same with two sessions, to read from and to write to.
 
@@ -176,16 +187,16 @@ def with_two_sessions(command: Callable[..., R]) -> Callable[..., R]:
 
 
 def _with_registry_options(
-    command: Callable[..., R], side: str = "", *, hidden: bool = False
+    command: Callable[..., R], side: str = "", *, hidden: bool = False, but: tuple[str, ...] = ()
 ) -> Callable[..., R]:
-    for name, attributes in reversed(_REGISTRY):
+    for name, attributes in reversed([option for option in _REGISTRY if option[0] not in but]):
         command = click.option(f"--{side}{name.removeprefix('--')}", hidden=hidden, **attributes)(command)
     return command
 
 
 def _taken(kwargs: dict[str, Any], side: str = "") -> dict[str, Any]:
     """What was given of the options about registries; they are the session's and not the command's."""
-    values = {name: kwargs.pop(side + name) for name in _NAMES}
+    values = {name: kwargs.pop(side + name, None) for name in _NAMES}
     return {name: value for name, value in values.items() if value is not None}
 
 

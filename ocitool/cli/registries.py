@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ocitool.cli.options import asked, with_session
+from ocitool.cli.options import FILE, asked, with_login, with_session
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ocitool.content import Store
     from ocitool.locations import Location, Session
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Check a user and password, and keep them.")
 @click.argument("registry")
 @click.option("-u", "user", metavar="TEXT", help="As --username.")
-@with_session
+@with_login
 def login(session: Session, registry: str, user: str | None) -> None:
     """Check a user and password, and keep them where docker and podman look as well.
 
@@ -37,15 +39,15 @@ def login(session: Session, registry: str, user: str | None) -> None:
 
 @click.command()
 @click.argument("registry")
-@with_session
-def logout(session: Session, registry: str) -> None:
+@click.option("--authfile", type=FILE, help="Forget them in this file. [where login keeps them]")
+def logout(registry: str, authfile: Path | None) -> None:
     """Forget the credentials for a registry."""
     from ocitool import console
     from ocitool.reference import registry_of
     from ocitool.registry import credentials
 
     registry = registry_of(registry)
-    where = credentials.logout(registry, authfile=session.config.authfile)
+    where = credentials.logout(registry, authfile=authfile)
     console.say(f"removed the credentials for {registry} from {where}")
 
 

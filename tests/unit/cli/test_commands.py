@@ -65,6 +65,19 @@ def test_every_command_takes_the_options_about_what_is_told(cli: Cli) -> None:
         assert "--quiet" in cli(*name.split(), "--help").out
 
 
+@pytest.mark.parametrize(
+    ("command", "lacking"),
+    [
+        ("login", {"--store", "--registry-token", "--no-creds"}),
+        ("logout", {"--store", "--registry-token", "--no-creds", "--username", "--tls-verify", "--ca-file"}),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_not_offered(cli: Cli, command: str, lacking: set[str]) -> None:
+    offered = set(re.findall(r"--[a-z-]+", cli(command, "--help").out))
+    assert "--authfile" in offered
+    assert not offered & lacking
+
+
 def _command(name: str) -> click.Command:
     found = group.get_command(click.Context(group), name)
     assert found is not None, name
