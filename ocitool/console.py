@@ -20,6 +20,7 @@ from ocitool.events import Advanced, Event, Finished, Noted, Planned, Retrying, 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tqdm import tqdm
 
@@ -238,6 +239,17 @@ def _write(line: str) -> None:
 def result(text: str) -> None:
     """A line of the result on stdout; what strangers wrote can't move the cursor."""
     result_bytes((printable(text) + "\n").encode())
+
+
+def result_path(path: Path) -> None:
+    """A file or directory that the user named: by its own bytes, so that programs find it, or as `result`.
+
+    On a terminal it is fit to be shown, as ls(1) does it.
+    """
+    if sys.stdout.isatty():
+        result(str(path))
+    else:
+        result_bytes(os.fsencode(path) + b"\n")
 
 
 def result_json(value: Any) -> None:

@@ -117,7 +117,7 @@ def unpack(  # noqa: PLR0913 - one parameter for each option
     report = unpack_image(source, image, bundle, options=options, on_event=session.on_event)
     for line in _left_out(report):
         console.say(line)
-    console.result(str(bundle))
+    console.result_path(bundle)
 
 
 def _ids(uid_maps: tuple[str, ...], gid_maps: tuple[str, ...]) -> IdMap | None:

@@ -159,6 +159,11 @@ def test_an_image_is_unpacked_for_the_first_run_alone(ocitool: Ocitool) -> None:
     assert containers(ocitool) == []
 
 
+def test_a_bundle_is_found_by_what_unpack_prints_though_its_name_is_not_utf_8(ocitool: Ocitool) -> None:
+    script = f"""bundle="$(printf 'b\\377')"; test "$(ocitool unpack {IMAGE} "$bundle")" = "$bundle" """
+    shell(ocitool, script)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount an overlay by hand")
 def test_a_bundle_on_cached_layers_runs_and_can_be_mounted_for_other_runtimes(ocitool: Ocitool) -> None:
     ocitool("unpack", "--layer-cache", "cache", IMAGE, "one")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -107,6 +109,21 @@ def test_rc_17_what_strangers_write_can_not_move_the_cursor() -> None:
     assert shown == r"a\x1b[2Jb\rc\nd\u202ee\u200bf\x9bg"
     assert console.printable("plain, ümlaut, 日本") == "plain, ümlaut, 日本"
     assert console.printable("half \udce9") == r"half \udce9"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "shown"), [(False, b"bundle\xff\x1b[2J\n"), (True, b"bundle\\udcff\\x1b[2J\n")]
+)
+def test_a_path_is_its_own_bytes_for_a_program_and_moves_no_cursor_on_a_terminal(
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    terminal: bool,
+    shown: bytes,
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    console.result_path(Path(os.fsdecode(b"bundle\xff\x1b[2J")))
+    assert capfdbinary.readouterr().out == shown
 
 
 @pytest.mark.parametrize(
