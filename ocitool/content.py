@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ocitool import limits
-from ocitool.errors import UnsafeContent
+from ocitool.digesttags import belonging
+from ocitool.errors import NotFound, OciError, UnsafeContent
 from ocitool.model import Descriptor, ImageConfig, Index, Manifest, parse_manifest
 from ocitool.streams import Reader, VerifiedReader
 
@@ -228,6 +229,28 @@ class Receiver(Protocol):
     def receive(self) -> Incoming:
         """Begin; whoever does closes it."""
         ...
+
+
+def digest_tags(source: Source, manifests: Iterable[Descriptor], name: str) -> list[str]:
+    """The names by which other clients find what belongs to an image; see `ocitool.digesttags`.
+
+    Args:
+        source: where it is; one that can't list its names has none.
+        manifests: the image's, and those of what refers to it.
+        name: the image's own.
+
+    Raises:
+        OciError: the names can't be listed.
+    """
+    if not isinstance(source, Lister):
+        return []
+    try:
+        return belonging(source.tags(), {str(desc.digest) for desc in manifests}, name)
+    except NotFound:
+        return []  # as a registry says where there are digests alone
+    except OciError as error:
+        error.add_note(f"while looking for signatures of {name or 'an image'} by their tags (sha256-….sig)")
+        raise
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ocitool.content import Mounter, Resumer, Source, Store, read_verified
+from ocitool.content import Mounter, Resumer, Source, Store, digest_tags, read_verified
+from ocitool.digesttags import beside, tag_of
 from ocitool.errors import IntegrityError, OciError, RegistryError
 from ocitool.events import Advanced, Event, Finished, OnEvent, Planned, Retrying, Started, ignore
 from ocitool.graph import walk
@@ -52,7 +53,8 @@ def copy(  # noqa: PLR0913 - the one verb of the library; what varies is by keyw
         ref: a tag or a digest in `src`.
         to: its name in `dst`; None keeps `ref`.
         platforms: which part of an index to copy.
-        referrers: copy what refers to each manifest as well (signatures, SBOMs).
+        referrers: copy what refers to each manifest as well (signatures, SBOMs), and what has its digest in
+            its tag.
         jobs: how many blobs may be on their way at once.
         on_event: is told what happens; see `ocitool.events`.
 
@@ -69,6 +71,7 @@ def copy(  # noqa: PLR0913 - the one verb of the library; what varies is by keyw
         src,
         dst,
         src.resolve(ref),
+        ref=ref,
         to=ref if to is None else to,
         platforms=platforms,
         referrers=referrers,
@@ -83,12 +86,16 @@ def copy_graph(  # noqa: PLR0913 - as copy
     root: Descriptor,
     *,
     to: str,
+    ref: str = "",
     platforms: Selection = EVERYTHING,
     referrers: bool = False,
     jobs: int = JOBS,
     on_event: OnEvent = ignore,
 ) -> Descriptor:
-    """As `copy`, for a root that has been resolved already; `to` may be its digest, for no name at all."""
+    """As `copy`, for a root that has been resolved already; `to` may be its digest, for no name at all.
+
+    `ref` is its name in `src` where it has one.
+    """
     selected = select(src, root, platforms)
     written = replace(selected.root, data=None)
     if is_digest(to) and to not in {str(root.digest), str(written.digest)}:
@@ -103,6 +110,11 @@ def copy_graph(  # noqa: PLR0913 - as copy
         workers.each(mover.move, sorted(graph.leaves.values(), key=lambda leaf: leaf.size, reverse=True))
         for rank in graph.ranks():
             workers.each(lambda desc: mover.move(desc, graph.content[desc.digest]), rank)
+    if referrers:
+        # Before the name: whoever sees that finds the signatures as well.
+        for name in digest_tags(src, graph.manifests.values(), ref):
+            beside_it = beside(to, tag_of(name))
+            copy_graph(src, dst, src.resolve(name), ref=name, to=beside_it, jobs=jobs, on_event=on_event)
     # A new index has another digest than the one that was asked for.
     dst.tag(written, str(written.digest) if is_digest(to) else to)
     return written

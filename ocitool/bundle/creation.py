@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from ocitool.bundle.inventory import Entry, Image, Inventory, bare, split
 from ocitool.bundle.writer import BundleWriter, Plan
+from ocitool.content import digest_tags
+from ocitool.digesttags import tag_of
 from ocitool.errors import InvalidContent, NotFound
 from ocitool.events import OnEvent, Planned, ignore
 from ocitool.graph import Graph, survey
@@ -95,7 +97,8 @@ def gather(
         items: the images.
         have: what the far side has: its own inventory, or that of a bundle which it has got.
         platforms: which part of each index to take.
-        referrers: take what refers to each image as well (signatures, SBOMs).
+        referrers: take what refers to each image as well (signatures, SBOMs), and what has its digest in its
+            tag.
         jobs: how many manifests are read at once.
 
     Raises:
@@ -113,7 +116,16 @@ def gather(
         alone = max(1, jobs // len(items))
         return root, survey(item.source, root, platforms=platforms, referrers=referrers, jobs=alone)
 
-    for item, (root, graph) in zip(items, each(look, items, jobs=jobs), strict=True):
+    def look_at_signature(item: Item) -> tuple[Descriptor, Graph]:
+        root = item.source.resolve(item.ref)
+        return root, survey(item.source, root, jobs=1)
+
+    looked = each(look, items, jobs=jobs)
+    if referrers:
+        beside = _beside(items, [graph for _, graph in looked], jobs)
+        items += beside
+        looked += each(look_at_signature, beside, jobs=jobs)
+    for item, (root, graph) in zip(items, looked, strict=True):
         # A new index, made for the platforms, has all that it lists.
         kept = platforms.platforms if platforms.sparse and root.is_index else ()
         images.append(Image(item.repository, item.tag, bare(graph.root), kept))
@@ -132,6 +144,24 @@ def gather(
         {digest: one.source for digest, one in found.items()},
         documents,
     )
+
+
+def _beside(items: Sequence[Item], graphs: Sequence[Graph], jobs: int) -> list[Item]:
+    """What belongs to the images by its tag, as cosign's signatures do, but for what is listed anyway."""
+
+    def named(pair: tuple[Item, Graph]) -> list[Item]:
+        item, graph = pair
+        own = f"{item.repository}:{item.tag}" if item.repository else item.tag
+        names = digest_tags(item.source, graph.manifests.values(), own)
+        return [Item(item.source, name, item.repository, tag_of(name)) for name in names]
+
+    listed = {(item.repository, item.tag) for item in items}
+    found = {
+        (item.repository, item.tag): item
+        for several in each(named, list(zip(items, graphs, strict=True)), jobs=jobs)
+        for item in several
+    }
+    return [item for key, item in found.items() if key not in listed]
 
 
 def _take(found: dict[Digest, _Found], graph: Graph, source: Source, repository: str) -> None:

@@ -111,17 +111,30 @@ def _locked(session: Session, raw: bytes, what: str, jobs: int) -> Inventory:
     lock = load(raw, what)
     found = []
     for item in lock.items:
-        root = lock.pins[item.target].root
+        pin = lock.pins[item.target]
+        root = pin.root
         source = session.client.repository(item.source)
         options = item.options
         selection = Selection(options.platforms, sparse=options.sparse != "never")
         gathered = gather(
-            [Item(source, str(root.digest), item.source.name, "")], platforms=selection, jobs=jobs
+            [Item(source, str(root.digest), item.source.name, "")],
+            platforms=selection,
+            referrers=False,
+            jobs=jobs,
+        ).inventory
+        # What belongs to the image is what did when the file was written.
+        beside = gather(
+            [
+                Item(source, str(desc.digest), item.source.name, "")
+                for desc in (*pin.referring, *pin.digest_tags.values())
+            ],
+            referrers=False,
+            jobs=jobs,
         ).inventory
         # Whether the mirror kept the index, or made a new one, depended on the registry.
         unsure = {root.digest} if options.platforms and options.sparse == "auto" else set()
         content = {digest: entry for digest, entry in gathered.content.items() if digest not in unsure}
-        found.append(Inventory(content=content))
+        found += [Inventory(content=content), beside]
     return Inventory.union(found)
 
 

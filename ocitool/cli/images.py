@@ -186,7 +186,7 @@ def copy(  # noqa: PLR0913 - one parameter for each option
     store = target_session.store(target)
     with _explained(sparse=sparse):
         desc = copy_graph(
-            src, store, root, to=name, platforms=selection,
+            src, store, root, ref=origin.name, to=name, platforms=selection,
             referrers=referrers, jobs=jobs, on_event=session.watching(target),
         )  # fmt: skip
     for another in more:

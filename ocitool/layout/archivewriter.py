@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from ocitool import limits, mediatypes, strictjson, tarballs
 from ocitool.content import Source, open_verified, read_manifest
+from ocitool.digesttags import subject_of
 from ocitool.errors import Conflict, InvalidReference, NotFound, Unsupported
 from ocitool.events import Advanced, Finished, OnEvent, Started, ignore
 from ocitool.layout import files
 from ocitool.layout.archive import STREAM
 from ocitool.layout.dockerarchive import MANIFEST_JSON
 from ocitool.layout.graph import reachable
-from ocitool.layout.index import IndexJson, blob_path, names, pick, sniff
+from ocitool.layout.index import IndexJson, blob_path, is_beside, names, pick, sniff
 from ocitool.layout.referring import Subjects
 from ocitool.model import Descriptor, Manifest, parse_manifest
 from ocitool.platforms import host
@@ -127,7 +128,9 @@ class ArchiveWriter:
         """
         if not self.exists(desc):
             raise NotFound(f"{desc.digest} is not in the archive {self._path}, so it can't be named {ref}")
-        if self._kind == "docker-archive" and self._image(desc) is None:
+        # A signature is none, and `docker load` is not told of it.
+        signs = bool(subject_of(ref))
+        if self._kind == "docker-archive" and not signs and self._image(desc) is None:
             raise Unsupported(
                 f"{desc.digest} is no image, so it can't be in a docker-archive", hint="use oci-archive"
             )
@@ -187,7 +190,7 @@ class ArchiveWriter:
         """What `docker load` starts from: one platform of each image."""
         images: dict[Descriptor, dict[str, Any]] = {}
         for root in self._index.entries:
-            manifest = self._image(root)
+            manifest = None if is_beside(root) else self._image(root)
             if manifest is None:
                 continue
             image = images.setdefault(

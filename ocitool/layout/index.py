@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ocitool import limits, mediatypes, strictjson
 from ocitool.content import Source, read_verified
 from ocitool.digest import Digest
+from ocitool.digesttags import subject_of
 from ocitool.errors import InvalidContent, InvalidReference, NotFound, OciError, Unsupported
 from ocitool.model import Descriptor, sniff_media_type
 
@@ -146,6 +147,11 @@ def names(desc: Descriptor) -> tuple[str, ...]:
     return tuple(desc.annotations[key] for key in _NAMES if key in desc.annotations)
 
 
+def is_beside(desc: Descriptor) -> bool:
+    """Whether an entry has digest tags alone: it belongs to an image, as a signature does, and is none."""
+    return bool(names(desc)) and all(map(subject_of, names(desc)))
+
+
 def tags(entries: list[Descriptor]) -> list[str]:
     """One name per entry that has any, the full one where there is one; sorted."""
     return sorted({found[-1] for found in map(names, entries) if found})
@@ -191,7 +197,8 @@ def pick(
 
 def _only(entries: list[Descriptor], where: str) -> Descriptor:
     # What has no name beside something that has one is a referrer of it, or kept by its digest.
-    candidates = [entry for entry in entries if names(entry)] or entries
+    named = [entry for entry in entries if names(entry)]
+    candidates = [entry for entry in named if not is_beside(entry)] or named or entries
     if not candidates:
         raise NotFound(f"{where} is empty")
     if len(set(candidates)) > 1:

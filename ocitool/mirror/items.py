@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from ocitool.content import Lister, Source, Store
 from ocitool.digest import Digest
+from ocitool.digesttags import is_digest_tag
 from ocitool.errors import Conflict, OciError, Unsupported
 from ocitool.mirror.once import Once
-from ocitool.mirror.patterns import is_digest_tag
 from ocitool.reference import Reference, is_digest
 from ocitool.workers import JOBS, each
 

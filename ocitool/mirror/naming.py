@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from ocitool.digesttags import beside
 from ocitool.errors import InvalidReference, OciError
 from ocitool.reference import Reference, is_digest
 
@@ -39,9 +40,7 @@ class Target:
 
     def beside(self, tag: str) -> str:
         """What another tag of the repository is called here: a layout's names say the repository, too."""
-        repository, colon, own = self.name.rpartition(":")
-        told = self.place.startswith(_LAYOUT) and not is_digest(self.name) and "/" not in own
-        return f"{repository}{colon}{tag}" if told else tag
+        return beside(self.name, tag)
 
     def __str__(self) -> str:
         return f"{self.place}{'@' if is_digest(self.name) else ':'}{self.name}"

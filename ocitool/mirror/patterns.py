@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ocitool.digesttags import is_digest_tag
 from ocitool.errors import InvalidReference
 from ocitool.mirror.semver import Range, Version
 
@@ -14,10 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MAX_PATTERN: Final = 1000
-# Names that other clients give to content that belongs to a manifest: cosign's signatures, attestations and
-# SBOMs, and the index of referrers where a registry has no API for it (distribution-spec, "Referrers Tag
-# Schema").
-_DIGEST_TAG: Final = re.compile(r"(sha256|sha512)-([a-f0-9]{64,128})(\.[a-z0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +104,3 @@ class Names:
             return True
         version = Version.of(name) if self.ranges else None
         return version is not None and any(version in span for span in self.ranges)
-
-
-def is_digest_tag(tag: str) -> bool:
-    """Whether a tag is the name of what belongs to a manifest, and no image's own."""
-    return _DIGEST_TAG.fullmatch(tag) is not None
-
-
-def subject_of(name: str) -> str:
-    """What a digest tag, or a layout's `repository:tag` with one, belongs to; "" for an image's own name."""
-    match = _DIGEST_TAG.fullmatch(name.rpartition(":")[2])
-    return f"{match[1]}:{match[2]}" if match else ""
-
-
-def is_fallback_tag(tag: str) -> bool:
-    """Whether a tag names an index of referrers."""
-    match = _DIGEST_TAG.fullmatch(tag)
-    return match is not None and not match[3]

@@ -8,10 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from ocitool.content import Lister, Referrers
+from ocitool.digesttags import belonging
 from ocitool.errors import InvalidContent, NotFound, OciError
 from ocitool.mirror.items import Failure, Item, Listings, Stores
 from ocitool.mirror.once import Once
-from ocitool.mirror.patterns import is_fallback_tag, subject_of
 from ocitool.mirror.plans import Image, Pin, Plan, Work, shared_out
 from ocitool.mirror.reading import Meter, NotRead, Reading, ask, asked
 from ocitool.mirror.surveying import Survey
@@ -179,11 +179,8 @@ class Planner:
         if not item.options.digest_tags:
             return {}
         wanted = {str(subject.digest) for subject in subjects}
-        return {
-            tag: ask(source, tag)
-            for tag in sorted(self._listed(item.source, source))
-            if subject_of(tag) in wanted and not is_fallback_tag(tag)
-        }
+        tags = belonging(self._listed(item.source, source), wanted, item.source.ref)
+        return {tag: ask(source, tag) for tag in tags}
 
     def _listed(self, reference: Reference, source: Source) -> frozenset[str]:
         """The digest tags of a repository."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ocitool.content import Deleter, Lister, Referrers, read_manifest
+from ocitool.digesttags import subject_of
 from ocitool.errors import Conflict, NotFound, OciError, RegistryError, Unsupported
 from ocitool.mirror.items import Failure
-from ocitool.mirror.patterns import subject_of
 from ocitool.mirror.reading import ask, asked
 from ocitool.model import Index
 

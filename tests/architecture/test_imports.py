@@ -26,6 +26,7 @@ CORE = [
         "jsontypes",
         "streams",
         "reference",
+        "digesttags",
     ),
     *("model", "compression", "events", "content", "selection", "memory", "workers", "graph", "transfer"),
 ]

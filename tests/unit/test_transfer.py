@@ -815,6 +815,41 @@ def test_referrers_of_what_a_selection_keeps_are_copied_too() -> None:
     assert not dst.exists(left)
 
 
+def test_what_has_a_digest_in_its_tag_comes_along_and_before_the_name() -> None:
+    """cosign's signatures name their image by nothing but their tag."""
+    src = MemoryStore()
+    root = fat(src)
+    amd, arm = children(src, root)
+    of_root, of_amd, of_arm = (f"sha256-{desc.digest.hex}.sig" for desc in (root, amd, arm))
+    others = (f"sha256-{'0' * 64}.sig", f"sha256-{root.digest.hex}")  # another image's, a list of referrers
+    for tag in (of_root, of_amd, of_arm, *others):
+        src.tag(put_image(src, layers=[tag.encode()]), tag)
+    plain, whole, part = MemoryStore(), RecordingStore(), MemoryStore()
+    copy(src, plain, "1")
+    copy(src, whole, "1", to="example.test/app:1", referrers=True)
+    kept = Selection((Platform("linux", "arm64"),), sparse=True)
+    copy(src, part, "1", platforms=kept, referrers=True)
+    assert list(plain.tags()) == ["1"]
+    named = [f"example.test/app:{tag}" for tag in sorted((of_root, of_amd, of_arm))]
+    assert whole.asked("tag") == [*named, "example.test/app:1"]
+    assert all(whole.exists(desc) for desc in reachable(src, src.resolve(of_amd)))
+    assert list(part.tags()) == ["1", *sorted((of_root, of_arm))]
+
+
+def test_a_source_whose_names_can_not_be_listed_says_what_they_were_wanted_for() -> None:
+    class Shut(MemoryStore):
+        def tags(self) -> list[str]:
+            raise RegistryError("no lists")
+
+    src, dst = Shut(), MemoryStore()
+    fat(src)
+    copy(src, dst, "1")
+    with pytest.raises(RegistryError, match="no lists") as caught:
+        copy(src, dst, "1", to="2", referrers=True)
+    assert "signatures of 1 by their tags" in str(caught.value.__notes__)
+    assert list(dst.tags()) == ["1"]
+
+
 def test_a_source_that_knows_no_referrers_has_none() -> None:
     class Plain:
         def __init__(self, inner: MemoryStore) -> None:

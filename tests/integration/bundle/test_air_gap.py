@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -95,6 +96,24 @@ def test_from_registry_to_registry_and_the_next_time_only_what_is_new(
     again = ocitool("bundle", "apply", "two.tar", f"{far}/mirror")
     assert again.out == ""
     assert "names written: 0, there already: 3" in again.err
+
+
+def test_cosigns_signatures_cross_from_registry_to_registry(ocitool: Ocitool, near: str, far: str) -> None:
+    """What has an image's digest in its tag, by a bundle and by copies through a layout and the store."""
+    tag = f"{fixtures.digests()['hello:1.0'].replace(':', '-')}.sig"
+    ocitool("copy", f"oci:{LAYOUT}:artifact:1.0", f"{near}/team/signed:{tag}")
+    ocitool("copy", f"oci:{LAYOUT}:hello:1.0", f"{near}/team/signed:1.0")
+    ocitool("bundle", "create", "one.tar", f"{near}/team/signed:1.0")
+    ocitool("bundle", "apply", "one.tar", far)
+    assert ocitool("tags", f"{far}/team/signed").out.split() == ["1.0", tag]
+    stations = [f"{far}/team/signed:1.0", "oci:there:1.0", "store:example.test/app:1.0"]
+    for one, other in itertools.pairwise(stations):
+        ocitool("copy", "--referrers", one, other)
+    ocitool("push", "--referrers", "example.test/app:1.0", f"{far}/again:1.0")
+    assert ocitool("tags", f"{far}/again").out.split() == ["1.0", tag]
+    assert ocitool("digest", f"{far}/again:{tag}").result == fixtures.digests()["artifact:1.0"]
+    ocitool("copy", f"{far}/team/signed:1.0", "oci:without:1.0")
+    assert ocitool("tags", "oci:without").out.split() == ["1.0"]
 
 
 def test_a_lost_bundle_is_told_and_the_registry_untouched(ocitool: Ocitool, near: str, far: str) -> None:

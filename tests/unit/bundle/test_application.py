@@ -81,6 +81,26 @@ def test_a_layout_gets_everything_under_whole_names(near: MemoryStore, tmp_path:
     assert {digest for digest, _ in far.blobs} == near._content.keys()
 
 
+def test_what_only_a_tag_connects_with_an_image_crosses_with_it(near: MemoryStore, tmp_path: Path) -> None:
+    """As cosign's signatures, of the image and of its platforms, in its own repository alone."""
+    arm, amd = (put_image(near, layer) for layer in (b"arm", b"amd"))
+    index = put_index(near, arm, amd)
+    near.tag(index, "quay.example/team/fat:1")
+    own = [f"quay.example/team/fat:sha256-{desc.digest.hex}.sig" for desc in (index, arm)]
+    foreign = f"quay.example/team/other:sha256-{arm.digest.hex}.att"
+    for name in (*own, foreign):
+        put_image(near, name.encode(), tag=name)
+    item = Item.called(near, "quay.example/team/fat:1", "quay.example/team/fat:1")
+    far, bare = LayoutStore(tmp_path / "far"), LayoutStore(tmp_path / "bare")
+    with opened(bundle_of([item])) as bundle:
+        apply(bundle, OneStore(far))
+    assert far.tags() == sorted(["quay.example/team/fat:1", *own])
+    assert far.resolve(own[1]) == near.resolve(own[1])
+    with opened(bundle_of([item], referrers=False)) as bundle:
+        apply(bundle, OneStore(bare))
+    assert bare.tags() == ["quay.example/team/fat:1"]
+
+
 def test_applying_again_writes_nothing(near: MemoryStore, tmp_path: Path) -> None:
     far = LayoutStore(tmp_path / "far")
     with opened(bundle_of(all_of(near))) as bundle:

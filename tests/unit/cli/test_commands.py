@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import tarfile
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -230,6 +231,24 @@ def test_names_whose_short_forms_coincide_stay_apart_in_a_copy(cli: Cli, images:
     index.write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
     cli("copy", f"oci:{tmp_path}/one", f"oci:{tmp_path}/two")
     assert cli("tags", f"oci:{tmp_path}/two").out.split() == ["example.test/a:1", "example.test/b:1"]
+
+
+@pytest.mark.parametrize("kind", ["oci", "oci-archive", "docker-archive"])
+def test_the_only_image_is_found_beside_signatures_that_a_tag_connects_with_it(
+    cli: Cli, images: str, tmp_path: Path, kind: str
+) -> None:
+    tag = f"{digests()['layers:1.0'].replace(':', '-')}.sig"
+    cli("copy", f"{images}:layers:1.0", f"oci:{tmp_path}/one:example.test/app:1")
+    # Looked at by its content, cosign's is an image.
+    cli("copy", f"{images}:zstd:1.0", f"oci:{tmp_path}/one:example.test/app:{tag}")
+    two = f"{kind}:{tmp_path}/two"
+    cli("copy", "--referrers", f"oci:{tmp_path}/one", two)
+    assert cli("tags", two).out.split() == ["example.test/app:1", f"example.test/app:{tag}"]
+    assert cli("digest", two).result == digests()["layers:1.0"]
+    if kind != "oci":
+        with tarfile.open(tmp_path / "two") as archive:
+            (image,) = json.load(archive.extractfile("manifest.json") or io.BytesIO())
+        assert image["RepoTags"] == ["example.test/app:1"]
 
 
 def test_a_copy_of_some_platforms_is_a_new_index_and_says_so(cli: Cli, images: str, tmp_path: Path) -> None:

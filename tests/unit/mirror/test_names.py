@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from ocitool.errors import InvalidReference
-from ocitool.mirror.patterns import Names, Pattern, is_digest_tag, subject_of
+from ocitool.mirror.patterns import Names, Pattern
 from ocitool.mirror.semver import Range, Version
 
 TAGS = ["1.0.0", "1.2.0", "1.10.0", "2.0.0-rc1", "2.0.0", "latest", "edge", "sha256-" + "0" * 64 + ".sig"]
@@ -97,11 +97,3 @@ def test_precedence_is_that_of_the_specification() -> None:
     )
     versions = [Version.of(text) for text in order.split()]
     assert all(a and b and a < b for a, b in itertools.pairwise(versions))
-
-
-def test_digest_tags_are_told_from_names() -> None:
-    hexdigits = "ab" * 32
-    assert subject_of(f"sha256-{hexdigits}.att") == f"sha256:{hexdigits}"
-    assert subject_of(f"sha256-{hexdigits}") == f"sha256:{hexdigits}"
-    assert not is_digest_tag("sha256-short")
-    assert subject_of("1.0") == ""
