@@ -948,6 +948,47 @@ def test_rc_24_what_is_listed_as_another_thing_than_it_is_refers_to_nothing(fake
     assert all(f"a referrer that {tag} lists is left out: " in message for message in told)
 
 
+@pytest.mark.parametrize(
+    ("announced", "inside"),
+    [
+        (mediatypes.DOCKER_INDEX, {}),
+        (mediatypes.DOCKER_INDEX, {"mediaType": mediatypes.DOCKER_INDEX}),
+        (mediatypes.DOCKER_INDEX, {"mediaType": mediatypes.OCI_INDEX}),
+        (mediatypes.OCI_INDEX, {"mediaType": mediatypes.DOCKER_INDEX}),
+        ("application/json", {"mediaType": mediatypes.DOCKER_INDEX}),
+    ],
+)
+def test_rc_24_a_docker_manifest_list_is_no_list_of_referrers(
+    fake: FakeRegistry, announced: str, inside: dict[str, str]
+) -> None:
+    """Not even of what really refers: the schema wants an image index, and the tag may be anybody's."""
+    fake.quirks.no_referrers = True
+    subject = stocked(fake, 10)
+    tag = f"sha256-{subject.digest.hex}"
+    with client() as made:
+        repo = repository(made, fake.name)
+        good = image(repo, 20, tag="", subject=subject.to_json())
+        document = {"schemaVersion": 2, **inside, "manifests": [good.to_json()]}
+        taken = fake.add_manifest("some/repo", announced, strictjson.dumps(document), tag)
+        assert list(repo.referrers(subject)) == []
+        with pytest.raises(RegistryError, match="no list of referrers"):
+            image(repo, 10, tag="", subject=subject.to_json())
+    assert fake.tags["some/repo"][tag] == taken
+
+
+@pytest.mark.parametrize("announced", [mediatypes.OCI_INDEX, "application/json"])
+def test_rc_24_a_list_of_referrers_need_not_say_its_type_itself(fake: FakeRegistry, announced: str) -> None:
+    fake.quirks.no_referrers = True
+    subject = stocked(fake, 10)
+    with client() as made:
+        repo = repository(made, fake.name)
+        first = image(repo, 20, tag="", subject=subject.to_json())
+        document = strictjson.dumps({"schemaVersion": 2, "manifests": [first.to_json()]})
+        fake.add_manifest("some/repo", announced, document, f"sha256-{subject.digest.hex}")
+        second = image(repo, 10, tag="", subject=subject.to_json())
+        assert list(repo.referrers(subject)) == [first, second]
+
+
 def test_rc_24_a_taken_tag_is_reported_not_overwritten(fake: FakeRegistry) -> None:
     fake.quirks.no_referrers = True
     subject = stocked(fake, 10)
