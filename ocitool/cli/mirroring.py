@@ -133,7 +133,12 @@ def apply(session: Session, *, file: Path, dry_run: bool, prune: bool, **options
             if prune and options["output"] == "text":
                 _show_pruned("would delete", _planned_prune(job))
             return 3 if planned.failures else 0
-        run = job.apply(planned)
+        try:
+            run = job.apply(planned)
+        except BaseException:
+            # Whoever looks for a report of this run does not take that of the last one for it.
+            _write_reports(reports, job.so_far(planned), [])
+            raise
         gone: list[Doomed] = []
         failures: list[Failure] = []
         try:

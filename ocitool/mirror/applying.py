@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ocitool.content import Store
     from ocitool.digest import Digest
     from ocitool.mirror.items import Failure, Stores
+    from ocitool.mirror.naming import Target
     from ocitool.mirror.planning import Planner
     from ocitool.mirror.plans import Image, Plan
     from ocitool.mirror.reading import Meter
@@ -91,12 +92,23 @@ class Applier:
         self._deliveries = Deliveries()
         self._stop = threading.Event()
         self._strict_hosts: set[str] = set()
+        self._done: dict[Target, Result] = {}
 
     def apply(self, plan: Plan) -> Run:
         """Do what a plan says; the images come in its order, a few at a time."""
+        self._done.clear()
         with Workers(self._jobs, self._stop) as workers:
-            results = workers.each(self._image, plan.images)
+            workers.each(self._each, plan.images)
+        return self.so_far(plan)
+
+    def so_far(self, plan: Plan) -> Run:
+        """What has become of a plan by now, as where it was interrupted: what is not done has failed."""
+        done = dict(self._done)
+        results = [done.get(image.target) or _not_done(image) for image in plan.images]
         return Run(tuple(results), plan.failures, dict(sorted(self._meter.pulls.items())))
+
+    def _each(self, image: Image) -> None:
+        self._done[image.target] = self._image(image)
 
     def _image(self, image: Image) -> Result:
         said = notes(image)
@@ -154,6 +166,13 @@ class Applier:
         said.append(note)
         self._on_event(Noted(note))
         return written
+
+
+def _not_done(image: Image) -> Result:
+    if image.unchanged:
+        return Result(image, "unchanged", image.before, notes=tuple(notes(image)))
+    error = OciError("the run ended before this image was done", hint="the next run goes on from here")
+    return Result(image, "failed", None, notes=tuple(notes(image)), error=error)
 
 
 class _Tally:

@@ -77,6 +77,7 @@ class Job:
         questions = _QUESTIONS * self.limits.jobs
         self._listings = Listings(jobs=questions)
         self._planner = Planner(stores, self.meter, self._listings, jobs=questions)
+        self._applier = Applier(stores, self._planner, self.meter, jobs=self.limits.jobs, on_event=on_event)
         self._wanted: Wanted | None = None
 
     @property
@@ -99,12 +100,13 @@ class Job:
 
     def apply(self, plan: Plan) -> Run:
         """Do it."""
-        applier = Applier(
-            self._stores, self._planner, self.meter, jobs=self.limits.jobs, on_event=self._on_event
-        )
-        run = applier.apply(plan)
+        run = self._applier.apply(plan)
         self.meter.cache.sweep()
         return run
+
+    def so_far(self, plan: Plan) -> Run:
+        """What `apply` has done of it, where that was interrupted."""
+        return self._applier.so_far(plan)
 
     def plan_prune(self) -> PrunePlan:
         """Find what no rule wants any more. Of several shards, the first does it.
