@@ -115,7 +115,7 @@ def _challenges(value: str) -> list[Challenge]:
             found.append((match[1].lower(), {}))
             at = _end(_TOKEN68, value, match.end())
         else:
-            at = max(_end(_SKIPPED, value, at), at + 1)
+            at = _end(_SKIPPED, value, at)  # at least one character, because none of _SEPARATORS is here
     return [Challenge(scheme, parameters) for scheme, parameters in found]
 
 

@@ -40,12 +40,12 @@ def context(trust: Trust, environ: Mapping[str, str]) -> ssl.SSLContext:
     for authority in trust.authorities:
         try:
             made.load_verify_locations(cafile=authority)
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             raise OciError(f"{authority} can't be read as CA certificates: {_reason(error)}") from error
     for certificate, key in trust.identities:
         try:
             made.load_cert_chain(certificate, key, password=_no_password)
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             raise OciError(
                 f"{certificate} and {key} can't be read as client certificate and key: {_reason(error)}"
             ) from error
@@ -65,7 +65,7 @@ def _with_system_roots(environ: Mapping[str, str]) -> ssl.SSLContext:
     if cafile or capath:
         try:
             return ssl.create_default_context(cafile=cafile or None, capath=capath or None)
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             raise OciError(f"SSL_CERT_FILE={cafile} can't be read: {_reason(error)}") from error
     paths = ssl.get_default_verify_paths()
     if paths.cafile or paths.capath:

@@ -28,6 +28,7 @@ class Repository(MemoryStore):
 
     Attributes:
         strict: refuse an index whose manifests are not all there, as the specification allows.
+        full: refuse every index, for want of space.
         broken: digests whose content can't be read.
         meet: is called before the tags are told.
     """
@@ -37,6 +38,7 @@ class Repository(MemoryStore):
         self.host = host
         self.requests: Counter[str] = Counter()
         self.strict = False
+        self.full = False
         self.broken: set[str] = set()
         self.meet: Callable[[], object] = lambda: None
         self._counting = threading.Lock()
@@ -73,6 +75,8 @@ class Repository(MemoryStore):
     def push(self, desc: Descriptor, stream: Reader, /) -> None:
         self._count("push manifest" if desc.is_manifest else "push blob")
         raw = stream.read()
+        if self.full and desc.is_index:
+            raise RegistryError(f"no space for {desc.digest}", method="PUT", status=507)
         if self.strict and desc.is_index:
             for child in parse_manifest(raw, desc).children:
                 if not super().exists(child):
@@ -152,8 +156,8 @@ def push_image(store: Store, *layers: str, architecture: str = "amd64", tag: str
     manifest: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": mediatypes.OCI_MANIFEST,
-        "config": _blob(store, config, mediatypes.OCI_CONFIG).to_json(),
-        "layers": [_blob(store, layer, mediatypes.OCI_LAYER).to_json() for layer in layers],
+        "config": push_blob(store, config, mediatypes.OCI_CONFIG).to_json(),
+        "layers": [push_blob(store, layer, mediatypes.OCI_LAYER).to_json() for layer in layers],
     }
     return _manifest(store, manifest, tag)
 
@@ -184,8 +188,8 @@ def push_signature(store: Store, subject: Descriptor, text: str = "signed", *, t
         "schemaVersion": 2,
         "mediaType": mediatypes.OCI_MANIFEST,
         "artifactType": "application/x-signature",
-        "config": _blob(store, "{}", mediatypes.OCI_EMPTY).to_json(),
-        "layers": [_blob(store, text, "application/x-signature").to_json()],
+        "config": push_blob(store, "{}", mediatypes.OCI_EMPTY).to_json(),
+        "layers": [push_blob(store, text, "application/x-signature").to_json()],
     }
     if not tag:
         manifest["subject"] = {
@@ -196,7 +200,8 @@ def push_signature(store: Store, subject: Descriptor, text: str = "signed", *, t
     return _manifest(store, manifest, tag)
 
 
-def _blob(store: Store, text: str, media_type: str) -> Descriptor:
+def push_blob(store: Store, text: str, media_type: str = mediatypes.OCI_LAYER) -> Descriptor:
+    """Push a text as a blob."""
     desc = Descriptor.of(media_type, text.encode())
     store.push(desc, io.BytesIO(text.encode()))
     return desc

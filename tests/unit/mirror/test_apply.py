@@ -313,6 +313,56 @@ def test_a_destination_that_must_keep_the_digest_fails_where_it_can_not() -> Non
     assert list(there.tags()) == []
 
 
+def test_a_destination_that_shall_have_no_gaps_gets_a_smaller_index_and_is_not_said_to_have_wanted_it() -> (
+    None
+):
+    world = World()
+    index = push_multi(world.repository("up.example/app"), "a", "amd64", "arm64", tag="1.0")
+
+    result = run(world, PLATFORM + "    sparse: never\n")
+
+    assert world.repository("down.example/mirror/app").resolve("1.0") != index
+    assert "new, smaller index" in result.results[0].notes[0]
+    assert "takes no index" not in result.results[0].notes[0]
+
+
+def test_an_image_that_is_taken_whole_keeps_its_digest_where_gaps_are_forbidden() -> None:
+    world = World()
+    index = push_multi(world.repository("up.example/app"), "a", "amd64", tag="1.0")
+
+    result = run(world, PLATFORM + "    sparse: never\n")
+
+    assert world.repository("down.example/mirror/app").resolve("1.0") == index
+    assert result.results[0].notes == ()
+
+
+def test_a_registry_that_takes_no_gaps_is_asked_about_that_once() -> None:
+    world = World()
+    source = world.repository("up.example/app")
+    for tag in ("1.0", "1.1", "1.2"):
+        push_multi(source, tag, "amd64", "arm64", tag=tag)
+    there = world.repository("down.example/mirror/app")
+    there.strict = True
+
+    run(world, PLATFORM + "limits: {jobs: 1}\n")
+
+    assert len(list(there.tags())) == 3
+    assert there.requests["push manifest"] == 8, "an image and an index of each, and once both in vain"
+
+
+def test_an_index_that_fails_for_another_reason_is_not_made_smaller() -> None:
+    world = World()
+    push_multi(world.repository("up.example/app"), "a", "amd64", "arm64", tag="1.0")
+    there = world.repository("down.example/mirror/app")
+    there.full = True
+
+    result = run(world, PLATFORM)
+
+    assert result.failed == 1
+    assert not result.idle
+    assert there.requests["push manifest"] == 2, "the image, and the index once"
+
+
 def test_a_platform_that_an_image_lacks_is_said_and_the_others_are_taken() -> None:
     world = World()
     push_multi(world.repository("up.example/app"), "a", "amd64", "arm64", tag="1.0")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from support.mirror_stores import World, push_image, push_index, push_signature
+from support.mirror_stores import World, push_blob, push_image, push_index, push_signature
 
 from ocitool.errors import Conflict, Unsupported
+from ocitool.layout import ArchiveWriter, LayoutStore
 from ocitool.memory import MemoryStore
 from ocitool.mirror import Job, Settings, Stores, parse
 from ocitool.mirror.pruning import Doomed, prune
@@ -112,6 +114,46 @@ def test_a_referrer_of_a_kept_image_that_has_an_old_name_keeps_its_content() -> 
     assert list(there.tags()) == ["2.0"]
 
 
+def test_a_signature_that_is_named_as_its_own_ends() -> None:
+    world = World()
+    push_image(world.repository("up.example/app"), "new", tag="2.0")
+    there = world.repository("down.example/app")
+    image = push_image(there, "new", tag="2.0")
+    tag = f"sha256-{image.digest.hex}.sig"
+    there.tag(image, tag)
+
+    pruned(world)
+
+    assert sorted(there.tags()) == sorted(["2.0", tag])
+
+
+def test_what_an_index_reaches_is_known_without_a_part_that_was_left_out() -> None:
+    world = World()
+    source, there = world.repository("up.example/app"), world.repository("down.example/app")
+    push_index(source, {"amd64": push_image(source, "child")}, tag="2.0")
+    left_out = push_index(MemoryStore(), {})
+    child = push_image(there, "child", tag="1.0")
+    push_index(there, {"arm64": left_out, "amd64": child}, tag="2.0")
+
+    pruned(world)
+
+    assert list(there.tags()) == ["2.0"]
+    assert there.exists(child)
+
+
+def test_nobody_is_asked_what_refers_to_a_blob_that_an_index_names() -> None:
+    world = World()
+    there = world.repository("down.example/app")
+    index = push_index(there, {"amd64": push_blob(there, "layer of a build cache")}, tag="2.0")
+    push_index(world.repository("up.example/app"), {}, tag="2.0")
+    there.requests.clear()
+
+    assert pruned(world) == []
+
+    assert there.requests["list"] == 2, "its tags, and what refers to the index"
+    assert there.resolve("2.0") == index
+
+
 @pytest.mark.parametrize(
     ("most", "refused"), [("3", False), ("2", True), ("75%", False), ("74%", True), ("0", True)]
 )
@@ -183,3 +225,43 @@ def test_places_that_no_rule_fills_are_not_looked_at() -> None:
     push_image(world.repository("down.example/other"), "x", tag="1.0")
 
     assert pruned(world) == []
+
+
+def test_a_name_that_somebody_has_deleted_since_the_plan_is_no_failure() -> None:
+    world = World()
+    push_image(world.repository("up.example/app"), "new", tag="2.0")
+    there = world.repository("down.example/app")
+    push_image(there, "old", tag="1.0")
+    plan = world.job(TEXT).plan_prune()
+    there.untag("1.0")
+
+    assert prune(plan, world.stores)[1] == []
+
+
+def test_a_place_whose_names_can_not_be_listed_is_a_failure_and_the_others_are_pruned(tmp_path: Path) -> None:
+    world = World()
+    for name in ("app", "other"):
+        push_image(world.repository(f"up.example/{name}"), "new", tag="2.0")
+    old = push_image(world.repository("down.example/app"), "old", tag="1.0")
+    archive = ArchiveWriter(tmp_path / "archive.tar")
+    stores = replace(
+        world.stores,
+        store=lambda place: archive if place == "down.example/other" else world.repository(place),
+    )
+    text = f"{TEXT[:-2]}, {{repository: up.example/other, to: down.example/other}}]}}"
+
+    plan = Job(parse(text.encode()), stores, Settings()).plan_prune()
+
+    assert [doomed.desc for doomed in plan.doomed] == [old]
+    assert [failure.what for failure in plan.failures] == ["prune down.example/other"]
+    assert "can't be pruned" in plan.failures[0].error.message
+
+
+def test_a_place_that_is_not_there_yet_has_nothing_to_prune(tmp_path: Path) -> None:
+    world = World()
+    push_image(world.repository("up.example/app"), "new", tag="2.0")
+    stores = replace(world.stores, store=lambda _: LayoutStore(tmp_path / "layout"))
+
+    plan = Job(parse(TEXT.encode()), stores, Settings()).plan_prune()
+
+    assert (plan.doomed, plan.failures) == ((), ())

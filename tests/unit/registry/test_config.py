@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ocitool.errors import OciError
+from ocitool.errors import NotFound, OciError
 from ocitool.registry.config import ClientConfig, Place, RegistriesConf, trust_for
 
 if TYPE_CHECKING:
@@ -82,6 +82,12 @@ def test_mirrors_are_in_order_and_for_what_they_are_for(tmp_path: Path) -> None:
     assert hub == Place("hub.example", "library/debian")
 
 
+def test_a_mirror_that_is_left_without_a_repository_is_an_error(tmp_path: Path) -> None:
+    text = '[[registry]]\nprefix = "reg.example/app"\nlocation = "other.example"'
+    with pytest.raises(OciError, match=r"registries\.conf: other\.example is not host/repository"):
+        conf(tmp_path, text).places("reg.example", "app")
+
+
 def test_a_blocked_registry_is_not_opened(tmp_path: Path) -> None:
     with pytest.raises(OciError, match=r"bad\.example/x is blocked by .*registries\.conf"):
         conf(tmp_path, CONF).places("bad.example", "x")
@@ -113,21 +119,30 @@ def test_a_file_that_makes_no_sense_is_named(tmp_path: Path, text: str) -> None:
         conf(tmp_path, text)
 
 
+def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OciError, match="can't be read"):
+        RegistriesConf.load({}, tmp_path)
+
+
 def test_drop_ins_come_later_and_replace(tmp_path: Path) -> None:
     user = tmp_path / "containers"
     (user / "registries.conf.d").mkdir(parents=True)
-    (user / "registries.conf").write_text('[[registry]]\nlocation = "a.example"\ninsecure = true')
+    (user / "registries.conf").write_text(
+        "".join(f'[[registry]]\nlocation = "{name}.example"\ninsecure = true\n' for name in ("a", "c"))
+    )
     (user / "registries.conf.d/10.conf").write_text('[[registry]]\nlocation = "b.example"\ninsecure = true')
     (user / "registries.conf.d/20.conf").write_text('[[registry]]\nlocation = "a.example"')
     (user / "registries.conf.d/30.ignored").write_text("broken")
     loaded = RegistriesConf.load({"XDG_CONFIG_HOME": str(tmp_path), "HOME": "/nonexistent"})
     assert not loaded.places("a.example", "x").primary.insecure
     assert loaded.places("b.example", "x").primary.insecure
+    assert loaded.places("c.example", "x").primary.insecure
 
 
-def test_the_environment_may_name_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("variable", ["CONTAINERS_REGISTRIES_CONF", "REGISTRIES_CONFIG_PATH"])
+def test_the_environment_may_name_the_file(tmp_path: Path, variable: str) -> None:
     (tmp_path / "r.conf").write_text('[[registry]]\nlocation = "a.example"\ninsecure = true')
-    loaded = RegistriesConf.load({"CONTAINERS_REGISTRIES_CONF": str(tmp_path / "r.conf")})
+    loaded = RegistriesConf.load({variable: str(tmp_path / "r.conf")})
     assert loaded.places("a.example", "x").primary.insecure
 
 
@@ -157,3 +172,19 @@ def test_a_certificate_without_key_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "client.cert").touch()
     with pytest.raises(OciError, match="no key beside it"):
         trust_for("reg.example", ClientConfig(cert_dir=tmp_path), {}, insecure=False)
+
+
+def test_a_key_may_have_a_file_of_its_own(tmp_path: Path) -> None:
+    config = ClientConfig(cert_file=tmp_path / "me.pem", key_file=tmp_path / "me.key")
+    trust = trust_for("reg.example", config, {}, insecure=False)
+    assert trust.identities == ((tmp_path / "me.pem", tmp_path / "me.key"),)
+
+
+def test_who_wants_no_valid_certificate_gets_his_way(tmp_path: Path) -> None:
+    environ = {"XDG_CONFIG_HOME": str(tmp_path)}
+    assert not trust_for("reg.example", ClientConfig(tls_verify=False), environ, insecure=False).verify
+
+
+def test_a_directory_of_certificates_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"no directory .*/nowhere to look for certificates"):
+        trust_for("reg.example", ClientConfig(cert_dir=tmp_path / "nowhere"), {}, insecure=False)

@@ -160,6 +160,7 @@ def test_docker_hub_is_known_by_all_its_names(environ: dict[str, str], home: Pat
         ({"registrytoken": "t"}, Credentials(registry_token="t")),
         ({}, ANONYMOUS),
         ({"email": "x@y"}, ANONYMOUS),
+        ({"username": 5, "password": ["pw"]}, ANONYMOUS),
         ("nonsense", ANONYMOUS),
         (None, ANONYMOUS),
     ],
@@ -188,6 +189,18 @@ def test_a_file_that_is_no_json_object_is_an_error(environ: dict[str, str], home
         find(REG, "a", environ)
 
 
+def test_a_file_that_is_larger_than_any_is_not_read_to_its_end(environ: dict[str, str], home: Path) -> None:
+    write(home / ".docker/config.json", {"auths": {}, "more": "x" * (4 << 20)})
+    with pytest.raises(OciError, match=r"config\.json"):
+        find(REG, "a", environ)
+
+
+def test_a_file_that_can_not_be_read_is_named(environ: dict[str, str], home: Path) -> None:
+    (home / ".docker/config.json").mkdir(parents=True)
+    with pytest.raises(OciError, match=r"config\.json can't be read"):
+        find(REG, "a", environ)
+
+
 @pytest.mark.parametrize("choice", [{"credsStore": "keeper"}, {"credHelpers": {REG: "keeper"}}])
 def test_a_helper_keeps_what_login_stores(
     environ: dict[str, str], home: Path, choice: dict[str, Any]
@@ -200,6 +213,34 @@ def test_a_helper_keeps_what_login_stores(
     assert "s3cret" not in config.read_text()
     logout(REG, environ=environ)
     assert find(REG, "a", environ) == ANONYMOUS
+
+
+def test_the_helper_of_docker_hub_is_known_by_docker_s_name_for_it(
+    environ: dict[str, str], home: Path
+) -> None:
+    helper(environ, "keeper", KEEPER)
+    write(home / ".docker/config.json", {"credHelpers": {HUB_KEY: "keeper"}})
+    assert "keeper" in login("docker.io", "user", "s3cret", environ=environ)
+    assert find("docker.io", "library/debian", environ) == Credentials("user", "s3cret")
+
+
+def test_a_helper_need_not_listen(environ: dict[str, str], home: Path) -> None:
+    helper(environ, "deaf", "exit 0")
+    write(home / ".docker/config.json", {"credsStore": "deaf"})
+    assert "deaf" in login(REG, "user", "more than fits into a pipe" * 10_000, environ=environ)
+
+
+def test_a_helper_that_does_not_forget_is_an_error_and_one_that_never_knew_is_none(
+    environ: dict[str, str], home: Path
+) -> None:
+    helper(environ, "fails", "echo some secret; exit 1")
+    helper(environ, "empty", "echo credentials not found in native keychain; exit 1")
+    config = write(home / ".docker/config.json", {"credsStore": "fails"})
+    with pytest.raises(OciError, match="does not forget") as caught:
+        logout(REG, environ=environ)
+    assert "secret" not in str(caught.value)
+    write(config, {"credsStore": "empty"})
+    assert "empty" in logout(REG, environ=environ)
 
 
 def test_a_token_of_a_helper_is_an_identity_token(environ: dict[str, str], home: Path) -> None:
@@ -218,10 +259,13 @@ def test_podman_does_not_know_of_stores(environ: dict[str, str], home: Path) -> 
     ("name", "script", "words"),
     [
         ("../../x", None, "not the name"),
+        ("keeper/../../x", None, "not the name"),
         ("missing", None, "not in PATH"),
         ("fails", "echo some secret; exit 1", "failed"),
         ("chatty", "exec cat /dev/zero", "more than"),
         ("vague", "echo '{}'", "does not give"),
+        ("nameless", """echo '{"Username":5,"Secret":"s"}'""", "does not give"),
+        ("open", """echo '{"Username":"user","Secret":null}'""", "does not give"),
         ("mute", "exit 0", "JSON"),
     ],
 )
@@ -236,11 +280,12 @@ def test_rc_19_a_helper_that_misbehaves_is_an_error(
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("seconds", [0.3, 0.0])
 @pytest.mark.parametrize("script", ["exec sleep 60", "exec sleep 60 >&-"], ids=["silent", "done speaking"])
 def test_rc_19_a_helper_that_hangs_is_ended(
-    environ: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch, script: str
+    environ: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch, script: str, seconds: float
 ) -> None:
-    monkeypatch.setattr("ocitool.registry.helpers._SECONDS", 0.3)
+    monkeypatch.setattr("ocitool.registry.helpers._SECONDS", seconds)
     helper(environ, "hangs", script)
     write(home / ".docker/config.json", {"credsStore": "hangs"})
     started = time.monotonic()

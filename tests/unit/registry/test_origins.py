@@ -120,6 +120,7 @@ def test_names_that_only_look_like_it(host: str) -> None:
         ("ff02::1", Reach.ANY),
         ("240.0.0.1", Reach.ANY),
         ("255.255.255.255", Reach.ANY),
+        ("4000::1", Reach.ANY),
     ],
 )
 def test_rc_04_addresses_are_known_for_what_they_are(address: str, reach: Reach) -> None:
@@ -145,8 +146,9 @@ def test_rc_04_an_address_is_recognised_in_every_spelling(host: str) -> None:
         check_literal(host, Reach.LOOPBACK)
 
 
-def test_rc_04_a_name_is_left_to_the_proxy() -> None:
-    check_literal("registry.example", Reach.PUBLIC)
+@pytest.mark.parametrize("host", ["registry.example", "no..name"])
+def test_rc_04_a_name_is_left_to_the_proxy(host: str) -> None:
+    check_literal(host, Reach.PUBLIC)
 
 
 def test_addresses_of_both_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,10 @@ def test_authorities_are_added_to_the_systems(tmp_path: Path) -> None:
     assert len(context(Trust(authorities=(tmp_path / "ca.pem",)), {}).get_ca_certs()) == before + 1
 
 
+def test_a_directory_that_the_environment_names_stands_for_the_systems_authorities(tmp_path: Path) -> None:
+    assert context(Trust(), {"SSL_CERT_DIR": str(tmp_path)}).get_ca_certs() == []
+
+
 @pytest.mark.parametrize("text", [None, "", "no certificate"])
 def test_an_authority_that_can_not_be_read_is_named(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "ca.pem"
