@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
-from support.mirror_stores import Repository, World, push_image, push_index, push_multi, push_signature
+from support.mirror_stores import (
+    Repository,
+    World,
+    push_blob,
+    push_image,
+    push_index,
+    push_multi,
+    push_signature,
+)
 
+from ocitool import limits
 from ocitool.digest import Digest
-from ocitool.errors import UnsafeContent
+from ocitool.errors import NotFound, UnsafeContent
 from ocitool.mirror import Run, neighbours
 from ocitool.model import Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 REPOSITORY = """
 version: 1
@@ -218,6 +232,101 @@ def test_a_signature_that_is_added_later_makes_an_image_changed() -> None:
     assert list(world.repository("down.example/mirror/app").referrers(image)) == [signature]
 
 
+def test_a_signature_whose_blobs_are_there_already_is_brought_as_well() -> None:
+    world = World()
+    source, there = world.repository("up.example/app"), world.repository("down.example/mirror/app")
+    image = push_image(source, "a", tag="1.0")
+    run(world)
+    signature = push_signature(source, image)
+    push_signature(there, push_image(there, "b"))
+
+    run(world)
+
+    assert list(there.referrers(image)) == [signature]
+
+
+def test_a_signature_s_tag_that_was_lost_comes_back() -> None:
+    world = World()
+    source, there = world.repository("up.example/app"), world.repository("down.example/mirror/app")
+    image = push_image(source, "a", tag="1.0")
+    tag = f"sha256-{image.digest.hex}.sig"
+    signature = push_signature(source, image, tag=tag)
+    run(world)
+    there.untag(tag)
+
+    run(world)
+
+    assert there.resolve(tag) == signature
+
+
+def test_a_blob_of_an_index_that_was_lost_comes_back() -> None:
+    world = World()
+    source, there = world.repository("up.example/app"), world.repository("down.example/mirror/app")
+    layer = push_blob(source, "layer of a build cache")
+    push_index(source, {"amd64": layer}, tag="1.0")
+    run(world)
+    there.delete(layer)
+
+    run(world)
+
+    assert there.exists(layer)
+
+
+def test_signatures_of_signatures_are_followed_so_far_and_no_farther() -> None:
+    world = World()
+    source, there = world.repository("up.example/app"), world.repository("down.example/mirror/app")
+    chain = [push_image(source, "a", tag="1.0")]
+    for number in range(6):
+        chain.append(push_signature(source, chain[-1], str(number)))
+
+    run(world)
+
+    assert [there.exists(desc) for desc in chain] == [True] * 5 + [False] * 2
+
+
+class ByApi(Repository):
+    """A repository whose registry has the API for referrers."""
+
+    def referrers_by_api(self, desc: Descriptor, /) -> list[Descriptor] | None:
+        return list(self.referrers(desc))
+
+
+def test_every_image_has_its_own_signature_where_the_registry_lists_them() -> None:
+    world = World()
+    source = world.repositories["up.example/app"] = ByApi("up.example")
+    images = [push_image(source, name, tag=name) for name in ("first", "second")]
+    signatures = [push_signature(source, image, str(image.digest)) for image in images]
+
+    run(world)
+
+    there = world.repository("down.example/mirror/app")
+    assert [list(there.referrers(image)) for image in images] == [[signature] for signature in signatures]
+
+
+class New(Repository):
+    """A repository of which its registry knows nothing before it has a name in it."""
+
+    def tags(self) -> Iterable[str]:
+        found = list(super().tags())
+        if not found:
+            raise NotFound("no such repository")
+        return found
+
+
+def test_what_an_interrupted_run_brought_to_a_new_place_is_not_read_again() -> None:
+    world = World()
+    large = "x" * (1 << 17)
+    push_image(world.repository("up.example/app"), large, "small", tag="1.0")
+    there = world.repositories["down.example/mirror/app"] = New("down.example")
+    push_blob(there, large)
+    world.forget()
+
+    result = run(world)
+
+    assert [r.outcome for r in result.results] == ["copied"]
+    assert world.requests("up.example")["blob"] == 2, "the small layer, and the config"
+
+
 class ByTag(Repository):
     """A repository whose registry has no API for referrers: their lists are tags."""
 
@@ -235,7 +344,10 @@ def test_where_lists_are_tags_only_the_lists_that_there_are_are_read() -> None:
 
     run(world)
 
-    assert list(world.repository("down.example/mirror/app").referrers(signed)) == [signature]
+    there = world.repository("down.example/mirror/app")
+    assert list(there.referrers(signed)) == [signature]
+    # The lists are the registry's own to make.
+    assert sorted(there.tags()) == ["plain", "signed"]
     # The tags, once, and the one list; none for the plain image and for the signature itself.
     assert source.requests["list"] == 2
 
@@ -425,6 +537,21 @@ def test_an_index_that_is_nested_without_end_fails_alone() -> None:
 
     assert isinstance(result.failures[0].error, UnsafeContent)
     assert world.repository("down.example/mirror/app").resolve("1.1") == good
+
+
+def test_an_index_that_names_more_than_any_does_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = SimpleNamespace(INDEX_NESTING=limits.INDEX_NESTING, INDEX_ENTRIES=1)
+    monkeypatch.setattr("ocitool.mirror.surveying.limits", few)
+    world = World()
+    source = world.repository("up.example/app")
+    inside = push_multi(source, "many", "amd64", "arm64", "s390x")
+    push_index(source, {"amd64": inside}, tag="1.0")
+    push_multi(source, "few", "amd64", "arm64", tag="1.1")
+
+    result = run(world)
+
+    assert isinstance(result.failures[0].error, UnsafeContent)
+    assert [r.outcome for r in result.results] == ["copied"]
 
 
 def test_what_is_no_image_fails_alone() -> None:

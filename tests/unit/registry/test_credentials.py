@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.disks import small_disk
 
 from ocitool.errors import InvalidContent, NotFound, OciError
 from ocitool.registry import credentials
@@ -97,6 +98,8 @@ def test_sources_are_asked_in_order(environ: dict[str, str], home: Path, tmp_pat
     assert find(REG, "a", environ).username == "inline"
     authfile = write(tmp_path / "auth.json", of("authfile"))
     assert find(REG, "a", environ, authfile).username == "authfile"
+    with pytest.raises(NotFound, match=r"no file .*nowhere\.json"):
+        find(REG, "a", environ, tmp_path / "nowhere.json")
     # A file that was named is the only one.
     assert find("other.example", "a", environ, write(tmp_path / "empty.json", {})) is ANONYMOUS
 
@@ -316,6 +319,46 @@ def test_login_writes_a_file_that_only_its_owner_reads(environ: dict[str, str], 
     login("other.example", "user", "pw", environ=environ)
     assert stat.S_IMODE(config.stat().st_mode) == 0o640
     assert [path.name for path in config.parent.iterdir()] == ["config.json"]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+def test_login_leaves_a_file_to_its_owner(environ: dict[str, str], home: Path) -> None:
+    config = write(home / ".docker/config.json", {})
+    os.chown(config, 1234, 5678)
+    login(REG, "user", "pw", environ=environ)
+    assert (config.stat().st_uid, config.stat().st_gid) == (1234, 5678)
+
+
+def test_login_has_all_of_a_file_on_the_disk_before_it_gets_its_name(
+    environ: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = home / ".docker/config.json"
+    seen: list[tuple[int, bool]] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: seen.append((os.fstat(fd).st_size, config.exists())))
+    login(REG, "user", "pw", environ=environ)
+    assert seen == [(config.stat().st_size, False)]
+
+
+def test_login_on_a_full_disk_leaves_the_file_as_it_was(environ: dict[str, str], tmp_path: Path) -> None:
+    with small_disk(tmp_path, "16k") as disk:
+        config = write(disk / "config.json", {"auths": {}})
+        before = config.read_bytes()
+        with pytest.raises(OciError, match=r"config\.json can't be written: No space left"):
+            login(REG, "user", "x" * 100_000, environ=environ, authfile=config)
+        assert [path.name for path in disk.iterdir()] == ["config.json"]
+        assert config.read_bytes() == before
+
+
+def test_login_says_where_it_can_not_write(environ: dict[str, str]) -> None:
+    with pytest.raises(OciError, match=r"/proc/nowhere/config\.json can't be written"):
+        login(REG, "user", "pw", environ=environ, authfile=Path("/proc/nowhere/config.json"))
+
+
+def test_login_keeps_nothing_that_can_not_be_sent(environ: dict[str, str], home: Path) -> None:
+    with pytest.raises(OciError, match="control character"):
+        login(REG, "user", "pw\n", environ=environ)
+    assert not home.exists()
 
 
 def test_login_follows_a_link(environ: dict[str, str], home: Path, tmp_path: Path) -> None:

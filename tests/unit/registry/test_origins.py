@@ -71,6 +71,7 @@ def test_a_target_that_may_not_be_followed_is_refused(target: str) -> None:
 
 def test_origins_are_equal_whatever_their_spelling() -> None:
     assert Origin.of(httpx.URL("https://Reg.Example:443/x")) == HOME
+    assert Origin.of(httpx.URL("https://reg.example:5000/x")) == Origin("https", "reg.example", 5000) != HOME
     assert Origin.parse("https", "reg.example") == HOME
     assert Origin.parse("http", "reg.example") != HOME
     assert Origin.parse("https", "reg.example:5000") != HOME
@@ -177,6 +178,7 @@ PROXY = "http://proxy.example:3128"
         ("reg.example", {"https_proxy": PROXY, "HTTPS_PROXY": "http://other"}, PROXY),
         ("reg.example", {"ALL_PROXY": PROXY}, PROXY),
         ("reg.example", {"HTTP_PROXY": PROXY}, ""),
+        ("reg.example", {"HTTPS_PROXY": PROXY, "REQUEST_METHOD": "GET"}, PROXY),
         ("localhost", {"HTTPS_PROXY": PROXY}, ""),
         ("127.0.0.1", {"HTTPS_PROXY": PROXY}, ""),
         ("reg.example", {"HTTPS_PROXY": PROXY, "NO_PROXY": "*"}, ""),
@@ -192,7 +194,10 @@ PROXY = "http://proxy.example:3128"
         ("10.1.2.3", {"HTTPS_PROXY": PROXY, "NO_PROXY": "11.0.0.0/8"}, PROXY),
         ("[fd00::1]", {"HTTPS_PROXY": PROXY, "NO_PROXY": "fd00::/8"}, ""),
         ("[fd00::1]", {"HTTPS_PROXY": PROXY, "NO_PROXY": "[fd00::1]:443"}, ""),
+        ("[fd00::1]", {"HTTPS_PROXY": PROXY, "NO_PROXY": "fd00::1"}, ""),
+        ("reg.example", {"HTTPS_PROXY": PROXY, "NO_PROXY": "reg.example:https"}, PROXY),
         ("reg.example", {"HTTPS_PROXY": PROXY, "NO_PROXY": ",, ,"}, PROXY),
+        ("reg.example.", {"HTTPS_PROXY": PROXY, "NO_PROXY": ",, ,"}, PROXY),
         ("reg.example", {}, ""),
     ],
 )
@@ -204,6 +209,7 @@ def test_f_27_a_header_of_a_cgi_request_is_no_proxy() -> None:
     origin = Origin.parse("http", "reg.example")
     assert proxy_for(origin, {"HTTP_PROXY": PROXY, "REQUEST_METHOD": "GET"}) == ""
     assert proxy_for(origin, {"http_proxy": PROXY, "REQUEST_METHOD": "GET"}) == PROXY
+    assert proxy_for(origin, {"HTTP_PROXY": PROXY}) == PROXY
 
 
 @pytest.mark.parametrize(
