@@ -190,12 +190,10 @@ class PullBudget:
 
 
 def _read(raw: bytes, what: str) -> dict[str, list[float]]:
-    if not raw:
-        return {}
     try:
         fields = strictjson.load_object(raw, what)
     except InvalidContent:
-        # A full disk may have cut it. To forget some pulls is better than to refuse all work.
+        # It is new, or a full disk has cut it. To forget some pulls is better than to refuse all work.
         return {}
     return {
         host: sorted(moment for moment in moments if isinstance(moment, int | float))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ocitool.digesttags import belonging, beside, is_digest_tag, subject_of
+from ocitool.digesttags import belonging, beside, is_digest_tag, is_fallback_tag, subject_of
 
 HEX = "ab" * 32
 OTHER = "cd" * 32
@@ -15,6 +15,13 @@ def test_digest_tags_are_told_from_names() -> None:
     assert subject_of(f"sha256-{HEX}") == f"sha256:{HEX}"
     assert not is_digest_tag("sha256-short")
     assert subject_of("1.0") == ""
+
+
+@pytest.mark.parametrize("tag", ["1.0", f"sha256-{HEX}.sig.old", f"sha256-{HEX}-old"])
+def test_a_tag_that_only_looks_like_that_of_a_signature_is_an_image_s_own(tag: str) -> None:
+    assert not is_digest_tag(tag)
+    assert not is_fallback_tag(tag)
+    assert subject_of(tag) == ""
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import threading
+from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -21,6 +23,7 @@ from support.mirror_stores import (
 from ocitool import limits
 from ocitool.digest import Digest
 from ocitool.errors import NotFound, UnsafeContent
+from ocitool.memory import MemoryStore
 from ocitool.mirror import Run, neighbours
 from ocitool.model import Descriptor
 
@@ -180,6 +183,77 @@ def test_a_claim_that_came_to_nothing_is_taken_over(monkeypatch: pytest.MonkeyPa
     digest = Digest.of(b"blob")
     assert deliveries.claim("down.example", digest, "dead") is None
     assert deliveries.claim("down.example", digest, "next") is None
+
+
+def _claim(deliveries: neighbours.Deliveries, owner: str) -> Future[object]:
+    """Another image that wants the blob, in a thread that no failure of a test waits for."""
+    found: Future[object] = Future()
+    threading.Thread(
+        target=lambda: found.set_result(deliveries.claim("down.example", BLOB, owner)), daemon=True
+    ).start()
+    return found
+
+
+BLOB = Digest.of(b"blob")
+
+
+def test_who_wants_a_blob_that_is_on_its_way_waits_until_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_PATIENCE", 600.0)
+    deliveries, store = neighbours.Deliveries(), MemoryStore()
+    deliveries.claim("down.example", BLOB, "first")
+    waiting = _claim(deliveries, "second")
+    with pytest.raises(TimeoutError):
+        waiting.result(0.2)
+
+    deliveries.arrived("down.example", BLOB, "down.example/app", store)
+
+    assert waiting.result(60) == ("down.example/app", store)
+
+
+def test_who_waits_for_a_blob_brings_it_once_its_bringer_gives_up_and_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(neighbours, "_PATIENCE", 600.0)
+    deliveries = neighbours.Deliveries()
+    deliveries.claim("down.example", BLOB, "first")
+    waiting = _claim(deliveries, "second")
+    deliveries.release("down.example", BLOB, "third")
+    with pytest.raises(TimeoutError):
+        waiting.result(0.2)
+
+    deliveries.release("down.example", BLOB, "first")
+
+    assert waiting.result(60) is None
+
+
+def test_a_blob_whose_bytes_are_moving_is_waited_for_however_long_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(neighbours, "_PATIENCE", 0.05)
+    deliveries, store = neighbours.Deliveries(), MemoryStore()
+    way = neighbours.Neighbourly(store, "down.example/app", "down.example", deliveries)
+    desc = Descriptor("application/octet-stream", BLOB, 4)
+    way.mount(desc, MemoryStore())
+    way.begin(desc)
+    waiting = _claim(deliveries, "second")
+    with pytest.raises(TimeoutError):
+        waiting.result(0.5)
+
+    way.push(desc, io.BytesIO(b"blob"))
+
+    assert waiting.result(60) == ("down.example/app", store)
+
+
+def test_what_one_image_brought_to_a_repository_the_next_one_has_without_a_question() -> None:
+    world = World()
+    source = world.repository("up.example/app")
+    for tag in ("1.0", "1.1"):
+        push_image(source, "shared", tag, tag=tag)
+
+    run(world)
+
+    there = world.repository("down.example/mirror/app")
+    assert (there.requests["mount"], there.requests["push blob"]) == (0, 4)
 
 
 def test_the_plan_is_exact_about_bytes_and_pulls() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import multiprocessing
 import os
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.mirror_stores import World, push_image
 
-from ocitool.errors import Conflict, InvalidReference
+from ocitool.errors import Conflict, InvalidReference, OciError
 from ocitool.mirror import Limits, PullLimit
 from ocitool.mirror.budgets import LimitedReader, PullBudget, TokenBucket, rate
 
@@ -51,7 +52,7 @@ def test_pull_limits_are_read(text: str, limit: PullLimit) -> None:
     assert PullLimit.parse(text) == limit
 
 
-@pytest.mark.parametrize("text", ["", "80", "0/6h", "80/0h", "80/6w", "a/6h"])
+@pytest.mark.parametrize("text", ["", "80", "0/6h", "80/0h", "80/6w", "a/6h", "80/6h or so"])
 def test_what_is_no_pull_limit_is_refused(text: str) -> None:
     with pytest.raises(InvalidReference):
         PullLimit.parse(text)
@@ -85,6 +86,18 @@ def test_a_limited_reader_passes_everything_on() -> None:
     assert LimitedReader(io.BytesIO(b"content"), bucket).read() == b"content"
 
 
+def test_a_limited_reader_gives_no_more_than_was_asked_for_and_than_may_pass_at_once() -> None:
+    clock = Clock()
+    reader = LimitedReader(io.BytesIO(bytes(20)), TokenBucket(10, clock=clock, sleep=clock.sleep))
+    assert [len(reader.read(n)) for n in (2, 100, 5)] == [2, 5, 5]
+
+
+def test_the_slowest_rate_passes_a_byte_at_once() -> None:
+    clock = Clock()
+    reader = LimitedReader(io.BytesIO(b"content"), TokenBucket(1, clock=clock, sleep=clock.sleep))
+    assert reader.read() == b"content"
+
+
 def test_a_budget_that_is_used_up_says_when_the_next_pull_is_free() -> None:
     clock = Clock()
     budget = PullBudget({"up.example": PullLimit(2, 3600)}, clock=clock)
@@ -116,6 +129,26 @@ def test_a_count_that_was_cut_short_is_begun_anew(tmp_path: Path) -> None:
     budget = PullBudget({"up.example": PullLimit(1, 3600)}, file)
     budget.take("up.example")
     assert budget.left("up.example") == 0
+
+
+def test_a_count_that_becomes_shorter_stays_readable(tmp_path: Path) -> None:
+    clock = Clock()
+    file = tmp_path / "pulls.json"
+    budget = PullBudget({"up.example": PullLimit(9, 3600)}, file, clock=clock)
+    for _ in range(5):
+        budget.take("up.example")
+    clock.now += 3601
+    budget.take("up.example")
+    assert json.loads(file.read_bytes()) == {"up.example": [clock.now]}
+
+
+def test_im_07_a_count_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    canary.write_bytes(b"")
+    (tmp_path / "pulls.json").symlink_to(canary)
+    with pytest.raises(OciError, match="can't be opened"):
+        PullBudget({"up.example": PullLimit(9, 3600)}, tmp_path / "pulls.json").take("up.example")
+    assert canary.read_bytes() == b""
 
 
 def test_eight_threads_never_take_more_than_the_budget(tmp_path: Path) -> None:
