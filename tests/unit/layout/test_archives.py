@@ -464,6 +464,14 @@ def test_im_05_many_headers_in_a_row_end(tmp_path: Path) -> None:
         ArchiveSource(tmp_path / "a.tar")
 
 
+def test_im_05_more_files_than_any_archive_has_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocitool.layout.tarfiles._MAX_FILES", 3)
+    with pytest.raises(UnsafeContent, match="more than 3 files"):
+        ArchiveSource(tar(tmp_path / "a.tar", *[(name, b"") for name in "abcd"]))
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"no tar", bytes(10240), os.urandom(2000)], ids=["empty", "text", "zeros", "noise"]
 )
@@ -486,6 +494,24 @@ def test_a_truncated_archive_is_found(tmp_path: Path) -> None:
         (tmp_path / "b.tar").write_bytes(content[:end])
         with pytest.raises(OciError), ArchiveSource(tmp_path / "b.tar") as archive:
             copy(archive, MemoryStore(), "")
+
+
+def test_a_part_of_an_archive_ends_where_it_ends(tmp_path: Path) -> None:
+    save(tmp_path / "a.tar", "hello:1.0", "1.0")
+    with ArchiveSource(tmp_path / "a.tar") as archive:
+        root = archive.resolve("1.0")
+        with archive.fetch(root) as reader:
+            assert [len(reader.read(2)), len(reader.read(3))] == [2, 3]
+        with archive.fetch(root, offset=root.size + 1) as reader:
+            assert reader.read(1) == b""
+
+
+def test_an_archive_that_becomes_shorter_while_it_is_read_is_found(tmp_path: Path) -> None:
+    save(tmp_path / "a.tar", "hello:1.0", "1.0")
+    with ArchiveSource(tmp_path / "a.tar") as archive, archive.fetch(archive.resolve("1.0")) as reader:
+        os.truncate(tmp_path / "a.tar", 512)
+        with pytest.raises(InvalidContent, match="has become shorter"):
+            reader.read()
 
 
 def test_no_archive_is_not_found(tmp_path: Path) -> None:

@@ -60,6 +60,21 @@ def test_rn_15_other_architectures_are_killed_and_x32_does_not_exist() -> None:
     assert run(wide, X86, 3) == ALLOW
     assert run(wide, X86_64, 0x40000000) == ALLOW
     assert run(wide, X86_64, 0x40000001) == EPERM
+    # Least of all where a filter lists what it denies: x32 would be the way around it.
+    denying = _filter(_rule(["read"], action="SCMP_ACT_ERRNO"), default="SCMP_ACT_ALLOW")
+    assert run(denying, X86_64, 0x40000000) == ENOSYS
+
+
+def test_x32_alone_does_not_let_its_64_bit_calls_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seccomp, "native", lambda: "AARCH64")
+    program = _filter(
+        _rule(["write"], action="SCMP_ACT_LOG"), default="SCMP_ACT_ALLOW", architectures=["X32"]
+    )
+    assert [run(program, X86_64, number) for number in (0, 0x40000000, 0x40000001)] == [
+        ENOSYS,
+        ALLOW,
+        0x7FFC0000,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +125,26 @@ def test_the_first_rule_that_fits_decides() -> None:
         _rule(["read"], action="SCMP_ACT_TRAP"),
     )
     assert [run(program, X86_64, 0, (value,)) for value in (1, 2, 9)] == [0x7FFC0000, ALLOW, 0x30000]
+
+
+def test_what_holds_without_conditions_is_asked_last_wherever_it_stands() -> None:
+    program = _filter(_rule(["read"]), _rule(["read"], _arg("EQ", 1), action="SCMP_ACT_LOG"))
+    assert [run(program, X86_64, 0, (value,)) for value in (1, 2)] == [0x7FFC0000, ALLOW]
+
+
+def test_a_rule_that_says_what_the_default_says_is_none() -> None:
+    program = _filter(_rule(["read"], _arg("EQ", 1), action="SCMP_ACT_ERRNO"), _rule(["read"]))
+    assert run(program, X86_64, 0, (1,)) == ALLOW
+
+
+def test_a_part_that_asks_nothing_does_not_run_into_the_next_one() -> None:
+    program = _filter(
+        _rule(["arm_fadvise64_64"], action="SCMP_ACT_ERRNO"),
+        default="SCMP_ACT_ALLOW",
+        architectures=["SCMP_ARCH_X86", "SCMP_ARCH_ARM"],
+    )
+    number = numbers("ARM")["arm_fadvise64_64"]
+    assert [run(program, architecture, number) for architecture in (X86, 0x40000028)] == [ALLOW, EPERM]
 
 
 def test_errnos() -> None:
