@@ -118,6 +118,20 @@ def test_a_chunk_out_of_order_is_a_416_and_changes_nothing(served: Registry) -> 
     assert _put(served, last.headers["location"], digest_of(b"0123456789")).status_code == 201
 
 
+def test_a_last_chunk_out_of_order_is_a_416_and_makes_no_blob(served: Registry) -> None:
+    first = _patch(served, _begin(served).headers["location"], b"01234", 0)
+    last = served.http.put(
+        first.headers["location"],
+        params={"digest": digest_of(b"01234789")},
+        content=b"789",
+        headers={"content-range": "7-9"},
+    )
+    assert last.status_code == 416
+    assert served.http.head(f"/v2/a/blobs/{digest_of(b'01234789')}").status_code == 404
+    status = served.http.get(first.headers["location"])
+    assert (status.status_code, status.headers["range"]) == (204, "0-4")
+
+
 @pytest.mark.parametrize("header", ["bytes 0-4/10", "0-", "-4", "a-b", "0-4-5"])
 def test_a_content_range_against_the_grammar_is_a_400(served: Registry, header: str) -> None:
     location = _begin(served).headers["location"]
@@ -249,6 +263,7 @@ def test_parameters_of_the_content_type_are_ignored(served: Registry) -> None:
         (json.dumps({**image(), "schemaVersion": 1}).encode(), MANIFEST),
         (json.dumps({**image(), "config": {"digest": "sha256:x"}}).encode(), MANIFEST),
         (b"{}", "application/json"),
+        (json.dumps({"schemaVersion": 2, "config": descriptor(b"{}"), "layers": []}).encode(), "text/plain"),
         (b"{}", "application/vnd.docker.distribution.manifest.v1+prettyjws"),
     ],
 )

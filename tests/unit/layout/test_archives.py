@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import stat
 import subprocess
 import sys
 import tarfile
@@ -203,6 +204,20 @@ def test_an_archive_that_fails_half_way_has_no_name(tmp_path: Path) -> None:
         save(path, "a", "a", store)
     assert [p.name for p in path.parent.iterdir()] == ["a.tar"]
     assert path.read_bytes() == b"the archive of yesterday"
+
+
+def test_an_archive_is_on_the_disk_before_it_gets_its_name_and_its_name_is_there_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+
+    def sync(fd: int) -> None:
+        kind = "directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
+        synced.append((kind, (tmp_path / "a.tar").exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    save(tmp_path / "a.tar", "hello:1.0", "1.0")
+    assert synced == [("file", False), ("directory", True)]
 
 
 def test_an_error_on_the_way_writes_nothing(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_a_count_that_becomes_shorter_stays_readable(tmp_path: Path) -> None:
     assert json.loads(file.read_bytes()) == {"up.example": [clock.now]}
 
 
-def test_im_07_a_count_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+def test_a_count_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     canary.write_bytes(b"")
     (tmp_path / "pulls.json").symlink_to(canary)

@@ -54,6 +54,13 @@ def test_a_host_of_version_2_alone(tmp_path: Path) -> None:
 def test_rn_16_a_path_that_climbs_is_refused(path: str) -> None:
     with pytest.raises(InvalidContent):
         newcgroup.place(newcgroup.Hierarchy([], "/sys/fs/cgroup", "/"), path, "x")
+    with pytest.raises(InvalidContent, match="leads out"):
+        cgroups.Cgroup({"": "/sys/fs/cgroup/x"}, []).below([path])
+
+
+def test_a_process_is_not_put_where_there_is_no_cgroup() -> None:
+    with pytest.raises(InvalidContent, match="no cgroup of this controller"):
+        cgroups.Cgroup({"": "/sys/fs/cgroup/x"}, []).below(["cpu:below"])
 
 
 RESOURCES: dict[str, Any] = {

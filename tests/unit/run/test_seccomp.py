@@ -51,6 +51,11 @@ def test_rn_15_a_call_newer_than_the_tables_does_not_exist() -> None:
     )
 
 
+def test_rn_15_a_call_newer_than_an_architecture_s_own_ones_does_not_exist() -> None:
+    program = _filter(_rule(["set_tls"]), architectures=["SCMP_ARCH_ARM"])
+    assert [run(program, 0x40000028, 0xF0005 + more) for more in (-1, 0, 1)] == [EPERM, ALLOW, ENOSYS]
+
+
 def test_rn_15_other_architectures_are_killed_and_x32_does_not_exist() -> None:
     program = _filter(_rule(["read"]))
     assert run(program, X86, 3) == KILL_PROCESS

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ocitool.errors import InvalidContent
 from ocitool.run import seccomp, seccomp_cache
 from ocitool.run.seccomp_cache import Filter
 
@@ -55,6 +56,13 @@ def test_another_profile_is_compiled(tmp_path: Path, compiled: list[Any], other:
     assert vars(seccomp_cache.load(str(tmp_path / "b"), other)) == vars(found)
     kept = seccomp_cache.load(str(tmp_path / "a"), _linux("mkdir"))
     assert kept.program == seccomp.compile_filter(_linux("mkdir")["seccomp"]).program
+
+
+def test_a_profile_that_is_wrong_leaves_no_filter_of_another_one(tmp_path: Path) -> None:
+    seccomp_cache.make(_container(tmp_path, "a"), _linux("mkdir"))
+    with pytest.raises(InvalidContent):
+        seccomp_cache.make(_container(tmp_path, "b"), _linux())
+    assert list((tmp_path / "b").iterdir()) == []
 
 
 def test_another_compiler_compiles_again(

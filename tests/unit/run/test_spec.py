@@ -157,6 +157,7 @@ def test_invalid_values_are_errors(path: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
+        ("ociVersion", "2.0.0"),
         ("linux.intelRdt", {"closID": "x"}),
         ("linux.namespaces", [{"type": "pid"}, {"type": "user"}]),
         ("linux.personality", {"domain": "LINUX", "flags": ["x"]}),

@@ -22,7 +22,7 @@ def test_a_path_names_slice_and_scope() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/a", "a.slice:b", "a:b:c", "a.slice:b:", "a.slice:b/c:d", "a.slice:b:c.slice"]
+    "path", ["/a", "a.slice:b", "a:b:c", "a.slice:b:", "a.slice:b/c:d", "a.slice:..:c", "a.slice:b:c.slice"]
 )
 def test_other_paths_are_refused(path: str) -> None:
     with pytest.raises(InvalidContent):
