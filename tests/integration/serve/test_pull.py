@@ -56,7 +56,13 @@ def test_a_manifest_that_is_not_there_is_a_404(served: Registry, reference: str,
 
 def test_a_blob_is_no_manifest(served: Registry) -> None:
     served.push_image("a", "one")
-    for content in (b"{}", b"a layer"):
+    others = (
+        b'{"mediaType":"text/plain"}',
+        bytes((4 << 20) + 1),
+    )  # one that says so, and one too large to ask
+    for content in others:
+        served.push_blob("a", content)
+    for content in (b"{}", b"a layer", *others):
         assert served.http.get(f"/v2/a/manifests/{digest_of(content)}").status_code == 404
         assert served.http.head(f"/v2/a/manifests/{digest_of(content)}").status_code == 404
 

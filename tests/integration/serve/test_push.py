@@ -238,6 +238,14 @@ def test_a_manifest_of_another_digest_is_refused(served: Registry) -> None:
     assert (response.status_code, codes(response)) == (400, ["DIGEST_INVALID"])
 
 
+def test_another_manifest_under_a_digest_that_is_there_is_refused(served: Registry) -> None:
+    there = served.push_image("a", "1.0")
+    other = served.push_image("a", "2.0", b"b layer")  # as many bytes
+    reference = digest_of(json.dumps(there).encode())
+    response = served.push_manifest("a", reference, other)
+    assert (response.status_code, codes(response)) == (400, ["DIGEST_INVALID"])
+
+
 def test_parameters_of_the_content_type_are_ignored(served: Registry) -> None:
     served.push_blob("a", b"{}")
     # "The registry SHOULD ignore parameters on the `Content-Type` header."

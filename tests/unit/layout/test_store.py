@@ -482,6 +482,14 @@ def test_im_07_a_planted_partial_is_not_written_through(store: LayoutStore, tmp_
     assert blob_path(store, desc).read_bytes() == b"hello"
 
 
+def test_a_partial_of_the_right_size_and_wrong_bytes_is_begun_anew(store: LayoutStore) -> None:
+    put(store, b"first")
+    desc = blob(b"hello")
+    (store.path / ".ocitool" / "partial" / f"sha256-{desc.digest.hex}").write_bytes(b"HELLO")
+    put(store, b"hello")
+    assert blob_path(store, desc).read_bytes() == b"hello"
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "zeroed", "flipped"])
 def test_f_23_a_damaged_blob_is_found_and_replaced(store: LayoutStore, damage: str) -> None:
     content = os.urandom(5000)

@@ -33,6 +33,9 @@ def test_the_default_configuration_is_valid() -> None:
     assert spec.check(defaults.config(rootless=True))
 
 
+MAPPINGS = [{"containerID": 0, "hostID": 0, "size": 1}]
+
+
 @pytest.mark.parametrize("version", ["1.0.0", "1.0.2-dev", "1.2.1+build", "1.99.0", "1.3.0"])
 def test_every_version_1_is_accepted(version: str) -> None:
     spec.check_version(version)
@@ -160,6 +163,10 @@ def test_invalid_values_are_errors(path: str, value: Any) -> None:
         ("ociVersion", "2.0.0"),
         ("linux.intelRdt", {"closID": "x"}),
         ("linux.namespaces", [{"type": "pid"}, {"type": "user"}]),
+        (
+            "mounts",
+            [{"destination": "/x", "type": "tmpfs", "uidMappings": MAPPINGS, "gidMappings": MAPPINGS}],
+        ),
         ("linux.personality", {"domain": "LINUX", "flags": ["x"]}),
     ],
 )
@@ -167,6 +174,28 @@ def test_what_is_not_there_is_refused_by_its_name(path: str, value: Any) -> None
     config = _config(_put(path, value))
     config.pop("hostname")
     with pytest.raises(Unsupported):
+        spec.check(config)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "path", "value", "words"),
+    [
+        ("mount", "hostname", "x", "hostname is given without a uts namespace"),
+        ("mount", "domainname", "x", "domainname is given without a uts namespace"),
+        ("mount", "linux.netDevices", {"eth0": {}}, "needs a network namespace"),
+        ("mount", "linux.timeOffsets", {"monotonic": {"secs": 1}}, "without a time namespace"),
+        ("mount time", "linux.timeOffsets", {"realtime": {"secs": 1}}, "not a clock that can be moved"),
+        ("mount", "linux.uidMappings", MAPPINGS, "without a user namespace"),
+        ("mount user", "linux.uidMappings", MAPPINGS, "are missing for the new user namespace"),
+    ],
+)
+def test_a_namespace_that_is_not_the_container_s_own_is_not_changed(
+    kinds: str, path: str, value: Any, words: str
+) -> None:
+    config = _config(_put("linux.namespaces", [{"type": kind} for kind in kinds.split()]))
+    config.pop("hostname")
+    _put(path, value)(config)
+    with pytest.raises(InvalidContent, match=words):
         spec.check(config)
 
 
