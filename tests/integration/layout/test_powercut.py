@@ -5,6 +5,7 @@ OCITOOL_FULL_SWEEP=1 cuts after every system call; without it some are chosen.
 
 from __future__ import annotations
 
+import io
 import random
 import shutil
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from support.layout_powercut import Disk, Operation, Recorder
 
 from ocitool import transfer, workers
 from ocitool.layout import LayoutStore
+from ocitool.model import Descriptor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +57,19 @@ def test_f_18_cut_anywhere_the_layout_is_whole(tmp_path: Path, survives: str, *,
                 assert NEW in LayoutStore(target / "layout").tags()
             assert list(violations(target / "layout", fresh=fresh)) == [], (number, seed, operation)
             shutil.rmtree(target)
+
+
+def test_a_blob_that_was_pushed_lasts_though_nothing_names_it_yet(tmp_path: Path) -> None:
+    path = prepared(tmp_path / "recorded" / "layout", fresh=False)
+    disk, recorder = Disk(path.parent), Recorder()
+    desc = Descriptor.of("application/octet-stream", b"pushed")
+    with pytest.MonkeyPatch.context() as patch:
+        recorder.attach(patch)
+        LayoutStore(path).push(desc, io.BytesIO(b"pushed"))
+    for operation in recorder.log:
+        disk.apply(operation)
+    disk.write_out(tmp_path / "cut", None, names_last=False)
+    assert LayoutStore(tmp_path / "cut" / "layout", verify=True).exists(desc)
 
 
 def test_f_18_without_the_syncs_the_same_cuts_do_damage(tmp_path: Path) -> None:

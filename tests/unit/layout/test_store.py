@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -488,6 +489,20 @@ def test_a_partial_of_the_right_size_and_wrong_bytes_is_begun_anew(store: Layout
     (store.path / ".ocitool" / "partial" / f"sha256-{desc.digest.hex}").write_bytes(b"HELLO")
     put(store, b"hello")
     assert blob_path(store, desc).read_bytes() == b"hello"
+
+
+def test_a_partial_that_could_not_be_brought_to_the_disk_is_thrown_away(
+    store: LayoutStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, b"first")
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OciError, match="Input/output error"):
+        put(store, b"hello")
+    assert list((store.path / ".ocitool" / "partial").iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "zeroed", "flipped"])
