@@ -1,0 +1,57 @@
+"""What is remembered of containers is read within bounds, and written where it belongs."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ocitool.errors import InvalidContent, RunError
+from ocitool.run import state
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a directory away needs root")
+def test_a_root_that_is_somebody_elses_is_not_used(tmp_path: Path) -> None:
+    os.chown(tmp_path, 1234, 1234)
+    with pytest.raises(RunError, match="is not a directory of this user"):
+        state.make_root(str(tmp_path))
+
+
+def test_a_root_that_is_no_directory_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="is not a directory of this user"):
+        state.make_root(str(tmp_path / "file"))
+
+
+def test_a_document_that_is_larger_than_any_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    os.truncate(tmp_path / "config.json", 17 << 20)
+    with pytest.raises(InvalidContent, match="larger than 16 MiB"):
+        state.read_file(str(tmp_path / "config.json"), "config")
+
+
+def test_nobody_waits_for_the_other_end_of_a_pipe_in_the_place_of_a_document(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    assert state.read_file(str(tmp_path / "config.json"), "config") == b""
+
+
+def test_what_a_writer_that_died_left_is_no_part_of_what_is_written(tmp_path: Path) -> None:
+    (tmp_path / "state.json.new").write_bytes(b"more than there will be")
+    state.write_file(str(tmp_path / "state.json"), b"{}")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("state.json", b"{}")]
+
+
+def test_nothing_is_written_or_made_through_a_link(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    (tmp_path / "state.json.new").symlink_to(canary)
+    (tmp_path / "lock").symlink_to(canary)
+    with pytest.raises(OSError, match="symbolic links"):
+        state.write_file(str(tmp_path / "state.json"), b"{}")
+    with pytest.raises(OSError, match="symbolic links"):
+        state.State(str(tmp_path), {"id": "x"}).lock()
+    assert not canary.exists()
