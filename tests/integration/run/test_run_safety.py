@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -218,11 +219,16 @@ def test_rn_05_rn_09_what_lies_below_a_link_is_made_inside_the_root(
     assert sorted(path.name for path in inside.iterdir()) == ["file", "made"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "minor"),
+    [(stat.S_IFREG, 0), (stat.S_IFCHR, 5), (stat.S_IFBLK, 3)],
+    ids=["file", "zero", "block"],
+)
 def test_rn_06_a_host_whose_null_device_is_something_else_has_no_masks(
-    containers: Containers, bundle: Bundle, workplace: Path
+    containers: Containers, bundle: Bundle, workplace: Path, kind: int, minor: int
 ) -> None:
     other = workplace / "other"
-    other.touch()
+    os.mknod(other, kind | 0o666, os.makedev(1, minor))
     command = containers.command("run", "--bundle", str(bundle.path), f"{OURS}-null")
     script = f'mount --bind {other} /dev/null && exec "$@"'
     done = finished(["unshare", "--mount", "sh", "-c", script, "sh", *command])
