@@ -77,13 +77,18 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read our output has enough of it, which is no error; Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except Exception as error:  # noqa: BLE001 - the one place where errors become text
-        if _debugging():
-            import traceback
-
-            traceback.print_exc()
-        code = _report(error)
+    except Exception as error:  # noqa: BLE001 - errors become text and a code
+        code = reported(error)
     return code
+
+
+def reported(error: Exception) -> int:
+    """Say what went wrong, and where in the program if that is asked for; the exit code."""
+    if _debugging():
+        import traceback
+
+        traceback.print_exception(error)
+    return _report(error)
 
 
 def _run_quickly(words: list[str]) -> None:
@@ -91,9 +96,14 @@ def _run_quickly(words: list[str]) -> None:
     from ocitool.run import modules
 
     modules.install(__file__.rsplit("/", 3)[0])
-    from ocitool.cli.launching import quick
+    from ocitool.cli.launching import not_started, quick
 
-    code = quick(words)
+    try:
+        code = quick(words)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - as in `main`
+        code = not_started(reported(error))
     if code is not None:
         _leave(code)
 

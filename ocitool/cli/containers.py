@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ocitool.cli import reported
 from ocitool.cli.options import with_options, with_session
 from ocitool.cli.runoptions import OPTIONS
 from ocitool.cli.unpacking import image_of
+from ocitool.errors import RunError
 
 if TYPE_CHECKING:
     from ocitool.launch import Launch
@@ -18,7 +21,39 @@ if TYPE_CHECKING:
     from ocitool.run.options import RunOptions
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
+class _Run(click.Command):
+    """The command, with the exit codes of engines (see `launching.not_started`)."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the command line."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            raise _told(error) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; what goes wrong is told here."""
+        from ocitool.cli.launching import not_started
+
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            raise _told(error) from error
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001 - as in `main`
+            return not_started(reported(error))
+
+
+def _told(error: click.ClickException) -> click.exceptions.Exit:
+    with suppress(OSError):  # nobody listens, which changes nothing
+        error.show()
+    return click.exceptions.Exit(RunError.exit_code)
+
+
+@click.command(cls=_Run, context_settings={"allow_interspersed_args": False})
 @click.argument("location")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @with_options(OPTIONS)

@@ -9,7 +9,7 @@ import os
 
 from ocitool import containers, places, prepared, remembered, running
 from ocitool.cli import runoptions
-from ocitool.errors import OciError
+from ocitool.errors import OciError, RunError
 from ocitool.launch import LaunchHere
 from ocitool.run.options import RunOptions
 from ocitool.run.overlay import refused
@@ -55,6 +55,14 @@ def launch_of(kind: type[Launch], values: dict[str, Any], store: str | os.PathLi
         network=values["network"] or "none",
         on_warning=_say,
     )
+
+
+def not_started(code: int) -> int:
+    """The exit code of an error of `run`: as engines have it, so that it is no code of the program's.
+
+    126 and 127 are about the program, and all that kept it from being tried is 125.
+    """
+    return code if code in (126, 127) else RunError.exit_code
 
 
 def names_bundle(location: str) -> bool:

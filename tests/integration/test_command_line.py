@@ -182,7 +182,7 @@ def test_a_bundle_on_cached_layers_runs_and_can_be_mounted_for_other_runtimes(oc
     told = ocitool("repack", IMAGE, "one", "new", code=16).err
     assert "layer cache" in told
     shutil.rmtree(ocitool.home / "cache")
-    assert "is gone" in ocitool("run", "./one", code=10).err
+    assert "is gone" in ocitool("run", "./one", code=125).err
     assert containers(ocitool) == []
 
 
@@ -230,14 +230,14 @@ def test_a_store_s_gc_leaves_alone_what_its_neighbour_has_unpacked(ocitool: Ocit
 
 @pytest.mark.parametrize("name", ["bad/name", "../name", "..", "a b"])
 def test_a_name_that_is_no_id_is_refused_before_it_is_part_of_a_path(ocitool: Ocitool, name: str) -> None:
-    told = ocitool("run", "--name", name, IMAGE, code=2).err
+    told = ocitool("run", "--name", name, IMAGE, code=125).err
     assert "is not valid" in told
     assert {path.name for path in ocitool.home.iterdir()} <= {"containers", "store"}
 
 
 def test_a_name_in_use_is_told(ocitool: Ocitool) -> None:
     (ocitool.home / "containers" / "mine" / "rootfs").mkdir(parents=True)
-    assert "another name" in ocitool("run", "--name", "mine", IMAGE, code=17).err
+    assert "another name" in ocitool("run", "--name", "mine", IMAGE, code=125).err
     assert containers(ocitool) == ["mine"]
 
 
@@ -266,7 +266,7 @@ def test_where_the_kernel_mounts_no_overlay_the_image_is_unpacked_for_the_contai
 def test_a_user_who_does_not_exist_in_the_user_namespace_is_named(ocitool: Ocitool, tmp_path: Path) -> None:
     """As for an ordinary user to whom no ids are delegated."""
     ocitool("unpack", "--rootless", "--no-keep-owner", IMAGE, tmp_path / "bundle")
-    told = ocitool("run", "--user", "12:0", tmp_path / "bundle", code=16).err
+    told = ocitool("run", "--user", "12:0", tmp_path / "bundle", code=125).err
     assert "the user 12, who is not mapped" in told
     assert "--user 0" in told
     assert containers(ocitool) == []

@@ -179,7 +179,7 @@ def command_lines() -> Iterator[bytes]:
     ],
 )  # fmt: skip
 def test_what_chroot_can_not_give_is_refused(ocitool: Ocitool, words: tuple[str, ...]) -> None:
-    told = ocitool("run", "--isolation", "chroot", *words, HELLO, code=2).err
+    told = ocitool("run", "--isolation", "chroot", *words, HELLO, code=125).err
     assert "leave out" in told
 
 
@@ -192,4 +192,4 @@ def test_a_bundle_is_run_in_a_chroot_and_left_as_it_is(ocitool: Ocitool, tmp_pat
     config = json.loads((tmp_path / "bundle" / "config.json").read_text())
     config["mounts"].append({"destination": "/host", "type": "bind", "source": "/", "options": ["rbind"]})
     (tmp_path / "bundle" / "config.json").write_text(json.dumps(config))
-    assert "mounts nothing" in ocitool("run", "--isolation", "chroot", tmp_path / "bundle", code=16).err
+    assert "mounts nothing" in ocitool("run", "--isolation", "chroot", tmp_path / "bundle", code=125).err

@@ -33,8 +33,8 @@ def test_the_environment_comes_from_files_and_options(anyone: Ocitool, busybox_i
     assert {"A=9", "B=two words", f"HOME={anyone.home}"} <= set(said)
     assert not any(line.startswith("NOT_SET") for line in said)
     variables.write_text("A B=1\n")
-    assert "has no name" in anyone("run", "--env-file", variables, busybox_image, code=2).err
-    assert "can't be read" in anyone("run", "--env-file", "/not/there", busybox_image, code=2).err
+    assert "has no name" in anyone("run", "--env-file", variables, busybox_image, code=125).err
+    assert "can't be read" in anyone("run", "--env-file", "/not/there", busybox_image, code=125).err
 
 
 def test_mounts_are_docker_s(anyone: Ocitool, busybox_image: str) -> None:
@@ -60,7 +60,7 @@ def test_names_need_not_be_utf_8(anyone: Ocitool, busybox_image: str) -> None:
     bundle.parent.chmod(0o777)
     anyone("--quiet", "unpack", busybox_image, bundle)
     assert anyone("run", bundle, "echo", "ran").out == "ran\n"
-    told = anyone("run", "--store", bundle.parent / odd / "store", busybox_image, "true", code=16).err
+    told = anyone("run", "--store", bundle.parent / odd / "store", busybox_image, "true", code=125).err
     assert "the path is not UTF-8" in told
 
 
@@ -76,26 +76,30 @@ def test_init_is_the_first_process_and_passes_the_exit_status_on(anyone: Ocitool
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "said"),
     [
-        (("-d",), 2, "there is no daemon"),
-        (("--hostname", "a/b"), 2, "the host name 'a/b' is not valid"),
-        (("--hostname", "a" * 65), 2, "up to 64 letters"),
-        (("--memory", "1k"), 2, "less memory than a container can start with"),
-        (("--memory", "much"), 2, "is not a size"),
-        (("--cpus", "nan"), 2, "is not a number of CPUs"),
-        (("--cpus", "0.001"), 2, "fewer than the kernel can give"),
-        (("--cap-add", "ALMIGHTY"), 2, "is not a capability"),
-        (("--workdir", "relative"), 2, "is not an absolute path"),
-        (("--volume", "data:/x"), 16, "that an engine keeps by name"),
-        (("--mount", "type=volume,target=/x"), 16, "the type volume is not supported"),
-        (("--security-opt", "odd"), 16, "security option 'odd' is not supported"),
-        (("--runtime", "crun", "--isolation", "chroot"), 2, "leave out --runtime"),
-        (("--rm", "--keep"), 2, "exclude each other"),
+        (("-d",), "there is no daemon"),
+        (("--hostname", "a/b"), "the host name 'a/b' is not valid"),
+        (("--hostname", "a" * 65), "up to 64 letters"),
+        (("--memory", "1k"), "less memory than a container can start with"),
+        (("--memory", "much"), "is not a size"),
+        (("--cpus", "nan"), "is not a number of CPUs"),
+        (("--cpus", "0.001"), "fewer than the kernel can give"),
+        (("--cap-add", "ALMIGHTY"), "is not a capability"),
+        (("--workdir", "relative"), "is not an absolute path"),
+        (("--volume", "data:/x"), "that an engine keeps by name"),
+        (("--mount", "type=volume,target=/x"), "the type volume is not supported"),
+        (("--security-opt", "odd"), "security option 'odd' is not supported"),
+        (("--runtime", "crun", "--isolation", "chroot"), "leave out --runtime"),
+        (("--user", "not-there"), "there is no user 'not-there'"),
+        (("--rm", "--keep"), "exclude each other"),
+        (("--nonsense",), "No such option"),
     ],
 )
-def test_what_can_not_be_is_told(ocitool: Ocitool, words: tuple[str, ...], code: int, said: str) -> None:
-    assert said in ocitool("run", *words, HELLO, code=code).err
+def test_what_keeps_the_program_from_being_tried_is_told_with_125(
+    ocitool: Ocitool, words: tuple[str, ...], said: str
+) -> None:
+    assert said in ocitool("run", *words, HELLO, code=125).err
 
 
 def test_a_volume_without_a_source_begins_as_the_image_and_ends_with_the_container(
@@ -126,7 +130,7 @@ def test_a_profile_of_dockers_form_is_in_force(ocitool: Ocitool, busybox_image: 
     ocitool("run", "--cap-add", "SYS_ADMIN", *command[1:])
     assert (
         "profile.json does not exist"
-        in ocitool("run", *command[1:2], "seccomp=no/profile.json", HELLO, code=10).err
+        in ocitool("run", *command[1:2], "seccomp=no/profile.json", HELLO, code=125).err
     )
 
 

@@ -148,7 +148,7 @@ def test_signals_are_the_programs_and_its_answer_is_the_exit_code(home: Ocitool,
 def test_a_program_that_is_not_there_is_told_in_a_sentence(home: Ocitool, image: str) -> None:
     done = home("run", image, "not-a-program", code=127)
     assert done.err == 'ocitool: exec "not-a-program": executable file not found in $PATH\n'
-    assert "relative" in home("run", "--workdir", "relative", image, "true", code=2).err
+    assert "relative" in home("run", "--workdir", "relative", image, "true", code=125).err
     assert list((home.home / "containers").iterdir()) == []
 
 
@@ -161,7 +161,7 @@ def test_the_image_that_a_name_moves_to_is_the_one_that_runs(home: Ocitool, imag
 
 def test_a_layout_that_is_gone_is_not_remembered(home: Ocitool, image: str) -> None:
     shutil.rmtree(home.home / "image")
-    home("run", image, "true", code=10)
+    home("run", image, "true", code=125)
 
 
 def test_what_gc_has_removed_is_unpacked_again(home: Ocitool, image: str) -> None:
@@ -175,9 +175,9 @@ def test_what_gc_has_removed_is_unpacked_again(home: Ocitool, image: str) -> Non
 def test_options_that_take_the_long_way_do_what_they_did(home: Ocitool, image: str) -> None:
     assert home("run", "-u", "alice", image, "id", "-u").out == "1234\n"
     assert home("run", "--pull", "always", image, "id", "-u").out == "0\n"
-    assert "exclude each other" in home("run", "--rm", "--keep", image, "true", code=2).err
+    assert "exclude each other" in home("run", "--rm", "--keep", image, "true", code=125).err
     assert "Usage:" in home("run", "--help").out
-    assert "No such option" in home("run", "--nonsense", image, code=2).err
+    assert "No such option" in home("run", "--nonsense", image, code=125).err
 
 
 def test_variables_that_are_options_count(home: Ocitool, image: str) -> None:

@@ -594,7 +594,7 @@ def test_a_layout_without_faults_is_called_so(cli: Cli) -> None:
 
 
 def test_a_file_of_variables_that_is_not_there_is_told_in_plain_words(cli: Cli, images: str) -> None:
-    told = cli("run", "--env-file", "none.env", f"{images}:hello:1.0", code=2).err
+    told = cli("run", "--env-file", "none.env", f"{images}:hello:1.0", code=125).err
     assert told.endswith("--env-file none.env can't be read: No such file or directory\n")
 
 
@@ -718,7 +718,7 @@ def test_a_bundle_that_is_named_like_an_image_is_pointed_out(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bundle").mkdir()
-    assert "./bundle" in cli("run", "--pull", "never", "bundle", code=10).err
+    assert "./bundle" in cli("run", "--pull", "never", "bundle", code=125).err
 
 
 def test_im_03_a_layer_with_a_bit_flipped_in_the_middle_is_damaged_and_not_malformed(
