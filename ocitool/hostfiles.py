@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from ocitool.errors import InvalidReference
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +20,66 @@ _MOST_LINKS = 8
 _OWN_ADDRESS = {"slirp4netns": "10.0.2.100"}
 
 
-def mounts(directory: str, trees: Sequence[str], hostname: str, network: str) -> list[dict[str, Any]]:
+class Names:
+    """What a container is to find by name.
+
+    Attributes:
+        hosts: `NAME:ADDRESS` or `NAME=ADDRESS`, for /etc/hosts.
+        domain: what its own host name is in, or "".
+        servers: addresses of name servers, in place of the host's.
+        search: domains in which names are looked for, in place of the host's; "." for none.
+        options: of resolv.conf(5), in place of the host's.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[str] = (),
+        domain: str = "",
+        servers: Sequence[str] = (),
+        search: Sequence[str] = (),
+        options: Sequence[str] = (),
+    ) -> None:
+        """Check them.
+
+        Raises:
+            InvalidReference: one of them is not well-formed.
+        """
+        self.hosts = [_host(text) for text in hosts]
+        self.domain = domain
+        for server in servers:
+            _check_address(server, f"--dns {server}")
+        for word in (*search, *options):
+            if not word or word.split() != [word]:
+                raise InvalidReference(f"{word!r} can't be written into resolv.conf: it is not one word")
+        self.resolver = {"nameserver": list(servers), "search": [*search], "options": [*options]}
+
+
+def _host(text: str) -> tuple[str, str]:
+    name, _, address = text.partition("=" if "=" in text else ":")
+    address = address.removeprefix("[").removesuffix("]")
+    if not name or name.split() != [name]:
+        raise InvalidReference(f"--add-host {text!r} is not NAME:ADDRESS")
+    if address == "host-gateway":
+        raise InvalidReference(
+            f"--add-host {text!r}: there is no bridge by which the host could be reached",
+            hint="use --network host, or slirp4netns:allow_host_loopback=true, where the host is 10.0.2.2",
+        )
+    _check_address(address, f"--add-host {text}")
+    return name, address
+
+
+def _check_address(address: str, where: str) -> None:
+    from ipaddress import ip_address
+
+    try:
+        ip_address(address)
+    except ValueError:
+        raise InvalidReference(f"{where}: {address!r} is no address") from None
+
+
+def mounts(
+    directory: str, trees: Sequence[str], hostname: str, network: str, names: Names
+) -> list[dict[str, Any]]:
     """Write the files of a container, and say how to mount them (runtime-spec, config.md, "Mounts").
 
     Args:
@@ -26,12 +87,13 @@ def mounts(directory: str, trees: Sequence[str], hostname: str, network: str) ->
         trees: what makes the root file system, the highest first; its links are followed.
         hostname: its host name.
         network: what it is connected by, as `--network` names it; "none" where it is not.
+        names: what it is to find by name besides.
     """
     kind = network.partition(":")[0]
-    files = {"hostname": f"{hostname}\n", "hosts": _hosts(hostname, kind)}
+    files = {"hostname": f"{hostname}\n", "hosts": _hosts(hostname, kind, names)}
     # Without a network there is nobody to ask, and the image's own file is as good as any.
-    if kind != "none":
-        files["resolv.conf"] = _resolvers(kind)
+    if kind != "none" or any(names.resolver.values()):
+        files["resolv.conf"] = _resolvers(kind, names)
     made = []
     for name, text in files.items():
         path = f"{directory}/{name}"
@@ -74,21 +136,34 @@ def _target(trees: Sequence[str], path: str) -> str:
     return ""
 
 
-def _hosts(hostname: str, kind: str) -> str:
+def _hosts(hostname: str, kind: str, names: Names) -> str:
     if kind == "host":
-        return _of_the_host("hosts") or _LOCALHOST
-    return f"{_LOCALHOST}{_OWN_ADDRESS.get(kind, '127.0.1.1')}\t{hostname}\n"
+        text = _of_the_host("hosts") or _LOCALHOST
+    else:
+        own = f"{hostname}.{names.domain} {hostname}" if names.domain else hostname
+        text = f"{_LOCALHOST}{_OWN_ADDRESS.get(kind, '127.0.1.1')}\t{own}\n"
+    return "".join([text, *(f"{address}\t{name}\n" for name, address in names.hosts)])
 
 
-def _resolvers(kind: str) -> str:
-    """resolv.conf(5) of the host, with the helper's own name server where there is a helper."""
+def _resolvers(kind: str, names: Names) -> str:
+    """resolv.conf(5) of the host, with the helper's own name server where there is a helper.
+
+    What was asked for takes the place of all that the host says of the same.
+    """
     from ocitool.run.networks import NAMESERVERS
 
-    found = _of_the_host("resolv.conf")
-    if kind not in NAMESERVERS:
-        return found
-    kept = [line for line in found.splitlines() if not line.startswith("nameserver")]
-    return "\n".join([*kept, f"nameserver {NAMESERVERS[kind]}", ""])
+    wanted = {key: words for key, words in names.resolver.items() if words}
+    if kind in NAMESERVERS:
+        wanted.setdefault("nameserver", [NAMESERVERS[kind]])
+    replaced = {*wanted, *(["domain"] if "search" in wanted else [])}
+    lines = _of_the_host("resolv.conf").splitlines()
+    kept = [line for line in lines if not {*line.split()[:1]} & replaced]
+    kept += [f"nameserver {address}" for address in wanted.get("nameserver", ())]
+    for key in ("search", "options"):
+        words = wanted.get(key, [])
+        if words and words != ["."]:
+            kept.append(" ".join([key, *words]))
+    return "\n".join([*kept, ""])
 
 
 def _of_the_host(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ocitool.errors import InvalidContent, InvalidReference, RunError
+from ocitool.hostfiles import Names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ class Launch:
             directory and nothing else.
         hostname: the container's host name, if another one than by default.
         network: what the container is connected by; "none" for a network of its own without a way out.
+        names: what the container is to find by name.
         platform: what the image is for, where that is known.
         on_warning: is told what the host could not give.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword for each choice
         self,
         place: str,
         *,
@@ -43,6 +45,7 @@ class Launch:
         isolation: str = "auto",
         hostname: str = "",
         network: str = "none",
+        names: Names | None = None,
         on_warning: Callable[[str], None] | None = None,
     ) -> None:
         self.place = place
@@ -51,6 +54,7 @@ class Launch:
         self.isolation = isolation
         self.hostname = hostname
         self.network = network
+        self.names = names or Names()
         self.platform = ""
         self.on_warning = on_warning
 
@@ -165,12 +169,22 @@ def check_chroot(options: RunOptions) -> None:
         "--volume": options.volumes,
         "--mount": options.mounts,
         "--tmpfs": options.tmpfs,
+        "--device": options.devices,
         "--init": options.init,
         "--read-only": options.read_only,
+        "--privileged": options.privileged,
         "--memory": options.memory,
+        "--memory-reservation": options.memory_reservation,
         "--cpus": options.cpus,
+        "--cpu-shares": options.cpu_shares,
+        "--cpu-quota": options.cpu_quota,
+        "--cpuset-cpus": options.cpuset_cpus,
+        "--cpuset-mems": options.cpuset_mems,
         "--pids-limit": options.pids_limit,
+        "--shm-size": options.shm_size,
+        "--sysctl": options.sysctls,
         "--hostname": options.hostname,
+        "--domainname": options.domainname,
         "--network": options.network not in (None, "host"),
     }
     given = [name for name, value in asked.items() if value]

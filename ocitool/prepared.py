@@ -22,7 +22,7 @@ from ocitool.unpack.stacks import FILE, Stack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from os import PathLike
     from pathlib import Path
     from typing import Any, Self
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ocitool.digest import Digest
     from ocitool.model import Descriptor, ImageConfig
     from ocitool.run import Overlay
+    from ocitool.unpack.users import Accounts
 
 _LAYERS = "layers"
 _ACCOUNT_BYTES = 4 << 20
@@ -280,15 +281,28 @@ def process_of(bundle: str, config: ImageConfig, user: str) -> dict[str, Any]:
     Raises:
         InvalidContent: the image has no such user.
     """
+    from ocitool.unpack.bundle import runtime_config
+
+    process: dict[str, Any] = runtime_config(config, _accounts(bundle).find(user))["process"]
+    return process
+
+
+def groups_of(bundle: str, groups: Sequence[str]) -> tuple[int, ...]:
+    """The numbers of groups, by what a bundle's image says of their names.
+
+    Raises:
+        InvalidContent: the image has no such group.
+    """
+    found = _accounts(bundle)
+    return tuple(found.group(group) for group in groups)
+
+
+def _accounts(bundle: str) -> Accounts:
     from pathlib import Path
 
-    from ocitool.unpack.bundle import runtime_config
     from ocitool.unpack.union import opened
     from ocitool.unpack.users import Accounts
 
     with opened(Path(bundle)) as tree:
         passwd, group = (tree.read(path, limit=_ACCOUNT_BYTES) for path in (b"etc/passwd", b"etc/group"))
-    process: dict[str, Any] = runtime_config(config, Accounts.parse(passwd or b"", group or b"").find(user))[
-        "process"
-    ]
-    return process
+    return Accounts.parse(passwd or b"", group or b"")

@@ -32,15 +32,22 @@ class Image:
         digest: of its manifest.
         platform: what it is for, as `ocitool.platforms` writes it.
         entrypoint, command: from which the program's arguments are put together.
+        volumes: where it wants file systems of their own.
     """
 
     def __init__(
-        self, digest: str, platform: str, entrypoint: tuple[str, ...], command: tuple[str, ...]
+        self,
+        digest: str,
+        platform: str,
+        entrypoint: tuple[str, ...],
+        command: tuple[str, ...],
+        volumes: tuple[str, ...],
     ) -> None:
         self.digest = digest
         self.platform = platform
         self.entrypoint = entrypoint
         self.command = command
+        self.volumes = volumes
 
 
 class Question:
@@ -73,9 +80,8 @@ class Question:
                 if entry["asked"] != self._words or entry["index"] != seen(entry["path"]):
                     continue
                 image = entry["image"]
-                return Image(
-                    image["digest"], image["platform"], tuple(image["entrypoint"]), tuple(image["command"])
-                )
+                lists = [tuple(image[key]) for key in ("entrypoint", "command", "volumes")]
+                return Image(image["digest"], image["platform"], *lists)
             except (KeyError, TypeError):
                 continue  # not what we write
         return None

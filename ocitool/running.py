@@ -6,7 +6,7 @@ import os
 
 from ocitool import containers, hostfiles
 from ocitool.errors import InvalidContent, OciError, Unsupported
-from ocitool.prepared import is_stacked, overlay, prepared, process_of, read, stack_of
+from ocitool.prepared import groups_of, is_stacked, overlay, prepared, process_of, read, stack_of
 from ocitool.remembered import Image
 from ocitool.run import jsonfast
 from ocitool.run.options import apply
@@ -73,7 +73,8 @@ def run_image(  # noqa: PLR0913 - one keyword for each choice
             with prepared(source, image, unpacked) as ready:
                 try:
                     process = process_of(ready.bundle, config, user) if user else None
-                    return run_ready(ready, known, options, launch, container, process)
+                    chosen = _in_groups(options, ready.bundle)
+                    return run_ready(ready, known, chosen, launch, container, process)
                 except OciError as error:
                     if not refused(error):
                         raise
@@ -135,12 +136,14 @@ def _run_unpacked(
     unpacking = UnpackOptions(user=user, sync=False)
     if keep:
         unpack(source, image, Path(container), options=unpacking)
+        options = _in_groups(options, container)
         document = _of_bundle(container, container, options, launch)
         Path(container, "config.json").write_bytes(dumps(document))
         return launch.start(container, _id(container))
     with containers.made(container):
         bundle = f"{container}/bundle"
         unpack(source, image, Path(bundle), options=unpacking)
+        options = _in_groups(options, bundle)
         _write(_of_bundle(bundle, container, options, launch), bundle)
         return launch.start(bundle, _id(container))
 
@@ -154,7 +157,20 @@ def _of_bundle(bundle: str, container: str, options: RunOptions, launch: Launch)
 def _completed(options: RunOptions, image: Image, launch: Launch) -> RunOptions:
     """The options with what the image's own documents say to them."""
     launch.platform = image.platform
-    return options.but(image_entrypoint=image.entrypoint, image_cmd=image.command)
+    return options.but(
+        image_entrypoint=image.entrypoint,
+        image_cmd=image.command,
+        image_volumes=image.volumes,
+        # A changed root alone leaves a setuid program nothing to be kept by but this.
+        gains_privileges=launch.isolation != "chroot",
+    )
+
+
+def _in_groups(options: RunOptions, bundle: str) -> RunOptions:
+    """The options with the numbers of the groups that they name."""
+    if not options.groups:
+        return options
+    return options.but(additional_gids=groups_of(bundle, options.groups))
 
 
 def _id(container: str) -> str:
@@ -163,8 +179,10 @@ def _id(container: str) -> str:
 
 def _known(image: Descriptor, config: ImageConfig) -> Image:
     """What of an image's documents is worth to be remembered."""
-    entrypoint, command = (tuple(config.config.get(key, ())) for key in ("Entrypoint", "Cmd"))
-    return Image(str(image.digest), str(config.platform), entrypoint, command)
+    entrypoint, command, volumes = (
+        tuple(config.config.get(key, ())) for key in ("Entrypoint", "Cmd", "Volumes")
+    )
+    return Image(str(image.digest), str(config.platform), entrypoint, command, volumes)
 
 
 def _image_config(source: Source, image: Descriptor) -> ImageConfig | None:
@@ -199,11 +217,14 @@ def run_directory(bundle: str | PathLike[str], options: RunOptions, launch: Laun
 def _with_host_files(
     config: dict[str, Any], trees: Sequence[str], container: str, launch: Launch
 ) -> dict[str, Any]:
-    """A configuration whose container finds hostname, hosts and resolv.conf in its `/etc`."""
+    """A configuration whose container knows its name, and finds hostname, hosts and resolv.conf in `/etc`."""
     network = "host" if launch.isolation == "chroot" else launch.network
     hostname = launch.hostname or config["hostname"]
-    added = hostfiles.mounts(container, trees, hostname, network)
-    return {**config, "mounts": [*config["mounts"], *added]}
+    added = hostfiles.mounts(container, trees, hostname, network, launch.names)
+    process = config["process"]
+    if not any(item.startswith("HOSTNAME=") for item in process["env"]):
+        process = {**process, "env": [f"HOSTNAME={hostname}", *process["env"]]}
+    return {**config, "process": process, "mounts": [*config["mounts"], *added]}
 
 
 def _changed(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:

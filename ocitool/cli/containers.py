@@ -53,7 +53,7 @@ def _told(error: click.ClickException) -> click.exceptions.Exit:
     return click.exceptions.Exit(RunError.exit_code)
 
 
-@click.command(cls=_Run, context_settings={"allow_interspersed_args": False})
+@click.command(cls=_Run, context_settings={"allow_interspersed_args": False, "help_option_names": ["--help"]})
 @click.argument("location")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @with_options(OPTIONS)
@@ -75,8 +75,24 @@ def run(session: Session, **values: Any) -> int:
         check_chroot(options)
     launch = launch_of(Launch, values, session.store_path)
     if names_bundle(values["location"]):
-        return running.run_directory(values["location"], options.but(user=values["user"] or None), launch)
+        return running.run_directory(values["location"], _of_bundle(options, values), launch)
     return _run_image(session, values, options, launch)
+
+
+def _of_bundle(options: RunOptions, values: dict[str, Any]) -> RunOptions:
+    """The options for a bundle, whose users and files in /etc are those that its maker has put there."""
+    for name, given in (
+        ("--add-host", "hosts"),
+        ("--dns", "dns"),
+        ("--dns-search", "dns_search"),
+        ("--dns-option", "dns_options"),
+    ):
+        if values[given]:
+            raise click.UsageError(f"{name} is for images: a bundle's /etc is its own")
+    if not all(group.isdecimal() for group in values["groups"]):
+        raise click.UsageError("--group-add takes numbers where a bundle is run")
+    gids = tuple(map(int, values["groups"]))
+    return options.but(user=values["user"] or None, additional_gids=gids)
 
 
 def _check(values: dict[str, Any]) -> None:

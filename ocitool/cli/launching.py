@@ -9,8 +9,11 @@ import os
 
 from ocitool import containers, places, prepared, remembered, running
 from ocitool.cli import runoptions
-from ocitool.errors import OciError, RunError
+from ocitool.defaults import hostname
+from ocitool.errors import InvalidReference, OciError, RunError
+from ocitool.hostfiles import Names
 from ocitool.launch import LaunchHere
+from ocitool.run.capabilities import NAMES
 from ocitool.run.options import RunOptions
 from ocitool.run.overlay import refused
 
@@ -21,11 +24,13 @@ if TYPE_CHECKING:
     from ocitool.launch import Launch
 
 _UNCHANGED = (
-    "entrypoint", "hostname", "tmpfs", "mounts", "read_only", "cap_add", "cap_drop", "memory", "cpus",
-    "pids_limit", "network", "security_opt", "init",
+    "entrypoint", "domainname", "tmpfs", "mounts", "devices", "read_only", "cap_add", "cap_drop",
+    "privileged", "memory", "memory_swap", "memory_reservation", "cpus", "cpu_shares", "cpu_period",
+    "cpu_quota", "cpuset_cpus", "cpuset_mems", "pids_limit", "ulimits", "oom_score_adj", "shm_size",
+    "sysctls", "network", "ipc", "pid", "uts", "security_opt", "init", "labels", "groups",
 )  # fmt: skip
 # What needs more than an image that is ready, or is checked where there is time for it.
-_LONG_WAY = ("detach", "env_files", "keep", "runtime", "user")
+_LONG_WAY = ("detach", "env_files", "groups", "keep", "runtime", "user")
 
 
 def options_of(values: dict[str, Any], env: tuple[str, ...]) -> RunOptions:
@@ -36,10 +41,12 @@ def options_of(values: dict[str, Any], env: tuple[str, ...]) -> RunOptions:
         env=env,
         host_env=dict(os.environ),
         cwd=values["workdir"],
+        hostname=_hostname(values),
         volumes=tuple(_absolute_source(volume) for volume in values["volumes"]),
         counts_swap=values["memory"] is not None and _counts_swap(),
         terminal=values["tty"],
         console_size=_terminal_size() if values["tty"] else None,
+        all_capabilities=_capabilities() if values["privileged"] or values["cap_add"] else (),
         **{name: values[name] for name in _UNCHANGED},
     )
 
@@ -51,8 +58,15 @@ def launch_of(kind: type[Launch], values: dict[str, Any], store: str | os.PathLi
         name=values["name"],
         runtime=values["runtime"],
         isolation=values["isolation"],
-        hostname=values["hostname"] or "",
+        hostname=os.uname().nodename if values["uts"] == "host" else _hostname(values) or "",
         network=values["network"] or "none",
+        names=Names(
+            values["hosts"],
+            values["domainname"] or "",
+            values["dns"],
+            values["dns_search"],
+            values["dns_options"],
+        ),
         on_warning=_say,
     )
 
@@ -117,6 +131,27 @@ def _takes_long(values: dict[str, Any]) -> bool:
         or values["isolation"] == "chroot"
         or values["userns"] != "auto"
     )
+
+
+def _hostname(values: dict[str, Any]) -> str | None:
+    """The host name that was asked for; with the host's network it is the host's, as engines have it."""
+    given: str | None = values["hostname"]
+    shares = values["network"] == "host" and values["uts"] != "host" and not names_bundle(values["location"])
+    if given is not None or not shares:
+        return given
+    try:
+        return hostname(os.uname().nodename)
+    except InvalidReference:
+        return None
+
+
+def _capabilities() -> tuple[str, ...]:
+    """What this process may hand on; in a user namespace of its own, a container may have all there are."""
+    if os.geteuid() != 0:
+        return tuple(NAMES)
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        bits = int(file.read().partition("CapBnd:")[2].split()[0], 16)
+    return tuple(name for number, name in enumerate(NAMES) if bits >> number & 1)
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Mounts as command lines ask for them: `--volume`, `--tmpfs`, `--mount` and `--init`."""
+"""Mounts as command lines ask for them: `--volume`, `--tmpfs`, `--mount`, `--init` and `--ipc`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from .paths import same_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
@@ -27,9 +28,18 @@ _INIT_PROGRAMS = (
 _TRUE, _FALSE = ("", "1", "t", "true"), ("0", "f", "false")
 _SPELLINGS = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
 _MOUNT_KEYS = {
-    "bind": {"type", "source", "target", "readonly", "bind-propagation", "consistency"},
+    "bind": {
+        "type", "source", "target", "readonly", "bind-propagation", "bind-nonrecursive", "bind-recursive",
+        "consistency",
+    },
     "tmpfs": {"type", "target", "readonly", "tmpfs-size", "tmpfs-mode"},
-}
+    "volume": {"type", "target", "readonly", "volume-nocopy"},
+}  # fmt: skip
+# bind-recursive: whether with what is mounted below the source, and what read-only means to that.
+_RECURSIVE = {
+    "enabled": ("rbind", "ro"), "disabled": ("bind", "ro"), "writable": ("rbind", "ro"),
+    "readonly": ("rbind", "rro"),
+}  # fmt: skip
 
 
 def volume(text: str) -> dict[str, Any]:
@@ -44,8 +54,7 @@ def volume(text: str) -> dict[str, Any]:
     """
     parts = text.split(":")
     if len(parts) == 1 and text.startswith("/"):
-        options = ["nosuid", "nodev", "tmpcopyup"]
-        return {"destination": _place(text, "volume"), "type": "tmpfs", "source": "tmpfs", "options": options}
+        return _own(text, ["tmpcopyup"])
     if not parts[0].startswith("/"):
         # As docker's users write them, there is a name for the engine to keep.
         raise Unsupported(
@@ -61,6 +70,23 @@ def volume(text: str) -> dict[str, Any]:
     if "U" in modes:
         raise Unsupported(f"volume {text!r}: changing its owner (U) is not supported")
     return _bind(parts[0], parts[1], [mode for mode in modes if mode not in _IGNORED_MODES])
+
+
+def _own(destination: str, modes: list[str]) -> dict[str, Any]:
+    """A volume of the container alone."""
+    options = ["nosuid", "nodev", *modes]
+    return {
+        "destination": _place(destination, "volume"),
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": options,
+    }
+
+
+def of_image(paths: Iterable[str]) -> list[dict[str, Any]]:
+    """The mounts of volumes that an image names, each one of the container's own."""
+    places = {same_names(path) for path in paths} - {"/"}
+    return [_own(place, ["tmpcopyup"]) for place in sorted(places)]
 
 
 def _bind(source: str, destination: str, modes: list[str]) -> dict[str, Any]:
@@ -98,7 +124,14 @@ def mount(text: str) -> dict[str, Any]:
         fields[_SPELLINGS.get(name, name)] = value
     kind = fields.get("type", "volume")
     if kind not in _MOUNT_KEYS:
-        raise Unsupported(f"mount {text!r}: the type {kind} is not supported", hint="use type=bind or tmpfs")
+        raise Unsupported(
+            f"mount {text!r}: the type {kind} is not supported", hint="use bind, tmpfs or volume"
+        )
+    if kind == "volume" and "source" in fields:
+        raise Unsupported(
+            f"mount {text!r}: volumes that an engine keeps by name are not supported",
+            hint="type=bind mounts a directory of the host's; a volume without source is the container's own",
+        )
     unknown = sorted(set(fields) - _MOUNT_KEYS[kind])
     if unknown:
         raise InvalidReference(f"mount {text!r}: {unknown[0]!r} is no property of a {kind} mount")
@@ -106,17 +139,61 @@ def mount(text: str) -> dict[str, Any]:
         raise InvalidReference(
             f"mount {text!r}: a {kind} mount needs {'source and ' * (kind == 'bind')}target"
         )
-    readonly = fields.get("readonly", "false").lower()
-    if readonly not in (*_TRUE, *_FALSE):
-        raise InvalidReference(f"mount {text!r}: readonly is true or false, not {readonly!r}")
-    modes = ["ro"] if readonly in _TRUE else []
+    readonly = ["ro"] if _truth(fields, "readonly", text) else []
     if kind == "bind":
-        propagation = fields.get("bind-propagation", "rprivate")
-        if propagation not in _PROPAGATIONS:
-            raise InvalidReference(f"mount {text!r}: {propagation!r} is no propagation")
-        return _bind(os.path.abspath(fields["source"]), fields["target"], [*modes, propagation])
-    modes += [f"{name}={fields[f'tmpfs-{name}']}" for name in ("size", "mode") if f"tmpfs-{name}" in fields]
-    return tmpfs(f"{fields['target']}:{','.join(modes)}")
+        return _bind_of(fields, text, readonly)
+    if kind == "volume":
+        return _own(fields["target"], readonly + ["tmpcopyup"] * (not _truth(fields, "volume-nocopy", text)))
+    modes = [f"{name}={fields[f'tmpfs-{name}']}" for name in ("size", "mode") if f"tmpfs-{name}" in fields]
+    return tmpfs(f"{fields['target']}:{','.join(readonly + modes)}")
+
+
+def _bind_of(fields: dict[str, str], text: str, readonly: list[str]) -> dict[str, Any]:
+    propagation = fields.get("bind-propagation", "rprivate")
+    if propagation not in _PROPAGATIONS:
+        raise InvalidReference(f"mount {text!r}: {propagation!r} is no propagation")
+    recursive = fields.get("bind-recursive", "enabled")
+    if _truth(fields, "bind-nonrecursive", text):
+        recursive = "disabled"
+    if recursive not in _RECURSIVE:
+        raise InvalidReference(f"mount {text!r}: bind-recursive is one of {', '.join(_RECURSIVE)}")
+    how, word = _RECURSIVE[recursive]
+    made = _bind(os.path.abspath(fields["source"]), fields["target"], [word] * len(readonly) + [propagation])
+    made["options"][0] = how
+    return made
+
+
+def _truth(fields: dict[str, str], name: str, text: str) -> bool:
+    value = fields.get(name, "false").lower()
+    if value not in (*_TRUE, *_FALSE):
+        raise InvalidReference(f"mount {text!r}: {name} is true or false, not {value!r}")
+    return value in _TRUE
+
+
+def ordered(kept: list[dict[str, Any]], added: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mounts in an order in which none hides another one by accident.
+
+    Those that are added come last, and what lies below another after it. What was there before comes after a
+    new file system that it lies below, as `/etc/hosts` in a volume on `/etc`; a directory of the host's is
+    shown as it is, and nothing is made in it.
+    """
+    new = tuple(f"{mount['destination']}/" for mount in added if mount["type"] == "tmpfs")
+    within = [mount for mount in kept if mount["destination"].startswith(new)]
+    last = sorted([*added, *within], key=lambda mount: mount["destination"].count("/"))
+    return [mount for mount in kept if mount not in within] + last
+
+
+def of_ipc(mounts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mounts for a container that shares the host's System V and POSIX objects, as far as there are any."""
+    options = ["rbind", "rprivate", "nosuid", "nodev", "noexec"]
+    made = []
+    for mount in mounts:
+        place = mount["destination"]
+        if (place, mount.get("type")) not in (("/dev/shm", "tmpfs"), ("/dev/mqueue", "mqueue")):
+            made.append(mount)
+        elif os.path.isdir(place):
+            made.append({"destination": place, "type": "bind", "source": place, "options": options})
+    return made
 
 
 def init_program() -> dict[str, Any]:

@@ -60,7 +60,21 @@ class Accounts:
         # conversion.md: "The converter SHOULD NOT modify `process.user.additionalGids` if the value of `user`
         # in `Config.User` is numeric or if `Config.User` specifies a group."
         additional = () if group or _number(user) is not None else found.additional
-        return User(found.uid, self._group(group) if group else found.gid, additional, found.home)
+        return User(found.uid, self.group(group) if group else found.gid, additional, found.home)
+
+    def group(self, group: str) -> int:
+        """The number of a group, by its name or number.
+
+        Raises:
+            InvalidContent: there is no such group.
+        """
+        number = _number(group)
+        if number is not None:
+            return number
+        for name, gid, _ in self.groups:
+            if name == group:
+                return gid
+        raise InvalidContent(f"there is no group {group!r:.80} in the image's /etc/group")
 
     def _user(self, user: str) -> User:
         number = _number(user)
@@ -74,15 +88,6 @@ class Accounts:
         # "If the values of `user` or `group` in `Config.User` are numeric (`uid` or `gid`) then the values
         # MUST be copied verbatim".
         return User(number)
-
-    def _group(self, group: str) -> int:
-        number = _number(group)
-        if number is not None:
-            return number
-        for name, gid, _ in self.groups:
-            if name == group:
-                return gid
-        raise InvalidContent(f"there is no group {group!r:.80} in the image's /etc/group")
 
     def _memberships(self, user: str, primary: int) -> tuple[int, ...]:
         return tuple(sorted({gid for _, gid, members in self.groups if user in members and gid != primary}))

@@ -11,7 +11,7 @@ import pytest
 from ocitool import remembered
 from ocitool.remembered import Image, Question, seen
 
-IMAGE = Image("sha256:" + "1" * 64, "linux/amd64", ("sh", "-c"), ("true",))
+IMAGE = Image("sha256:" + "1" * 64, "linux/amd64", ("sh", "-c"), ("true",), ("/data",))
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_path_from_here_means_something_else_elsewhere(
 def test_the_latest_answers_are_kept_and_each_question_once(tmp_path: Path, index: Path) -> None:
     for number in range(70):
         remember(tmp_path, index, Question(f"image{number}", "/store", ""))
-    other = Image("sha256:" + "2" * 64, "linux/amd64", (), ())
+    other = Image("sha256:" + "2" * 64, "linux/amd64", (), (), ())
     remember(tmp_path, index, Question("image69", "/store", ""), other)
     assert ask(tmp_path, Question("image69", "/store", "")) == vars(other)
     assert ask(tmp_path, Question("image6", "/store", "")) == vars(IMAGE)
@@ -141,7 +141,7 @@ def test_a_file_that_is_not_ours_is_no_answer_and_is_replaced(tmp_path: Path, in
 def test_what_is_not_unpacked_any_more_is_forgotten_and_the_file_goes_with_the_last_answer(
     tmp_path: Path, index: Path
 ) -> None:
-    other = Image("sha256:" + "2" * 64, "linux/amd64", (), ())
+    other = Image("sha256:" + "2" * 64, "linux/amd64", (), (), ())
     remember(tmp_path, index, Question("one", "/store", ""))
     remember(tmp_path, index, Question("two", "/store", ""), other)
     remembered.forget(str(tmp_path), lambda digest: digest == other.digest)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ocitool.errors import InvalidReference, Unsupported
+from ocitool.errors import InvalidContent, InvalidReference, Unsupported
 from ocitool.run import defaults, spec
-from ocitool.run.options import RunOptions, apply, size
+from ocitool.run.options import RunOptions, apply
 
 
 def _apply(**options: Any) -> dict[str, Any]:
@@ -80,6 +81,18 @@ def test_a_mount_comes_after_the_one_that_it_lies_below_whatever_their_order() -
     assert [mount["destination"] for mount in config["mounts"]][-3:] == ["/x", "/x/y", "/x/y/z"]
 
 
+def test_a_volume_of_the_containers_own_hides_nothing_that_is_mounted_in_it() -> None:
+    config = defaults.config()
+    config["mounts"] += [{"destination": "/etc/hosts", "type": "bind", "source": "/h", "options": ["bind"]}]
+    for options, last in (
+        (RunOptions(volumes=("/etc",)), ["/etc", "/etc/hosts"]),
+        (RunOptions(volumes=("/a:/etc",)), ["/etc/hosts", "/etc"]),
+        (RunOptions(volumes=("/etc", "/a:/etc/hosts/x")), ["/etc", "/etc/hosts", "/etc/hosts/x"]),
+    ):
+        found = [mount["destination"] for mount in apply(config, options)["mounts"]]
+        assert found[-len(last) :] == last
+
+
 @pytest.mark.parametrize(
     "options",
     [{"volumes": ("/a:/x", "/b:/x/")}, {"volumes": ("/a:/x",), "mounts": ("type=tmpfs,target=/x/.",)}],
@@ -135,44 +148,6 @@ def test_capabilities(add: tuple[str, ...], drop: tuple[str, ...], names: set[st
     assert set(found["bounding"]) == set(found["effective"]) == set(found["permitted"]) == names
 
 
-def test_limits() -> None:
-    resources = _apply(memory="64m", cpus="1.5", pids_limit=9)["linux"]["resources"]
-    assert resources["memory"] == {"limit": 64 << 20}
-    swapping = _apply(memory="64m", counts_swap=True)["linux"]["resources"]["memory"]
-    assert swapping == {"limit": 64 << 20, "swap": 128 << 20}
-    assert "memory" not in _apply(memory="0", counts_swap=True)["linux"]["resources"]
-    assert resources["cpu"] == {"quota": 150000, "period": 100000}
-    assert resources["pids"] == {"limit": 9}
-    assert all("pids" not in _apply(pids_limit=none)["linux"]["resources"] for none in (0, -1))
-    for wrong in (
-        {"cpus": "x"},
-        {"cpus": "0.001"},
-        {"cpus": "nan"},
-        {"cpus": "inf"},
-        {"memory": "lots"},
-        {"memory": "-1"},
-    ):
-        with pytest.raises(InvalidReference):
-            _apply(**wrong)
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("5", 5), ("1k", 1024), ("2KB", 2048), ("3g", 3 << 30), ("4b", 4), ("64MiB", 64 << 20),
-        ("1.5g", 3 << 29), (".5k", 512), ("1.k", 1024),
-    ],
-)  # fmt: skip
-def test_sizes(text: str, number: int) -> None:
-    assert size(text) == number
-
-
-@pytest.mark.parametrize("text", ["", "m", ".", "1.2.3m", "5i", "5bb", "5mm", "-1", "1e3", "\uff15"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(InvalidReference, match="is not a size"):
-        size(text)
-
-
 def test_networks() -> None:
     assert {"type": "network"} not in _apply(network="host")["linux"]["namespaces"]
     assert _apply(network="none")["linux"]["namespaces"].count({"type": "network"}) == 1
@@ -224,13 +199,6 @@ def test_the_default_filter_goes_with_the_capabilities_and_another_one_stays() -
         assert apply(config, options)["linux"]["seccomp"] == {"defaultAction": "SCMP_ACT_ALLOW"}
 
 
-def test_an_ordinary_user_is_root_inside() -> None:
-    linux = _apply(single_user=(1000, 100))["linux"]
-    assert linux["uidMappings"] == [{"containerID": 0, "hostID": 1000, "size": 1}]
-    assert linux["gidMappings"] == [{"containerID": 0, "hostID": 100, "size": 1}]
-    assert {"type": "user"} in linux["namespaces"]
-
-
 def test_the_rest() -> None:
     config = _apply(
         cwd="/w",
@@ -238,12 +206,85 @@ def test_the_rest() -> None:
         read_only=True,
         console_size=(2, 3),
         terminal=True,
-        annotations={"a": "b"},
+        labels=("a=b", "c"),
         additional_gids=(5,),
     )
     assert (config["process"]["cwd"], config["hostname"], config["root"]["readonly"]) == ("/w", "h", True)
     assert config["process"]["consoleSize"] == {"height": 2, "width": 3}
-    assert config["annotations"] == {"a": "b"}
+    assert config["annotations"] == {"a": "b", "c": ""}
     assert config["process"]["user"]["additionalGids"] == [5]
     with pytest.raises(InvalidReference):
         _apply(cwd="relative")
+    for nameless in ({"labels": ("=b",)}, {"sysctls": ("=1",)}):
+        with pytest.raises(InvalidReference, match="has no name before its value"):
+            _apply(**nameless)
+
+
+def test_groups_are_added_to_those_of_the_image() -> None:
+    config = defaults.config()
+    config["process"]["user"]["additionalGids"] = [4, 5]
+    assert apply(config, RunOptions(additional_gids=(5, 6)))["process"]["user"]["additionalGids"] == [4, 5, 6]
+
+
+def test_setuid_programs_gain_privileges_only_where_that_is_asked_for() -> None:
+    assert _apply()["process"]["noNewPrivileges"] is True
+    assert _apply(gains_privileges=True)["process"]["noNewPrivileges"] is False
+    options = {"gains_privileges": True, "security_opt": ("no-new-privileges",)}
+    assert _apply(**options)["process"]["noNewPrivileges"] is True
+
+
+def test_a_sysctl_has_to_be_of_a_namespace_of_the_container() -> None:
+    assert _apply(sysctls=("net.core.somaxconn=9", "kernel.msgmax=1=2"))["linux"]["sysctl"] == {
+        "net.core.somaxconn": "9",
+        "kernel.msgmax": "1=2",
+    }
+    with pytest.raises(InvalidContent, match="needs a network namespace"):
+        _apply(sysctls=("net.core.somaxconn=9",), network="host")
+
+
+def test_names() -> None:
+    config = _apply(hostname="h", domainname="d.example")
+    assert (config["hostname"], config["domainname"]) == ("h", "d.example")
+    for options in (
+        {"hostname": "h", "uts": "host"},
+        {"domainname": "d", "uts": "host"},
+        {"domainname": "/"},
+    ):
+        with pytest.raises(InvalidReference):
+            _apply(**options)
+
+
+@pytest.mark.parametrize("kind", ["ipc", "pid", "uts"])
+def test_a_namespace_can_be_the_hosts(kind: str) -> None:
+    assert {"type": kind} in _apply(**{kind: "private"})["linux"]["namespaces"]
+    config = _apply(**{kind: "host"})
+    assert {"type": kind} not in config["linux"]["namespaces"]
+    assert ("hostname" in config) is (kind != "uts")
+
+
+def test_the_hosts_shared_memory_comes_with_its_ipc_namespace(tmp_path: Path) -> None:
+    mounts = {
+        mount["destination"]: mount for mount in _apply(ipc="host", volumes=(f"{tmp_path}:/x",))["mounts"]
+    }
+    assert (mounts["/dev/shm"]["type"], mounts["/dev/shm"]["source"]) == ("bind", "/dev/shm")
+    assert (mounts["/x"]["source"], mounts["/proc"]["type"]) == (str(tmp_path), "proc")
+
+
+def test_volumes_of_the_image_stay_writable_in_a_read_only_root() -> None:
+    options: dict[str, Any] = {"image_volumes": ("/data", "relative/", "/", "/dev/shm", "/given")}
+    assert _apply(**options)["mounts"] == defaults.config()["mounts"]
+    config = _apply(**options, read_only=True, volumes=("/a:/given", "/a:/data/below"))
+    found = [mount["destination"] for mount in config["mounts"][len(defaults.config()["mounts"]) :]]
+    assert found == ["/given", "/data", "/relative", "/data/below"]
+    assert config["mounts"][-2]["options"] == ["nosuid", "nodev", "tmpcopyup"]
+
+
+def test_a_privileged_container_has_all_that_the_caller_may_give() -> None:
+    config = _apply(privileged=True, cap_drop=("ALL",), all_capabilities=("CAP_CHOWN", "CAP_BPF"))
+    assert config["process"]["capabilities"]["bounding"] == ["CAP_CHOWN", "CAP_BPF"]
+    linux = config["linux"]
+    assert linux["maskedPaths"] == linux["readonlyPaths"] == []
+    assert linux["resources"]["devices"] == [{"allow": True, "access": "rwm"}]
+    assert not any("ro" in mount["options"] for mount in config["mounts"])
+    rootless = apply(defaults.config(rootless=True), RunOptions(privileged=True))
+    assert "devices" not in {**rootless["linux"], **rootless["linux"].get("resources", {})}

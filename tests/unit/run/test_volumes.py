@@ -19,6 +19,27 @@ def test_mount_says_the_same_as_volume_and_tmpfs() -> None:
     )
 
 
+def test_a_volume_without_a_source_is_the_containers_own() -> None:
+    for text in ("type=volume,target=/v", "target=/v", "dst=/v,volume-nocopy=false"):
+        assert volumes.mount(text) == volumes.volume("/v")
+    options = volumes.mount("type=volume,target=/v,readonly,volume-nocopy")["options"]
+    assert options == ["nosuid", "nodev", "ro"]
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("bind-nonrecursive", ["bind", "rprivate"]),
+        ("bind-recursive=disabled,ro", ["bind", "ro", "rprivate"]),
+        ("bind-recursive=writable,ro", ["rbind", "ro", "rprivate"]),
+        ("bind-recursive=readonly,ro,bind-propagation=rslave", ["rbind", "rro", "rslave"]),
+        ("bind-recursive=readonly", ["rbind", "rprivate"]),
+    ],
+)
+def test_what_is_mounted_below_the_source_is_a_choice(words: str, options: list[str]) -> None:
+    assert volumes.mount(f"type=bind,source=/a,target=/b,{words}")["options"] == options
+
+
 def test_a_relative_source_is_taken_from_where_the_caller_is() -> None:
     assert volumes.mount("type=bind,source=a,target=/b")["source"] == str(Path.cwd() / "a")
 
@@ -26,8 +47,13 @@ def test_a_relative_source_is_taken_from_where_the_caller_is() -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "said"),
     [
-        ("type=volume,target=/x", Unsupported, "the type volume"),
-        ("source=/a,target=/x", Unsupported, "the type volume"),
+        ("type=image,target=/x", Unsupported, "the type image"),
+        ("type=volume,source=a,target=/x", Unsupported, "keeps by name"),
+        ("source=/a,target=/x", Unsupported, "keeps by name"),
+        ("type=volume", InvalidReference, "a volume mount needs target"),
+        ("type=volume,target=/x,volume-driver=local", InvalidReference, "'volume-driver' is no property"),
+        ("type=volume,target=/x,volume-nocopy=maybe", InvalidReference, "volume-nocopy is true or false"),
+        ("type=bind,source=/a,target=/x,bind-recursive=odd", InvalidReference, "is one of enabled, disabled"),
         ("type=bind,target=/x", InvalidReference, "needs source and target"),
         ("type=tmpfs", InvalidReference, "needs target"),
         ("type=tmpfs,source=/a,target=/x", InvalidReference, "'source' is no property of a tmpfs mount"),

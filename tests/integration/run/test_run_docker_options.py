@@ -1,0 +1,244 @@
+"""What docker's options do to a real container: names, devices, limits, namespaces and privileges."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from support.command import Ocitool
+from support.peers import call, require, require_root
+from support.run_bundles import VERSION_2_ALONE
+
+from ocitool.run.capabilities import NAMES
+
+pytestmark = pytest.mark.peers
+
+
+@pytest.fixture(params=["root", "ordinary"])
+def anyone(request: pytest.FixtureRequest, ordinary_home: Path) -> Ocitool:
+    """The command line as root, and as an ordinary user to whom no ids are delegated."""
+    return Ocitool(ordinary_home, ordinary=request.param == "ordinary")
+
+
+@pytest.fixture
+def volumes_image(tmp_path: Path, busybox_image: str) -> str:
+    """That of busybox with volumes: one that has a file, one that is empty, one that is nowhere."""
+    require("umoci")
+    layout = tmp_path / "image"
+    call("cp", "-r", busybox_image.removeprefix("oci:").rpartition(":")[0], layout)
+    paths = ["/etc", "/tmp", "/not/there"]
+    call("umoci", "config", "--image", f"{layout}:1", *(f"--config.volume={path}" for path in paths))
+    return f"oci:{layout}:1"
+
+
+def _said(ocitool: Ocitool, *words: str, script: str) -> list[str]:
+    """What a script prints in two containers, of which the second one starts without loading much."""
+    run = ("run", *words, "--", "sh", "-c", script)
+    first = ocitool(*run).out
+    assert ocitool(*run).out == first
+    return first.splitlines()
+
+
+def test_a_container_knows_its_name_and_the_hosts_that_it_is_told(
+    anyone: Ocitool, busybox_image: str
+) -> None:
+    words = (
+        "-h",
+        "box",
+        "--domainname",
+        "example.org",
+        "--add-host",
+        "db:192.0.2.9",
+        "--add-host",
+        "six=[::2]",
+    )
+    script = "hostname; cat /proc/sys/kernel/domainname; echo $HOSTNAME; tail -n +3 /etc/hosts"
+    assert _said(anyone, *words, busybox_image, script=script) == [
+        "box", "example.org", "box", "127.0.1.1\tbox.example.org box", "192.0.2.9\tdb", "::2\tsix",
+    ]  # fmt: skip
+
+
+def test_a_container_in_the_hosts_network_has_its_name(anyone: Ocitool, busybox_image: str) -> None:
+    own = os.uname().nodename
+    script = "hostname; cat /etc/hostname; readlink /proc/self/ns/uts"
+    *names, namespace = _said(anyone, "--network", "host", busybox_image, script=script)[:3]
+    assert names == [own, own]
+    assert namespace != str(Path("/proc/self/ns/uts").readlink())
+    assert _said(anyone, "--net=host", "-h", "box", busybox_image, script="hostname") == ["box"]
+
+
+def test_name_servers_are_those_that_are_given(anyone: Ocitool, busybox_image: str) -> None:
+    words = (
+        "--dns",
+        "192.0.2.7",
+        "--dns-search",
+        "example.org",
+        "--dns-option",
+        "ndots:2",
+        "--network",
+        "host",
+    )
+    said = _said(anyone, *words, busybox_image, script="cat /etc/resolv.conf")
+    assert said[-3:] == ["nameserver 192.0.2.7", "search example.org", "options ndots:2"]
+    assert [line for line in said if line.startswith("nameserver")] == ["nameserver 192.0.2.7"]
+
+
+def test_limits_of_a_process(anyone: Ocitool, busybox_image: str) -> None:
+    words = ("--ulimit", "nofile=64:128", "--ulimit", "core=0", "--oom-score-adj", "500", "--shm-size", "1m")
+    script = (
+        "ulimit -n; ulimit -Hn; ulimit -c; cat /proc/self/oom_score_adj; df -k /dev/shm | awk 'END{print $2}'"
+    )
+    assert _said(anyone, *words, busybox_image, script=script) == ["64", "128", "0", "500", "1024"]
+
+
+def test_parameters_of_the_kernel_that_are_the_containers_own(anyone: Ocitool, busybox_image: str) -> None:
+    words = ("--sysctl", "net.ipv4.ip_default_ttl=77", "--sysctl", "kernel.msgmax=9000")
+    script = "cat /proc/sys/net/ipv4/ip_default_ttl /proc/sys/kernel/msgmax"
+    assert _said(anyone, *words, busybox_image, script=script) == ["77", "9000"]
+    told = anyone("run", *words[:2], "--network", "host", busybox_image, "true", code=125).err
+    assert "needs a network namespace" in told
+
+
+def test_groups_are_of_the_image(ocitool: Ocitool, busybox_image: str) -> None:
+    words = ("-u", "alice", "--group-add", "alice", "--group-add", "4321")
+    assert _said(ocitool, *words, busybox_image, script="id -G") == ["1234 4321"]
+
+
+@pytest.mark.root
+def test_a_device_is_there_with_the_access_that_is_given(ocitool: Ocitool, busybox_image: str) -> None:
+    require_root()
+    words = ("--device", "/dev/zero:/dev/given/x:r", "--device", "/dev/kmsg:/dev/given/log:w")
+    script = (
+        "stat -c '%t:%T' /dev/given/x /dev/given/log; head -c 3 /dev/given/x | wc -c;"
+        " head -c 1 /dev/given/log 2>&1; ls /dev/kmsg 2>&1; true"
+    )
+    said = _said(ocitool, *words, busybox_image, script=script)
+    assert said[:3] == ["1:5", "1:b", "3"]
+    assert "Operation not permitted" in said[3]
+    assert "No such file" in said[4]
+
+
+def test_an_ordinary_users_device_is_the_hosts_own(anyone: Ocitool, busybox_image: str) -> None:
+    script = "stat -c '%t:%T' /dev/given; head -c 3 /dev/given | wc -c"
+    assert _said(anyone, "--device", "/dev/zero:/dev/given", busybox_image, script=script) == ["1:5", "3"]
+
+
+PRIVILEGED = """grep -E '^(CapEff|Seccomp):' /proc/self/status | tr -d '\\t'
+mount -t tmpfs none /tmp && echo mounted
+test -w /proc/sys/kernel/msgmax && head -c 1 /proc/keys | wc -c
+cat /proc/mounts | grep -c ' /sys[^ ]* .* ro,'
+"""
+
+
+def test_a_privileged_container_has_what_the_caller_may_give(anyone: Ocitool, busybox_image: str) -> None:
+    every = (1 << len(NAMES)) - 1
+    if not anyone.ordinary:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        every = int(status.partition("CapBnd:")[2].split()[0], 16)
+    done = anyone("run", "--privileged", busybox_image, "--", "sh", "-c", PRIVILEGED, code=None)
+    assert done.out.splitlines()[:4] == [f"CapEff:{every:016x}", "Seccomp:0", "mounted", "1"]
+    assert done.out.splitlines()[4:] == ["0"]
+    assert done.err == ""
+    plain = anyone("run", busybox_image, "--", "sh", "-c", PRIVILEGED, code=None)
+    assert "mounted" not in plain.out
+
+
+def test_a_privileged_container_has_the_hosts_devices(anyone: Ocitool, busybox_image: str) -> None:
+    here = {path for path in ("/dev/kmsg", "/dev/fuse", "/dev/net/tun", "/dev/loop0") if Path(path).exists()}
+    assert here
+    said = _said(anyone, "--privileged", busybox_image, script="find /dev -type c -o -type b")
+    assert here <= set(said)
+    if not anyone.ordinary and Path("/dev/kmsg").exists():
+        assert _said(anyone, "--privileged", busybox_image, script="head -c 1 /dev/kmsg | wc -c") == ["1"]
+
+
+@pytest.mark.parametrize("kind", ["ipc", "pid", "uts"])
+def test_a_namespace_is_the_hosts_where_that_is_asked_for(
+    anyone: Ocitool, busybox_image: str, kind: str
+) -> None:
+    look = f"readlink /proc/self/ns/{kind}"
+    own = str(Path(f"/proc/self/ns/{kind}").readlink())
+    assert _said(anyone, f"--{kind}", "host", busybox_image, script=look) == [own]
+    done = anyone("run", f"--{kind}", "private", busybox_image, "--", "sh", "-c", look)
+    assert done.out != f"{own}\n"
+
+
+def test_shared_memory_of_the_host_is_seen_with_its_ipc_namespace(
+    anyone: Ocitool, busybox_image: str
+) -> None:
+    shared = Path(f"/dev/shm/ocitool-test-{os.getpid()}")
+    shared.write_text("shared\n")
+    shared.chmod(0o644)
+    try:
+        said = _said(anyone, "--ipc", "host", busybox_image, script=f"cat {shared}; ls -d /dev/shm")
+    finally:
+        shared.unlink()
+    assert said == ["shared", "/dev/shm"]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(VERSION_2_ALONE, reason="reads the files of cgroup version 1")
+def test_shares_of_memory_and_processors(ocitool: Ocitool, busybox_image: str) -> None:
+    require_root()
+    words = (
+        "-m",
+        "64m",
+        "--memory-reservation",
+        "32m",
+        "-c",
+        "512",
+        "--cpuset-cpus",
+        "0",
+        "--cpu-quota",
+        "20000",
+    )
+    files = "memory/memory.soft_limit_in_bytes cpu/cpu.shares cpuset/cpuset.cpus cpu/cpu.cfs_quota_us"
+    said = _said(ocitool, *words, busybox_image, script=f"cd /sys/fs/cgroup; cat {files}")
+    assert said == [str(32 << 20), "512", "0", "20000"]
+
+
+def test_labels_are_annotations(ocitool: Ocitool, busybox_image: str) -> None:
+    words = ("--keep", "--name", "labelled", "-l", "a=b=c", "--label", "d", "--annotation", "e=f")
+    ocitool("run", *words, busybox_image, "true")
+    config = json.loads((ocitool.home / "containers/labelled/config.json").read_text(encoding="utf-8"))
+    assert {"a": "b=c", "d": "", "e": "f"}.items() <= config["annotations"].items()
+
+
+@pytest.mark.parametrize("how", [(), ("--runtime", "runc")])
+def test_volumes_of_the_image_are_writable_in_a_read_only_root(
+    ocitool: Ocitool, volumes_image: str, how: tuple[str, ...]
+) -> None:
+    if how:
+        require("runc")
+    script = (
+        "for d in /etc /tmp /not/there /bin; do touch $d/new && echo $d; done 2>&1; grep -c alice /etc/passwd"
+    )
+    said = _said(ocitool, "--read-only", *how, volumes_image, script=script)
+    assert said == ["/etc", "/tmp", "/not/there", "touch: /bin/new: Read-only file system", "1"]
+    (ocitool.home / "mine").mkdir()
+    script = "ls /etc/passwd; touch /etc/new && echo new"
+    done = ocitool("run", "--read-only", "-v", "./mine:/etc", volumes_image, "--", "sh", "-c", script)
+    assert done.out == "new\n"
+    assert (ocitool.home / "mine/new").exists()
+
+
+def test_mount_makes_a_volume_without_a_source(anyone: Ocitool, busybox_image: str) -> None:
+    script = "grep -c alice /etc/passwd; touch /etc/new && echo new"
+    volume = "type=volume,target=/etc"
+    assert _said(anyone, "--read-only", "--mount", volume, busybox_image, script=script) == ["1", "new"]
+    volume = "target=/etc,volume-nocopy"
+    assert _said(anyone, "--mount", volume, busybox_image, script="ls -A /etc") == ["hostname", "hosts"]
+
+
+@pytest.mark.root
+def test_a_setuid_program_gains_privileges_unless_that_is_forbidden(
+    ocitool: Ocitool, busybox_image: str
+) -> None:
+    require_root()
+    look = "grep NoNewPrivs /proc/self/status"
+    assert _said(ocitool, busybox_image, script=look) == ["NoNewPrivs:\t0"]
+    assert _said(ocitool, "--security-opt", "no-new-privileges", busybox_image, script=look) == [
+        "NoNewPrivs:\t1"
+    ]
