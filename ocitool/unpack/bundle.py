@@ -23,7 +23,7 @@ HOOKS: Final = ("prestart", "createRuntime", "createContainer", "startContainer"
 """The stages at which a runtime runs hooks, in their order."""
 
 _COMMAND: Final = ("sh",)
-_NAMESPACES: Final = ("pid", "network", "ipc", "uts", "mount")
+_NAMESPACES: Final = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 _KINDS: Final = {
     dict: "an object",
     list: "a list",

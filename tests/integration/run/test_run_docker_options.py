@@ -178,6 +178,18 @@ def test_shared_memory_of_the_host_is_seen_with_its_ipc_namespace(
     assert said == ["shared", "/dev/shm"]
 
 
+def test_a_container_sees_its_cgroups_and_no_others_and_changes_none(
+    anyone: Ocitool, busybox_image: str
+) -> None:
+    script = (
+        "cut -d: -f3 /proc/self/cgroup | sort -u; cd /sys/fs/cgroup; test -f cgroup.procs || cd memory;"
+        " grep -c . cgroup.procs; mkdir new 2>&1; true"
+    )
+    own, _, refused = _said(anyone, busybox_image, script=script)
+    assert own == "/"
+    assert "Read-only file system" in refused
+
+
 @pytest.mark.root
 @pytest.mark.skipif(VERSION_2_ALONE, reason="reads the files of cgroup version 1")
 def test_shares_of_memory_and_processors(ocitool: Ocitool, busybox_image: str) -> None:
