@@ -161,8 +161,8 @@ def _completed(options: RunOptions, image: Image, launch: Launch) -> RunOptions:
         image_entrypoint=image.entrypoint,
         image_cmd=image.command,
         image_volumes=image.volumes,
-        # A changed root alone leaves a setuid program nothing to be kept by but this.
-        gains_privileges=launch.isolation != "chroot",
+        # A setuid program in a changed root alone would be kept by nothing.
+        as_engines=launch.isolation != "chroot",
     )
 
 

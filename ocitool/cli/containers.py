@@ -11,7 +11,7 @@ import click
 
 from ocitool.cli import reported
 from ocitool.cli.options import with_options, with_session
-from ocitool.cli.runoptions import OPTIONS
+from ocitool.cli.runoptions import OPTIONS, Option, without_flag_values
 from ocitool.cli.unpacking import image_of
 from ocitool.errors import RunError
 
@@ -32,6 +32,15 @@ class _Run(click.Command):
             return super().make_context(info_name, args, parent, **extra)
         except click.UsageError as error:
             raise _told(error) from error
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words of a command line, of which flags may have a value."""
+        known = {}
+        for parameter in self.params:
+            if isinstance(parameter, click.Option):
+                option = Option(*parameter.opts, kind="flag" if parameter.is_flag else "text")
+                known.update(dict.fromkeys(parameter.opts, option))
+        return super().parse_args(ctx, without_flag_values(args, known))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; what goes wrong is told here."""

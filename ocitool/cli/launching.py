@@ -27,7 +27,7 @@ _UNCHANGED = (
     "entrypoint", "domainname", "tmpfs", "mounts", "devices", "read_only", "cap_add", "cap_drop",
     "privileged", "memory", "memory_swap", "memory_reservation", "cpus", "cpu_shares", "cpu_period",
     "cpu_quota", "cpuset_cpus", "cpuset_mems", "pids_limit", "ulimits", "oom_score_adj", "shm_size",
-    "sysctls", "network", "ipc", "pid", "uts", "security_opt", "init", "labels", "groups",
+    "sysctls", "network", "cgroupns", "ipc", "pid", "uts", "security_opt", "init", "labels", "groups",
 )  # fmt: skip
 # What needs more than an image that is ready, or is checked where there is time for it.
 _LONG_WAY = ("detach", "env_files", "groups", "keep", "runtime", "user")

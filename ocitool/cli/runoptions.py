@@ -175,6 +175,7 @@ OPTIONS = (
         metavar="KIND",
         help="The network: none, host, slirp4netns[:OPTION] or pasta[:OPTION]. [none]",
     ),
+    Option("--cgroupns", choices=("private", "host"), help="The control groups that it sees. [private]"),
     Option("--ipc", choices=("private", "host"), help="Shared memory and message queues. [private]"),
     Option("--pid", choices=("private", "host"), help="The processes that it sees. [private]"),
     Option("--uts", choices=("private", "host"), help="The host name. [private]"),
@@ -216,6 +217,13 @@ OPTIONS = (
 )
 
 
+FLAG_VALUES = {
+    **dict.fromkeys(("1", "t", "T", "true", "True", "TRUE"), True),
+    **dict.fromkeys(("0", "f", "F", "false", "False", "FALSE"), False),
+}
+"""What may follow a flag and `=`, as docker reads it."""
+
+
 def parse(words: list[str]) -> dict[str, Any] | None:
     """The values of a command line, by their attributes, with `location` and `command`.
 
@@ -227,7 +235,7 @@ def parse(words: list[str]) -> dict[str, Any] | None:
     while rest and rest[0].startswith("-"):
         for name, attached in _spelled(rest.pop(0), known):
             option = known.get(name)
-            if option is None or (attached is not None and option.kind == "flag"):
+            if option is None or (option.kind == "flag" and attached not in (None, *FLAG_VALUES)):
                 return None
             needs_value = attached is None and option.kind != "flag"
             if needs_value and not rest:
@@ -237,6 +245,31 @@ def parse(words: list[str]) -> dict[str, Any] | None:
     if not rest:
         return None
     return {**values, "location": rest[0], "command": tuple(rest[1:])}
+
+
+def without_flag_values(words: list[str], known: dict[str, Option]) -> list[str]:
+    """A command line for a library to which a flag has no value, as `--rm=true` has for docker.
+
+    Args:
+        words: the command line; one that the library has something to say about stays as it is.
+        known: all options by all of their names.
+    """
+    rest = list(words)
+    taken: list[tuple[Option, list[str]]] = []
+    while rest and rest[0].startswith("-") and rest[0] not in ("-", "--"):
+        for name, attached in _spelled(rest.pop(0), known):
+            option = known.get(name)
+            if option is None or (option.kind != "flag" and attached is None and not rest):
+                return words
+            if option.kind != "flag":
+                taken.append((option, [name, rest.pop(0) if attached is None else attached]))
+            elif attached is None or FLAG_VALUES.get(attached):
+                taken.append((option, [name]))
+            elif attached in FLAG_VALUES:
+                taken = [each for each in taken if each[0] is not option]
+            else:
+                return words
+    return [*(word for _, spelled in taken for word in spelled), *rest]
 
 
 def _spelled(word: str, known: dict[str, Option]) -> list[tuple[str, str | None]]:
@@ -249,6 +282,8 @@ def _spelled(word: str, known: dict[str, Option]) -> list[tuple[str, str | None]
         option = known.get(f"-{letter}")
         if option is not None and option.kind != "flag":
             return [*found, (f"-{letter}", word[after:] or None)]
+        if option is not None and word[after : after + 1] == "=":
+            return [*found, (f"-{letter}", word[after + 1 :])]
         found.append((f"-{letter}", None))
     return found or [(word, None)]
 
@@ -260,7 +295,7 @@ def _take(values: dict[str, Any], option: Option, value: Any) -> bool:
     elif option is QUIET:
         return True
     elif option.kind == "flag":
-        value = True
+        value = value is None or FLAG_VALUES[value]
     elif option.kind == "number":
         if not (value.isascii() and value.isdigit()):
             return False

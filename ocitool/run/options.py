@@ -32,8 +32,8 @@ class RunOptions:
         entrypoint: replaces the image's entry point; an empty string removes it.
         image_entrypoint, image_cmd: of the image, from which the command is put together.
         image_volumes: of the image, which stay writable where its root is not.
-        gains_privileges: whether a setuid program may have more of them than who starts it, as engines allow
-            it; whoever made a bundle has decided that in it.
+        as_engines: for an image, where nobody has decided otherwise: a setuid program
+            may gain privileges, and the user's own group is one of the supplementary ones as well.
         env: `NAME=value`, or `NAME` to take the value from `host_env`.
         host_env: the caller's environment.
         user: `uid[:gid]`, in numbers; names are the caller's to look up.
@@ -54,7 +54,7 @@ class RunOptions:
         ulimits: `NAME=SOFT[:HARD]`.
         sysctls: `NAME=VALUE`.
         network: "none" (a new, empty one), "host", or what connects a new one: see `networks`.
-        ipc, pid, uts: "host" for the host's own namespace.
+        cgroupns, ipc, pid, uts: "host" for the host's own namespace.
         security_opt: `no-new-privileges[=true|false]`, `seccomp=unconfined|builtin|FILE`, `label=disable`,
             `apparmor=PROFILE`, `mask=PATH`, `unmask=ALL|PATH`, `systempaths=unconfined`.
         labels: annotations, `NAME[=VALUE]`.
@@ -65,7 +65,7 @@ class RunOptions:
     image_entrypoint: tuple[str, ...] = ()
     image_cmd: tuple[str, ...] = ()
     image_volumes: tuple[str, ...] = ()
-    gains_privileges: bool = False
+    as_engines: bool = False
     env: tuple[str, ...] = ()
     host_env: Mapping[str, str] = _NOTHING
     cwd: str | None = None
@@ -100,6 +100,7 @@ class RunOptions:
     shm_size: str | None = None
     sysctls: tuple[str, ...] = ()
     network: str | None = None
+    cgroupns: str | None = None
     ipc: str | None = None
     pid: str | None = None
     uts: str | None = None
@@ -144,8 +145,9 @@ def apply(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
     _set_mounts(result, options)
     if options.read_only:
         result.setdefault("root", {})["readonly"] = True
-    if options.gains_privileges:
+    if options.as_engines:
         process["noNewPrivileges"] = False
+        _join_own_group(process, linux)
     confining.confine(result, options, before)
     if any(getattr(options, name) not in (None, ()) for name in _LIMITS):
         from . import limiting
@@ -223,6 +225,18 @@ def _set_user(process: dict[str, Any], options: RunOptions) -> None:
         )
 
 
+def _join_own_group(process: dict[str, Any], linux: dict[str, Any]) -> None:
+    """Make a user's group one of the supplementary ones: to drop it takes a privilege then (CVE-2022-36109).
+
+    In a user namespace with a single group nobody can have others.
+    """
+    user = process.get("user") or {}
+    mapped = sum(entry["size"] for entry in linux.get("gidMappings") or [])
+    if mapped != 1 and user.get("uid"):
+        groups = (user.get("gid", 0), *(user.get("additionalGids") or ()))
+        user["additionalGids"] = list(dict.fromkeys(groups))
+
+
 def _id(text: str, whole: str) -> int:
     # isdigit() alone also takes digits of other scripts (RN-12).
     if not (text.isascii() and text.isdigit()) or int(text) > 0x7FFFFFFF:
@@ -289,7 +303,8 @@ def _set_names(config: dict[str, Any], options: RunOptions) -> None:
 
 def _share_namespaces(config: dict[str, Any], options: RunOptions) -> None:
     """Leave out namespaces that are to be the host's, with what belongs to one of the container's own."""
-    shared = {kind for kind in ("ipc", "pid", "uts") if getattr(options, kind) == "host"}
+    asked = {"cgroup": options.cgroupns, "ipc": options.ipc, "pid": options.pid, "uts": options.uts}
+    shared = [kind for kind, choice in asked.items() if choice == "host"]
     linux = config["linux"]
     linux["namespaces"] = [entry for entry in linux.get("namespaces") or [] if entry["type"] not in shared]
     if "uts" in shared:

@@ -30,6 +30,8 @@ _VALUES = st.one_of(
             "1_0",
             "٣",
             "auto",
+            "true",
+            "0",
             "host",
             "never",
             "Never",
@@ -65,6 +67,9 @@ def _by_library(words: list[str]) -> dict[str, Any] | None:
 @example(["-eA=1", "-e=A", "-e", "--rm", "--name=x", "--name", "y", "image", "--", "true"])
 @example(["--pids-limit", "7", "--pull", "never", "--network=", "image"])
 @example(["-tm5m", "image"])
+@example(
+    ["-it", "--tty=false", "--rm=true", "-i=0", "--read-only=T", "-e", "--rm=false", "image", "--rm=false"]
+)
 @example(["-qt", "image"])
 def test_what_the_short_reader_takes_is_what_the_library_reads(words: list[str]) -> None:
     values = runoptions.parse(words)
@@ -74,9 +79,9 @@ def test_what_the_short_reader_takes_is_what_the_library_reads(words: list[str])
 @given(
     st.lists(
         st.one_of(
-            st.sampled_from(["-it", "-i", "-t", "--rm", "--read-only", "--init", "--keep"]).map(
-                lambda word: [word]
-            ),
+            st.sampled_from(
+                ["-it", "-i", "-t", "--rm", "--read-only", "--init", "--keep", "--rm=true", "-t=false"]
+            ).map(lambda word: [word]),
             st.tuples(
                 st.sampled_from(["-e", "-w", "--env", "--volume", "--tmpfs", "--name", "--network", "-m"]),
                 st.text(alphabet="ab=:/", max_size=5),

@@ -85,6 +85,13 @@ def test_name_servers_are_those_that_are_given(anyone: Ocitool, busybox_image: s
     assert [line for line in said if line.startswith("nameserver")] == ["nameserver 192.0.2.7"]
 
 
+def test_flags_may_have_a_value(anyone: Ocitool, busybox_image: str) -> None:
+    words = ("--rm=true", "-i=true", "-t", "--tty=false", "--privileged=0", busybox_image)
+    script = "test -t 1 || echo no terminal; grep ^Seccomp: /proc/self/status"
+    assert _said(anyone, *words, script=script) == ["no terminal", "Seccomp:\t2"]
+    assert "does not take a value" in anyone("run", "--rm=maybe", busybox_image, code=125).err
+
+
 def test_limits_of_a_process(anyone: Ocitool, busybox_image: str) -> None:
     words = ("--ulimit", "nofile=64:128", "--ulimit", "core=0", "--oom-score-adj", "500", "--shm-size", "1m")
     script = (
@@ -104,6 +111,8 @@ def test_parameters_of_the_kernel_that_are_the_containers_own(anyone: Ocitool, b
 def test_groups_are_of_the_image(ocitool: Ocitool, busybox_image: str) -> None:
     words = ("-u", "alice", "--group-add", "alice", "--group-add", "4321")
     assert _said(ocitool, *words, busybox_image, script="id -G") == ["1234 4321"]
+    look = "grep ^Groups: /proc/self/status"
+    assert _said(ocitool, "-u", "5:6", busybox_image, script=look)[0].split() == ["Groups:", "6"]
 
 
 @pytest.mark.root
@@ -128,7 +137,7 @@ def test_an_ordinary_users_device_is_the_hosts_own(anyone: Ocitool, busybox_imag
 PRIVILEGED = """grep -E '^(CapEff|Seccomp):' /proc/self/status | tr -d '\\t'
 mount -t tmpfs none /tmp && echo mounted
 test -w /proc/sys/kernel/msgmax && head -c 1 /proc/keys | wc -c
-cat /proc/mounts | grep -c ' /sys[^ ]* .* ro,'
+grep -cE ' /sys(/fs/cgroup)? .* ro,' /proc/mounts
 """
 
 
@@ -154,14 +163,15 @@ def test_a_privileged_container_has_the_hosts_devices(anyone: Ocitool, busybox_i
         assert _said(anyone, "--privileged", busybox_image, script="head -c 1 /dev/kmsg | wc -c") == ["1"]
 
 
-@pytest.mark.parametrize("kind", ["ipc", "pid", "uts"])
+@pytest.mark.parametrize("kind", ["cgroup", "ipc", "pid", "uts"])
 def test_a_namespace_is_the_hosts_where_that_is_asked_for(
     anyone: Ocitool, busybox_image: str, kind: str
 ) -> None:
+    option = {"cgroup": "--cgroupns"}.get(kind, f"--{kind}")
     look = f"readlink /proc/self/ns/{kind}"
     own = str(Path(f"/proc/self/ns/{kind}").readlink())
-    assert _said(anyone, f"--{kind}", "host", busybox_image, script=look) == [own]
-    done = anyone("run", f"--{kind}", "private", busybox_image, "--", "sh", "-c", look)
+    assert _said(anyone, option, "host", busybox_image, script=look) == [own]
+    done = anyone("run", option, "private", busybox_image, "--", "sh", "-c", look)
     assert done.out != f"{own}\n"
 
 

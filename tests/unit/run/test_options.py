@@ -228,9 +228,22 @@ def test_groups_are_added_to_those_of_the_image() -> None:
 
 def test_setuid_programs_gain_privileges_only_where_that_is_asked_for() -> None:
     assert _apply()["process"]["noNewPrivileges"] is True
-    assert _apply(gains_privileges=True)["process"]["noNewPrivileges"] is False
-    options = {"gains_privileges": True, "security_opt": ("no-new-privileges",)}
+    assert _apply(as_engines=True)["process"]["noNewPrivileges"] is False
+    options = {"as_engines": True, "security_opt": ("no-new-privileges",)}
     assert _apply(**options)["process"]["noNewPrivileges"] is True
+
+
+def test_the_users_own_group_is_a_supplementary_one_where_there_can_be_any() -> None:
+    def groups(config: dict[str, Any], **options: Any) -> list[int] | None:
+        user = apply(config, RunOptions(as_engines=True, **options))["process"]["user"]
+        found: list[int] | None = user.get("additionalGids")
+        return found
+
+    assert groups(defaults.config(), user="5:6") == [6]
+    assert groups(defaults.config(), user="5:6", additional_gids=(7, 6)) == [6, 7]
+    assert groups(defaults.config()) is None
+    assert groups(defaults.config(rootless=True), user="0:0") is None
+    assert groups(defaults.config(rootless=True), user="5:6") is None
 
 
 def test_a_sysctl_has_to_be_of_a_namespace_of_the_container() -> None:
@@ -254,10 +267,11 @@ def test_names() -> None:
             _apply(**options)
 
 
-@pytest.mark.parametrize("kind", ["ipc", "pid", "uts"])
+@pytest.mark.parametrize("kind", ["cgroup", "ipc", "pid", "uts"])
 def test_a_namespace_can_be_the_hosts(kind: str) -> None:
-    assert {"type": kind} in _apply(**{kind: "private"})["linux"]["namespaces"]
-    config = _apply(**{kind: "host"})
+    option = {"cgroup": "cgroupns"}.get(kind, kind)
+    assert {"type": kind} in _apply(**{option: "private"})["linux"]["namespaces"]
+    config = _apply(**{option: "host"})
     assert {"type": kind} not in config["linux"]["namespaces"]
     assert ("hostname" in config) is (kind != "uts")
 
