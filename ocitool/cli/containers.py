@@ -110,6 +110,10 @@ def _check(values: dict[str, Any]) -> None:
         raise click.UsageError(
             "containers run in the foreground, for there is no daemon: end the line with &"
         )
+    if values["published"]:
+        raise click.UsageError(
+            "there is no bridge to publish ports of: use --network host, or pasta:--tcp-ports=8080:80"
+        )
     if values["userns"] == "host" and os.geteuid() != 0:
         raise click.UsageError("--userns host is for root: an ordinary user needs a user namespace")
     if values["runtime"] and values["isolation"] == "chroot":

@@ -30,7 +30,7 @@ _UNCHANGED = (
     "sysctls", "network", "cgroupns", "ipc", "pid", "uts", "security_opt", "init", "labels", "groups",
 )  # fmt: skip
 # What needs more than an image that is ready, or is checked where there is time for it.
-_LONG_WAY = ("detach", "env_files", "groups", "keep", "runtime", "user")
+_LONG_WAY = ("detach", "env_files", "groups", "keep", "published", "runtime", "user")
 
 
 def options_of(values: dict[str, Any], env: tuple[str, ...]) -> RunOptions:

@@ -206,6 +206,7 @@ OPTIONS = (
     Option("-t", "--tty", kind="flag", help="Give the program a terminal."),
     Option("--init", kind="flag", help="Have a small program collect orphans and pass signals on."),
     Option("-d", "--detach", kind="flag", hidden=True),
+    Option("-p", "--publish", attribute="published", kind="texts", hidden=True),
     Option("-i", "--interactive", kind="flag", help="Pass stdin on, as is always done."),
     Option(
         "--rm",

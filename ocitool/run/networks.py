@@ -23,11 +23,9 @@ KINDS = ("none", "host", "slirp4netns", "pasta")
 NAMESERVERS = {"slirp4netns": "10.0.2.3", "pasta": "169.254.1.1"}
 _TUN = "/dev/net/tun"
 _SLIRP = ("--configure", "--mtu=65520", "--enable-sandbox", "--enable-seccomp", "--ready-fd=3")
+_PASTA = ("--config-net", "--foreground", "--quiet", "--dns-forward", NAMESERVERS["pasta"])
 # No port of either side is open on the other one, unless that is asked for.
-_PASTA = (
-    "--config-net", "--foreground", "--quiet", "--dns-forward", NAMESERVERS["pasta"],
-    "-t", "none", "-u", "none", "-T", "none", "-U", "none",
-)  # fmt: skip
+_PORTS = {"-t": "--tcp-ports", "-u": "--udp-ports", "-T": "--tcp-ns", "-U": "--udp-ns"}
 _RESET = (2, 13, 15, 25)  # INT, PIPE, TERM, XFSZ: what this interpreter has changed
 _PAUSE = 0.002
 
@@ -134,13 +132,18 @@ def _start_pasta(target: int, program: str, given: list[str], log: str) -> int:
     loopback = [] if "--map-gw" in given else ["--no-map-gw"]
     # Started by root it would become somebody else, who may not enter the container's namespaces.
     user = ["--runas", "0:0"] if posix.geteuid() == 0 else []
-    words = [program, *_PASTA, *user, *loopback, *wanted, "--pid", written, str(target)]
+    closed = [f"{name}=none" for short, name in _PORTS.items() if not _names(wanted, short, name)]
+    words = [program, *_PASTA, *closed, *user, *loopback, *wanted, "--pid", written, str(target)]
     pid = _spawn(words, log, -1)
     while not _written(written):
         if posix.waitpid(pid, posix.WNOHANG)[0]:
             raise RunError(f"pasta could not connect the container: {_said(log)}")
         time.sleep(_PAUSE)
     return pid
+
+
+def _names(words: list[str], short: str, name: str) -> bool:
+    return any(word.startswith(short) or word.partition("=")[0] == name for word in words)
 
 
 def _written(path: str) -> bool:

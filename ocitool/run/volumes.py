@@ -119,7 +119,7 @@ def mount(text: str) -> dict[str, Any]:
         InvalidReference: it is not well-formed. Unsupported: it is of a type that an engine keeps.
     """
     fields = {}
-    for item in text.split(","):
+    for item in _fields(text):
         name, _, value = item.partition("=")
         fields[_SPELLINGS.get(name, name)] = value
     kind = fields.get("type", "volume")
@@ -146,6 +146,18 @@ def mount(text: str) -> dict[str, Any]:
         return _own(fields["target"], readonly + ["tmpcopyup"] * (not _truth(fields, "volume-nocopy", text)))
     modes = [f"{name}={fields[f'tmpfs-{name}']}" for name in ("size", "mode") if f"tmpfs-{name}" in fields]
     return tmpfs(f"{fields['target']}:{','.join(readonly + modes)}")
+
+
+def _fields(text: str) -> list[str]:
+    """The parts between commas; one with a comma in it stands in quotation marks, as docker reads them."""
+    if '"' not in text:
+        return text.split(",")
+    import csv
+
+    try:
+        return next(csv.reader([text], strict=True))
+    except csv.Error as exc:
+        raise InvalidReference(f"mount {text!r}: {exc}") from exc
 
 
 def _bind_of(fields: dict[str, str], text: str, readonly: list[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import socketserver
 import subprocess
 import sys
@@ -119,6 +120,29 @@ def test_pasta_reaches_the_hosts_loopback_only_where_that_is_allowed(
     done = run(home, "--network", "pasta:--map-gw", *ask)
     assert done.stdout == "the host\n", done.stderr
     assert run(home, "--network", "pasta:-4", *ask).stdout == ""
+
+
+def test_pasta_passes_a_port_on_where_that_is_asked_for(home: Path, busybox_image: str) -> None:
+    require("pasta")
+    if not default_route():
+        pytest.skip("this machine has no default route, whose interface pasta would take as its model")
+    with socketserver.TCPServer(("127.0.0.1", 0), Hello) as found:
+        port = found.server_address[1]  # free again
+    serve = ("--", "sh", "-c", "echo the container | nc -l -p 80")
+    words = ("--network", f"pasta:--tcp-ports={port}:80", busybox_image, *serve)
+    with subprocess.Popen(command_line(home, *words), env=Ocitool(home).environment, cwd=home) as running:
+        assert until(lambda: _received(port)) == b"the container\n"
+        assert running.wait(60) == 0
+
+
+def _received(port: int) -> bytes:
+    """What a server on the host's loopback address says at once; nothing where there is none."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 5) as connection:
+            connection.settimeout(5)
+            return connection.recv(100)
+    except OSError:
+        return b""
 
 
 def default_route() -> bool:

@@ -79,6 +79,7 @@ def test_init_is_the_first_process_and_passes_the_exit_status_on(anyone: Ocitool
     ("words", "said"),
     [
         (("-d",), "there is no daemon"),
+        (("-p", "8080:80"), "there is no bridge to publish ports of"),
         (("--hostname", "a/b"), "the host name 'a/b' is not valid"),
         (("--hostname", "a" * 65), "up to 64 letters"),
         (("--hostname", "a", "--uts", "host"), "--hostname and --uts host exclude each other"),

@@ -70,6 +70,13 @@ def test_a_mount_that_is_wrong_is_told(text: str, kind: type[OciError], said: st
         volumes.mount(text)
 
 
+def test_a_part_with_a_comma_stands_in_quotation_marks() -> None:
+    found = volumes.mount('type=bind,"source=/a,""b""",target=/x')
+    assert (found["source"], found["destination"]) == ('/a,"b"', "/x")
+    with pytest.raises(InvalidReference, match="mount 'type=bind"):
+        volumes.mount('type=bind,"source=/a,target=/x')
+
+
 def test_a_source_with_a_colon_has_a_way_to_be_named() -> None:
     assert volumes.mount("type=bind,source=/a:b,target=/x")["source"] == "/a:b"
 
