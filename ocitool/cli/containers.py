@@ -90,12 +90,9 @@ def run(session: Session, **values: Any) -> int:
 
 def _of_bundle(options: RunOptions, values: dict[str, Any]) -> RunOptions:
     """The options for a bundle, whose users and files in /etc are those that its maker has put there."""
-    for name, given in (
-        ("--add-host", "hosts"),
-        ("--dns", "dns"),
-        ("--dns-search", "dns_search"),
-        ("--dns-option", "dns_options"),
-    ):
+    from ocitool.cli.launching import OF_IMAGES
+
+    for name, given in OF_IMAGES.items():
         if values[given]:
             raise click.UsageError(f"{name} is for images: a bundle's /etc is its own")
     if not all(group.isdecimal() for group in values["groups"]):

@@ -29,6 +29,10 @@ _UNCHANGED = (
     "cpu_quota", "cpuset_cpus", "cpuset_mems", "pids_limit", "ulimits", "oom_score_adj", "shm_size",
     "sysctls", "network", "cgroupns", "ipc", "pid", "uts", "security_opt", "init", "labels", "groups",
 )  # fmt: skip
+OF_IMAGES = {
+    "--add-host": "hosts", "--dns": "dns", "--dns-search": "dns_search", "--dns-option": "dns_options",
+}  # fmt: skip
+"""Options about files in /etc, which a bundle has of its maker's, with what their values are called."""
 # What needs more than an image that is ready, or is checked where there is time for it.
 _LONG_WAY = ("detach", "env_files", "groups", "keep", "published", "runtime", "user")
 
@@ -102,7 +106,9 @@ def quick(words: list[str]) -> int | None:
     options, store = options_of(values, values["env"]), places.local_store()
     launch = launch_of(LaunchHere, values, store)
     if names_bundle(values["location"]):
-        return running.run_directory(values["location"], options, launch)
+        # What is not for bundles is refused by the long way.
+        bare = not any(values[name] for name in OF_IMAGES.values())
+        return running.run_directory(values["location"], options, launch) if bare else None
     images = prepared.place(store)
     question = remembered.Question(values["location"], store, values["platform"] or "")
     image = question.remembered(images)

@@ -54,9 +54,11 @@ def test_a_container_knows_its_name_and_the_hosts_that_it_is_told(
         "--add-host",
         "six=[::2]",
     )
-    script = "hostname; cat /proc/sys/kernel/domainname; echo $HOSTNAME; tail -n +3 /etc/hosts"
+    # Some shells set HOSTNAME themselves.
+    variable = "tr '\\0' '\\n' </proc/1/environ | grep ^HOSTNAME"
+    script = f"hostname; cat /proc/sys/kernel/domainname; {variable}; tail -n +3 /etc/hosts"
     assert _said(anyone, *words, busybox_image, script=script) == [
-        "box", "example.org", "box", "127.0.1.1\tbox.example.org box", "192.0.2.9\tdb", "::2\tsix",
+        "box", "example.org", "HOSTNAME=box", "127.0.1.1\tbox.example.org box", "192.0.2.9\tdb", "::2\tsix",
     ]  # fmt: skip
 
 
@@ -90,6 +92,20 @@ def test_flags_may_have_a_value(anyone: Ocitool, busybox_image: str) -> None:
     script = "test -t 1 || echo no terminal; grep ^Seccomp: /proc/self/status"
     assert _said(anyone, *words, script=script) == ["no terminal", "Seccomp:\t2"]
     assert "does not take a value" in anyone("run", "--rm=maybe", busybox_image, code=125).err
+
+
+def test_a_bundle_is_run_with_what_its_maker_has_decided(ocitool: Ocitool, busybox_image: str) -> None:
+    bundle = ocitool.home / "bundle"
+    ocitool("unpack", busybox_image, bundle)
+    for option, value, said in (
+        ("--add-host", "db:192.0.2.9", "--add-host is for images"),
+        ("--dns", "192.0.2.9", "--dns is for images"),
+        ("--group-add", "alice", "--group-add takes numbers"),
+    ):
+        assert said in ocitool("run", option, value, bundle, "true", code=125).err
+    script = "id -G; grep NoNewPrivs /proc/self/status; hostname; grep -c HOSTNAME= /proc/1/environ; true"
+    words = ("--group-add", "4321", "--network", "host")
+    assert _said(ocitool, *words, str(bundle), script=script) == ["0 4321", "NoNewPrivs:\t1", "ocitool", "0"]
 
 
 def test_limits_of_a_process(anyone: Ocitool, busybox_image: str) -> None:
