@@ -52,6 +52,7 @@ class Ocitool:
             input=stdin,
             capture_output=True,
             text=True,
+            errors="surrogateescape",  # a path is printed by its own bytes
             env=self.environment,
             cwd=self.home,
             check=False,
