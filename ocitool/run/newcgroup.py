@@ -288,7 +288,7 @@ def mount(cgroup: Cgroup, around: Surroundings, destination: str, options: Optio
     """Make the mount of type "cgroup": the directories that the container is in, and no others."""
     kernel = around.kernel
     target = paths.made_directory(kernel, around.root, destination)
-    if cgroup.pure_v2:
+    if not (cgroup.outside or any(cgroup.directories)):  # not a hierarchy of version 1
         tree = _unified_tree(cgroup, around, options)
         kernel.move_mount(tree, target)
         posix.close(tree)
@@ -308,15 +308,16 @@ def mount(cgroup: Cgroup, around: Surroundings, destination: str, options: Optio
 
 def _unified_tree(cgroup: Cgroup, around: Surroundings, options: Options) -> int:
     kernel = around.kernel
-    shown = cgroup.unified
+    # A new mount from the host's namespace would give its options, such as no "nsdelegate", to the host's
+    # as well.
     if around.cgroup_namespace:
         try:
             return kernel.new_mount("cgroup2", "cgroup2", options.file_system, options.set_)
         except PermissionError:
             pass
-    else:
-        # A new mount from the host's namespace would give its options, such as no "nsdelegate", to the host's
-        # too. Paths in /proc/self/cgroup are the host's here, so all of its hierarchy is shown.
+    shown = cgroup.unified
+    if not (shown and around.cgroup_namespace):
+        # Paths in /proc/self/cgroup are the host's here, so all of its hierarchy is shown.
         shown = next((each.mount_point for each in own_hierarchies() if each.unified), shown)
     tree = kernel.open_tree(AT_FDCWD, shown, recursive=False)
     kernel.mount_setattr(tree, set_=options.set_)

@@ -228,6 +228,29 @@ def test_an_ordinary_user_has_limits_where_a_cgroup_is_delegated(
     assert not directory.exists()
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["namespace of its own", "host's namespace"])
+def test_an_ordinary_user_without_a_delegated_cgroup_sees_cgroups_and_changes_none(
+    containers: Containers, ordinary_bundle: Bundle, session: Session, *, own: bool
+) -> None:
+    config = ordinary_bundle.config
+    spaces = [space for space in config["linux"]["namespaces"] if space["type"] != "cgroup"]
+    config["linux"]["namespaces"] = spaces + [{"type": "cgroup"}] * own
+    cgroup = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
+    others = [mount for mount in config["mounts"] if mount["destination"] != "/sys/fs/cgroup"]
+    config["mounts"] = [*others, cgroup]
+    ordinary_bundle.shell(
+        "cd /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); cut -d: -f3 /proc/self/cgroup;"
+        " grep -c . cgroup.procs; mkdir x 2>&1"
+    )
+    done = session.call(
+        containers, "run", "--bundle", str(ordinary_bundle.path), f"{OURS}-seen", ordinary=True
+    )
+    place, processes, refused = done.stdout.splitlines()
+    assert place == ("/" if own else f"/{session.directory.relative_to(TOP)}")
+    assert int(processes) >= 1
+    assert "Read-only file system" in refused
+
+
 def test_a_container_inside_of_a_container_is_limited(
     containers: Containers, bundle: Bundle, session: Session
 ) -> None:
