@@ -74,7 +74,7 @@ def run(session: Session, **values: Any) -> int:
     the program's own; 125 to 127 say that it could not be started.
     """
     from ocitool import running
-    from ocitool.cli.launching import launch_of, names_bundle, options_of
+    from ocitool.cli.launching import launch_of, names_bundle, options_of, shut_input
     from ocitool.launch import Launch, check_chroot
 
     _check(values)
@@ -83,6 +83,7 @@ def run(session: Session, **values: Any) -> int:
     if values["isolation"] == "chroot":
         check_chroot(options)
     launch = launch_of(Launch, values, session.store_path)
+    shut_input(values)
     if names_bundle(values["location"]):
         return running.run_directory(values["location"], _of_bundle(options, values), launch)
     return _run_image(session, values, options, launch)

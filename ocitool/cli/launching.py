@@ -75,6 +75,14 @@ def launch_of(kind: type[Launch], values: dict[str, Any], store: str | os.PathLi
     )
 
 
+def shut_input(values: dict[str, Any]) -> None:
+    """Have the program find its input empty without `-i`: it may be what the loop of a script reads."""
+    if not (values["interactive"] or values["tty"]):
+        fd = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(fd, 0)
+        os.close(fd)
+
+
 def not_started(code: int) -> int:
     """The exit code of an error of `run`: as engines have it, so that it is no code of the program's.
 
@@ -107,14 +115,17 @@ def quick(words: list[str]) -> int | None:
     launch = launch_of(LaunchHere, values, store)
     if names_bundle(values["location"]):
         # What is not for bundles is refused by the long way.
-        bare = not any(values[name] for name in OF_IMAGES.values())
-        return running.run_directory(values["location"], options, launch) if bare else None
+        if any(values[name] for name in OF_IMAGES.values()):
+            return None
+        shut_input(values)
+        return running.run_directory(values["location"], options, launch)
     images = prepared.place(store)
     question = remembered.Question(values["location"], store, values["platform"] or "")
     image = question.remembered(images)
     ready = prepared.ready(image.digest, images) if image else None
     if image is None or ready is None:
         return None
+    shut_input(values)
     with ready:
         container = launch.directory()
         containers.collect(launch.place)

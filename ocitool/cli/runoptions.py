@@ -207,7 +207,7 @@ OPTIONS = (
     Option("--init", kind="flag", help="Have a small program collect orphans and pass signals on."),
     Option("-d", "--detach", kind="flag", hidden=True),
     Option("-p", "--publish", attribute="published", kind="texts", hidden=True),
-    Option("-i", "--interactive", kind="flag", help="Pass stdin on, as is always done."),
+    Option("-i", "--interactive", kind="flag", help="Pass stdin on; with -t, it always is."),
     Option(
         "--rm",
         attribute="remove",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -285,3 +287,29 @@ def test_a_setuid_program_gains_privileges_unless_that_is_forbidden(
     assert _said(ocitool, "--security-opt", "no-new-privileges", busybox_image, script=look) == [
         "NoNewPrivs:\t1"
     ]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("isolation", ["full", "chroot"])
+@pytest.mark.parametrize("what", ["image", "bundle"])
+def test_a_program_gets_no_input_that_it_was_not_given(
+    ocitool: Ocitool, busybox_image: str, what: str, isolation: str
+) -> None:
+    require_root()
+    ocitool("unpack", busybox_image, "bundle")
+    location = {"image": busybox_image, "bundle": "./bundle"}[what]
+    for _ in range(2):  # the second one starts without loading much
+        run = ("run", "--isolation", isolation)
+        assert ocitool(*run, location, "cat", stdin="a line of the caller's\n").out == ""
+        assert ocitool(*run, "-i", location, "cat", stdin="a line\n").out == "a line\n"
+
+
+@pytest.mark.root
+def test_a_loop_keeps_the_lines_that_it_reads(ocitool: Ocitool, busybox_image: str) -> None:
+    require_root()
+    loop = 'while read -r line; do "$0" -m ocitool run "$1" cat; echo "$line"; done'
+    command = ["sh", "-c", loop, sys.executable, busybox_image]
+    done = subprocess.run(
+        command, input="1\n2\n", capture_output=True, text=True, env=ocitool.environment, check=False
+    )
+    assert done.stdout == "1\n2\n", done.stderr

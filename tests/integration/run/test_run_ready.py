@@ -70,7 +70,9 @@ def opened(lines: list[str]) -> set[str]:
 def test_the_program_is_the_commands_own_child(home: Ocitool, image: str, what: str) -> None:
     home("unpack", image, "bundle")
     location = {"image": image, "bundle": "./bundle"}[what]
-    with started(home, location, "sh", "-c", "echo ready; read line; exit 7", stdin=subprocess.PIPE) as run:
+    with started(
+        home, "-i", location, "sh", "-c", "echo ready; read line; exit 7", stdin=subprocess.PIPE
+    ) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "ready\n"
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
