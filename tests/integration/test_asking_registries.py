@@ -57,12 +57,15 @@ def test_a_file_of_credentials_that_is_not_there_is_an_error_but_for_login(
     assert ocitool("tags", "--authfile", "auth.json", f"{guarded}/app").result == "1"
 
 
-@pytest.mark.parametrize("command", [["digest"], ["run"], ["diff", IMAGE]])
-def test_a_path_that_was_meant_is_pointed_out(ocitool: Ocitool, app: str, command: list[str]) -> None:
+@pytest.mark.parametrize(("command", "code"), [(["digest"], 10), (["run"], 125), (["diff", IMAGE], 10)])
+def test_a_path_that_was_meant_is_pointed_out(
+    ocitool: Ocitool, app: str, command: list[str], code: int
+) -> None:
     """A name without ./ is a reference, and mostly a mistake where there is such a directory."""
     name = f"{app.partition('/')[0]}/none"
     (ocitool.home / name).mkdir(parents=True)
-    assert f"  {name} is a directory too: ./{name} would be that\n" in ocitool(*command, name, code=10).err
+    told = ocitool(*command, name, code=code).err
+    assert f"  {name} is a directory too: ./{name} would be that\n" in told
 
 
 def test_an_image_for_docker_keeps_its_full_name(ocitool: Ocitool, app: str, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_another_runtime_runs_the_bundle_unchanged(
 
 def test_run_gives_the_containers_own_exit_code_and_passes_its_streams(pulled: Ocitool, debian: str) -> None:
     pulled("run", debian, "--", "sh", "-c", "exit 7", code=7)
-    passed = pulled("run", debian, "--", "sh", "-c", "cat; echo aside >&2", stdin="what goes in")
+    passed = pulled("run", "-i", debian, "--", "sh", "-c", "cat; echo aside >&2", stdin="what goes in")
     assert passed.out == "what goes in"
     assert passed.err == "aside\n"
     pulled("run", debian, "not-a-program", code=127)
@@ -180,7 +180,8 @@ def test_a_container_has_namespaces_limits_and_mounts_of_its_own(pulled: Ocitool
     inside = pulled("run", debian, "--", "sh", "-c", show).out.split()
     outside = [str(Path("/proc/self/ns", name).readlink()) for name in names]
     assert not set(inside) & set(outside)
-    status = pulled("run", debian, "--", "cat", "/proc/self/status").out
+    security = ("--security-opt", "no-new-privileges")
+    status = pulled("run", *security, debian, "--", "cat", "/proc/self/status").out
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert fields["NoNewPrivs"] == "1"
     assert fields["CapInh"] == fields["CapAmb"] == "0" * 16

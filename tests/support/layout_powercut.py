@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +33,10 @@ class Operation:
 
 @dataclass
 class Recorder:
-    """Takes down every change that this process makes."""
+    """Takes down every change that the thread makes which made it."""
 
     log: list[Operation] = field(default_factory=list)
+    thread: int = field(default_factory=threading.get_ident)
 
     def attach(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Listen to the functions of `os` that change a file system or make that last."""
@@ -43,6 +45,8 @@ class Recorder:
 
     def _listening(self, call: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
         def listening(*args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != self.thread:
+                return call(*args, **kwargs)
             before = len(self.log)
             existed = self._exists(*args, **kwargs) if note == self._open else False
             result = call(*args, **kwargs)
