@@ -10,7 +10,7 @@ from ocitool import limits
 from ocitool.unpack import twins, volumes
 from ocitool.unpack.apply import Applier, Policy
 from ocitool.unpack.comparing import layer_between
-from ocitool.unpack.owners import Given, Mapped, Single
+from ocitool.unpack.owners import Given, Shifted, Single
 from ocitool.unpack.ownership import as_they_are
 from ocitool.unpack.root import OPEN_DIRECTORY
 from ocitool.unpack.tally import Tally
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ocitool.streams import Reader
     from ocitool.unpack.idmap import IdMap
+    from ocitool.unpack.owners import Owners
     from ocitool.unpack.ownership import OwnerOf
 
 _ACCOUNT_BYTES: Final = 4 * limits.MIB
@@ -109,7 +110,10 @@ class Here:
         self._rootfs = rootfs
         self._owner_of = owner_of
         self._tally = Tally()
-        owners = Mapped(ids) if keep_owner and ids else Given() if keep_owner else Single(self._tally)
+        if keep_owner:
+            owners: Owners = Shifted(ids) if ids else Given()
+        else:
+            owners = Single(self._tally)
         fd = os.open(rootfs, OPEN_DIRECTORY)
         self._names = twins.watch(fd)
         self._applier = Applier(fd, owners, self._tally, Policy(devices=devices))

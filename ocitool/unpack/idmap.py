@@ -8,9 +8,12 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ocitool.errors import InvalidContent, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 HELPERS: Final = ("newuidmap", "newgidmap")
 _EVERYBODY: Final = 0xFFFFFFFF
@@ -62,11 +65,11 @@ class IdMap:
 
     def inside(self, uid: int, gid: int) -> tuple[int, int] | None:
         """Who a user and a group of the host are in the namespace; None where one does not exist there."""
-        users, groups = (
-            [part.inside + number - part.outside for part in parts if 0 <= number - part.outside < part.size]
+        user, group = (
+            _moved(number, ((part.outside, part.inside, part.size) for part in parts))
             for number, parts in ((uid, self.uids), (gid, self.gids))
         )
-        return (users[0], groups[0]) if users and groups else None
+        return None if user is None or group is None else (user, group)
 
     @classmethod
     def only_me(cls) -> IdMap:
@@ -101,10 +104,15 @@ class IdMap:
 
 
 def _outside(what: str, number: int, ranges: tuple[Range, ...]) -> int:
-    for part in ranges:
-        if 0 <= number - part.inside < part.size:
-            return part.outside + number - part.inside
-    raise Unsupported(f"a file of the image belongs to {what} {number}, whom the mapped ids have not got")
+    found = _moved(number, ranges)
+    if found is None:
+        raise Unsupported(f"a file of the image belongs to {what} {number}, whom the mapped ids have not got")
+    return found
+
+
+def _moved(number: int, ranges: Iterable[tuple[int, int, int]]) -> int | None:
+    """Where ranges of `(from, to, size)` move a number; None where it is in none of them."""
+    return next((to + number - start for start, to, size in ranges if 0 <= number - start < size), None)
 
 
 def gives_owners() -> bool:

@@ -56,7 +56,7 @@ class Given:
         return uid, gid
 
 
-class Mapped:
+class Shifted:
     """Every file gets the owner that its entry names, as a user namespace will see it."""
 
     def __init__(self, ids: IdMap) -> None:
