@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ocitool.launch import Launch
     from ocitool.model import Descriptor, ImageConfig
     from ocitool.prepared import Prepared
+    from ocitool.run import Overlay
     from ocitool.run.options import RunOptions
 
 _ROOTFS = "rootfs"
@@ -111,9 +112,9 @@ def run_ready(
         document = read(f"{ready.bundle}/config.json")
         if process is not None:
             document["process"] = process
-        document = _with_host_files(document, ready.stack.lowers, container, launch)
-        _write(_changed(document, options), container)
-        return launch.start(container, _id(container), layers)
+        document = _changed(_with_host_files(document, ready.stack.lowers, container, launch), options)
+        _write(document, container)
+        return _start(launch, document["process"], container, container, layers)
 
 
 def _run_unpacked(
@@ -139,13 +140,27 @@ def _run_unpacked(
         options = _in_groups(options, container)
         document = _of_bundle(container, container, options, launch)
         Path(container, "config.json").write_bytes(dumps(document))
-        return launch.start(container, _id(container))
+        return _start(launch, document["process"], container, container)
     with containers.made(container):
         bundle = f"{container}/bundle"
         unpack(source, image, Path(bundle), options=unpacking)
         options = _in_groups(options, bundle)
-        _write(_of_bundle(bundle, container, options, launch), bundle)
-        return launch.start(bundle, _id(container))
+        document = _of_bundle(bundle, container, options, launch)
+        _write(document, bundle)
+        return _start(launch, document["process"], bundle, container)
+
+
+def _start(
+    launch: Launch, process: dict[str, Any], bundle: str, container: str, layers: Overlay | None = None
+) -> int:
+    """Start a container, whose program may open its output anew, also as another user than ours."""
+    container_id = os.path.basename(container)
+    if not (process.get("user") or {}).get("uid") or process.get("terminal"):
+        return launch.start(bundle, container_id, layers)
+    from ocitool.run.relay import Outputs
+
+    with Outputs():
+        return launch.start(bundle, container_id, layers)
 
 
 def _of_bundle(bundle: str, container: str, options: RunOptions, launch: Launch) -> dict[str, Any]:
@@ -171,10 +186,6 @@ def _in_groups(options: RunOptions, bundle: str) -> RunOptions:
     if not options.groups:
         return options
     return options.but(additional_gids=groups_of(bundle, options.groups))
-
-
-def _id(container: str) -> str:
-    return os.path.basename(container)
 
 
 def _known(image: Descriptor, config: ImageConfig) -> Image:
@@ -210,8 +221,9 @@ def run_directory(bundle: str | PathLike[str], options: RunOptions, launch: Laun
                 raise Unsupported(f"{bundle} has its root file system in layers, which can't be mounted here")
             layers = overlay(stack_of(bundle), changed)
             config["root"]["path"] = layers.target
-        _write(_changed(config, options), changed)
-        return launch.start(changed, _id(changed), layers)
+        config = _changed(config, options)
+        _write(config, changed)
+        return _start(launch, config["process"], changed, changed, layers)
 
 
 def _with_host_files(

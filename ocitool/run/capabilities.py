@@ -98,17 +98,31 @@ def drop_bounding(kernel: Kernel, wanted: int) -> None:
 
 
 def apply(kernel: Kernel, sets: Sets, warn: Callable[[str], None]) -> None:
-    """Set all but the bounding set; what we do not hold is left out with a warning."""
+    """Set all but the bounding set; what can't be granted is left out with a warning.
+
+    "Runtimes SHOULD NOT fail if the container configuration requests capabilities that cannot be granted."
+    """
     _, held, _ = kernel.capget()
-    missing = (sets.permitted | sets.effective) & ~held
+    permitted = sets.permitted & held
+    # What the kernel demands of each set: see capabilities(7), "Programmatically adjusting capability sets".
+    effective = sets.effective & permitted
+    inheritable = sets.inheritable & held & sets.bounding
+    ambient = sets.ambient & permitted & inheritable
+    missing = (sets.permitted | sets.effective | sets.inheritable | sets.ambient) & ~held
     if missing:
         warn("capabilities not held by the runtime were left out: " + ", ".join(names_of(missing)))
-    permitted = sets.permitted & held
-    kernel.capset(sets.effective & permitted, permitted, sets.inheritable & (held | permitted))
+    for kind, wanted, granted, others in (
+        ("effective", sets.effective, effective, "permitted"),
+        ("inheritable", sets.inheritable, inheritable, "bounding"),
+        ("ambient", sets.ambient, ambient, "permitted and inheritable"),
+    ):
+        if left_out := wanted & held & ~granted:
+            names = ", ".join(names_of(left_out))
+            warn(f"{kind} capabilities were left out, which would have to be {others} as well: {names}")
+    kernel.capset(effective, permitted, inheritable)
     kernel.prctl(PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL)
-    # The kernel raises only what is both permitted and inheritable.
     for number in range(len(NAMES)):
-        if (sets.ambient & permitted & sets.inheritable) >> number & 1:
+        if ambient >> number & 1:
             kernel.prctl(PR_CAP_AMBIENT, _AMBIENT_RAISE, number)
 
 

@@ -7,11 +7,12 @@ import posix
 from ocitool.errors import RunError, Unsupported
 
 from . import _init, process, records
-from .kernel import CLOSE_RANGE_CLOEXEC, OLDEST
+from .kernel import CLOSE_RANGE_CLOEXEC, OLDEST, filesystem_type
 from .namespaces import PID
 from .state import write_file
 
 _EOPNOTSUPP = 95
+_PIPEFS = 0x50495045
 
 # The interpreter's own way out would run the parent's exit handlers in the child.
 posix_exit = posix._exit  # noqa: SLF001 - public in spite of its name
@@ -99,6 +100,20 @@ def forget_descriptors(kernel: Kernel, preserve: int) -> None:
         raise Unsupported(f"this kernel's close_range(2) refuses: {exc.strerror}", hint=OLDEST) from exc
 
 
+def open_pipes(kernel: Kernel) -> None:
+    """Let whatever user the program has open its standard streams anew, as /dev/stdout and the like do.
+
+    A pipe belongs to who made it, which mostly is root. It has no name: who can reach it by another process
+    has that one's rights, and so holds it already. What has a name, a file or a terminal, is left alone.
+    """
+    for fd in range(3):
+        try:
+            if posix.fstat(fd).st_mode & 0o170666 == 0o010600 and filesystem_type(kernel, fd) == _PIPEFS:
+                posix.fchmod(fd, 0o666)
+        except OSError:
+            continue  # it is closed, or somebody else's
+
+
 def clone(job: _init.Job, cgroup: int, warn: Callable[[str], None]) -> Child:
     """Clone the child; it waits for `release`.
 
@@ -107,6 +122,7 @@ def clone(job: _init.Job, cgroup: int, warn: Callable[[str], None]) -> Child:
     """
     if len(posix.listdir("/proc/self/task")) != 1:
         raise RunError("a container cannot be cloned from a process with threads")
+    open_pipes(job.kernel)
     report, job.entry.report = posix.pipe2(posix.O_CLOEXEC)
     job.go, go = posix.pipe2(posix.O_CLOEXEC)
     reader = records.Reader(report, (job.process.get("args") or [""])[0], warn)

@@ -758,6 +758,28 @@ def test_what_a_bundle_calls_itself_does_not_move_the_callers_cursor(
     assert told == r"ocitool-runtime: exec /not\x1b[2J\nthere\u202e: no such file or directory" + "\n"
 
 
+def test_capabilities_that_no_process_can_have_are_left_out_and_told(
+    containers: Containers, bundle: Bundle
+) -> None:
+    bundle.config["process"]["capabilities"] = {
+        "bounding": ["CAP_KILL", "CAP_CHOWN"],
+        "permitted": ["CAP_KILL", "CAP_CHOWN"],
+        "effective": ["CAP_KILL", "CAP_FOWNER"],
+        "inheritable": ["CAP_KILL", "CAP_SETGID"],
+        "ambient": ["CAP_KILL", "CAP_CHOWN"],
+    }
+    done = containers.run(bundle.shell("grep -E 'Cap(Inh|Amb)' /proc/self/status"))
+    assert done.stdout == "CapInh:\t0000000000000020\nCapAmb:\t0000000000000020\n", done.stderr
+    assert [line.partition("warning: ")[2] for line in done.stderr.splitlines()] == [
+        f"{kind} capabilities were left out, which would have to be {others} as well: {name}"
+        for kind, others, name in (
+            ("effective", "permitted", "CAP_FOWNER"),
+            ("inheritable", "bounding", "CAP_SETGID"),
+            ("ambient", "permitted and inheritable", "CAP_CHOWN"),
+        )
+    ]
+
+
 def test_an_unknown_capability_is_told_once(containers: Containers, bundle: Bundle) -> None:
     containers.started(bundle.shell("exec sleep 60"), f"{OURS}-once")
     done = containers.call("exec", "--cap", "CAP_ODD", f"{OURS}-once", "true")
