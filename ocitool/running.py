@@ -153,13 +153,14 @@ def _run_unpacked(
 def _start(
     launch: Launch, process: dict[str, Any], bundle: str, container: str, layers: Overlay | None = None
 ) -> int:
-    """Start a container, whose program may open its output anew, also as another user than ours."""
-    container_id = os.path.basename(container)
-    if not (process.get("user") or {}).get("uid") or process.get("terminal"):
-        return launch.start(bundle, container_id, layers)
-    from ocitool.run.relay import Outputs
+    """Start a container, whose program may open its output anew wherever ours goes."""
+    from ocitool.run.relay import outputs
 
-    with Outputs():
+    container_id = os.path.basename(container)
+    pipes = None if process.get("terminal") else outputs((process.get("user") or {}).get("uid", 0))
+    if pipes is None:
+        return launch.start(bundle, container_id, layers)
+    with pipes:
         return launch.start(bundle, container_id, layers)
 
 

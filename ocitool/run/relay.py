@@ -1,8 +1,8 @@
-"""Output of a program that runs as another user than ours.
+"""Output that a container's program could not open anew by `/dev/stdout`.
 
-By `/dev/stdout` a program opens its output anew, and for that it needs a right to what is there. The runtime
-sees to it for pipes, which have no name (see `starting`). A file or a terminal is somebody's, and stays
-what it is: the program gets a pipe in its place, and a process of ours writes what comes out of it.
+For that it needs a right to what is there. The runtime sees to it for pipes, which have no name (see
+`starting`). A file or a terminal is somebody's, and stays what it is; a socket is opened by nobody. In their
+place the program gets a pipe, and a process of ours writes what comes out of it.
 """
 
 from __future__ import annotations
@@ -17,37 +17,44 @@ else:
     import _signal
 
 _CHUNK = 65536
-_KIND, _CHARACTER, _REGULAR = 0o170000, 0o020000, 0o100000
+_KIND, _CHARACTER, _REGULAR, _SOCKET = 0o170000, 0o020000, 0o100000, 0o140000
 _OUTPUT = (1, 2)
 
 
-class Outputs:
-    """Pipes in the place of our own output while the block lasts, where another user may not open that.
+def outputs(user: int) -> Outputs | None:
+    """Pipes in the place of such output of ours while a block lasts; None where there is none.
 
     All that came through them is where it belongs when the block ends.
-    """
 
-    def __init__(self) -> None:
+    Args:
+        user: who the program is; 0 is whoever started it.
+    """
+    # What is one file or one terminal goes through one pipe: its lines keep their order.
+    found: dict[tuple[int, int], list[int]] = {}
+    for number in _OUTPUT:
+        info = os.fstat(number)
+        kind = info.st_mode & _KIND
+        # /dev/null and its like are everybody's.
+        is_shut = user and kind in (_REGULAR, _CHARACTER) and not info.st_mode & 0o002
+        if is_shut or kind == _SOCKET:
+            found.setdefault((info.st_dev, info.st_ino), []).append(number)
+    return Outputs(list(found.values())) if found else None
+
+
+class Outputs:
+    """See `outputs`."""
+
+    def __init__(self, found: list[list[int]]) -> None:
+        self._found = found
         self._relays: list[_Relay] = []
 
     def __enter__(self) -> None:
-        # What is one file or one terminal goes through one pipe: its lines keep their order.
-        found: dict[tuple[int, int], list[int]] = {}
-        for number in _OUTPUT:
-            info = os.fstat(number)
-            if _is_somebodys(info):
-                found.setdefault((info.st_dev, info.st_ino), []).append(number)
-        for numbers in found.values():
+        for numbers in self._found:
             self._relays.append(_Relay(numbers))
 
     def __exit__(self, *_: object) -> None:
         for relay in self._relays:
             relay.end()
-
-
-def _is_somebodys(info: os.stat_result) -> bool:
-    """Whether it is a file or a terminal; /dev/null and its like are everybody's."""
-    return info.st_mode & _KIND in (_REGULAR, _CHARACTER) and not info.st_mode & 0o002
 
 
 class _Relay:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.command import Ocitool
@@ -34,8 +36,14 @@ def _owner_and_mode(path: Path) -> tuple[int, int]:
     return path.stat().st_uid, path.stat().st_mode & 0o777
 
 
-def _run(ocitool: Ocitool, *words: str | Path) -> list[str]:
-    return [sys.executable, "-m", "ocitool", "run", *map(str, words)]
+def _command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "ocitool", "run", *words]
+
+
+def _run(ocitool: Ocitool, *words: str, **streams: Any) -> subprocess.CompletedProcess[bytes]:
+    """`run` with its output where a test has it."""
+    streams = {"stdin": subprocess.DEVNULL, **streams}
+    return subprocess.run(_command(*words), env=ocitool.environment, check=False, **streams)
 
 
 @pytest.mark.parametrize("mapped", [False, True], ids=["", "in a user namespace"])
@@ -88,14 +96,7 @@ def test_a_file_gets_the_output_and_keeps_its_owner_and_mode(
         output = tmp_path / turn
         output.touch(0o640)
         with output.open("ab") as ours:
-            done = subprocess.run(
-                _run(ocitool, of_alice, "sh", "-c", lines),
-                stdin=subprocess.DEVNULL,
-                stdout=ours,
-                stderr=ours,
-                env=ocitool.environment,
-                check=False,
-            )
+            done = _run(ocitool, of_alice, "sh", "-c", lines, stdout=ours, stderr=ours)
         assert output.read_text().splitlines() == [
             f"{kind} {i}" for i in (1, 2, 3) for kind in ("out", "err")
         ]
@@ -110,47 +111,45 @@ def test_a_file_gets_the_output_however_the_container_is_run(
         require("runc")
     output = tmp_path / "output"
     with output.open("wb") as ours:
-        command = _run(ocitool, *words, of_alice, "sh", "-c", "echo out >/dev/stdout")
-        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=ours, env=ocitool.environment, check=True)
-    assert (output.read_text(), output.stat().st_uid) == ("out\n", 0)
+        done = _run(ocitool, *words, of_alice, "sh", "-c", "echo out >/dev/stdout", stdout=ours)
+    assert (done.returncode, output.read_text(), output.stat().st_uid) == (0, "out\n", 0)
 
 
 def test_a_terminal_shows_the_output_and_stays_ours(ocitool: Ocitool, of_alice: str) -> None:
     ours, theirs = os.openpty()
     before = os.fstat(theirs).st_uid, os.fstat(theirs).st_mode
-    command = _run(ocitool, of_alice, "sh", "-c", "echo out >/dev/stdout; echo err >/dev/stderr")
-    done = subprocess.run(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=ocitool.environment, check=False
-    )
+    script = "echo out >/dev/stdout; echo err >/dev/stderr"
+    done = _run(ocitool, of_alice, "sh", "-c", script, stdin=theirs, stdout=theirs, stderr=theirs)
     assert (done.returncode, os.read(ours, 1000)) == (0, b"out\r\nerr\r\n")
     assert (os.fstat(theirs).st_uid, os.fstat(theirs).st_mode) == before
     os.close(ours)
     os.close(theirs)
 
 
+def test_a_socket_gets_the_output_that_nobody_could_open(ocitool: Ocitool, busybox_image: str) -> None:
+    """Some programs give those that they start sockets for pipes, as Node.js does."""
+    script = "echo out >/dev/stdout; echo err >/dev/stderr"
+    for _ in range(2):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            streams = {"stdout": theirs.fileno(), "stderr": theirs.fileno()}
+            done = _run(ocitool, busybox_image, "sh", "-c", script, **streams)
+            assert (done.returncode, ours.recv(1000)) == (0, b"out\nerr\n")
+
+
 def test_our_own_output_comes_after_the_programs(ocitool: Ocitool, of_alice: str, tmp_path: Path) -> None:
     output = tmp_path / "output"
     with output.open("wb") as ours:
-        command = _run(ocitool, of_alice, "/not/there")
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=ours, stderr=ours, env=ocitool.environment, check=False
-        )
+        done = _run(ocitool, of_alice, "/not/there", stdout=ours, stderr=ours)
     assert (done.returncode, "/not/there" in output.read_text()) == (127, True)
 
 
 def test_output_that_finds_no_room_is_not_lost_in_silence(
     ocitool: Ocitool, of_alice: str, tmp_path: Path
 ) -> None:
+    words = (of_alice, "head", "-c", "1000000", "/dev/zero")
     with small_disk(tmp_path, "64k") as disk, (disk / "output").open("wb") as ours:
-        command = _run(ocitool, of_alice, "head", "-c", "1000000", "/dev/zero")
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=ours,
-            stderr=subprocess.PIPE,
-            env=ocitool.environment,
-            check=False,
-        )
+        done = _run(ocitool, *words, stdout=ours, stderr=subprocess.PIPE)
     assert done.stderr.decode().startswith(
         "ocitool: the program's output could not be written: No space left on device\n"
     )
@@ -158,13 +157,10 @@ def test_output_that_finds_no_room_is_not_lost_in_silence(
 
 def test_who_writes_the_output_holds_nothing_of_ours(ocitool: Ocitool, of_alice: str, tmp_path: Path) -> None:
     """A lock that it held would keep a container's directory from being collected."""
+    script = "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done"
     with (tmp_path / "output").open("wb") as ours:
-        process = subprocess.Popen(
-            _run(ocitool, of_alice, "sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done"),
-            stdin=subprocess.DEVNULL,
-            stdout=ours,
-            env=ocitool.environment,
-        )
+        command = _command(of_alice, "sh", "-c", script)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=ours, env=ocitool.environment)
         try:
             until(lambda: (tmp_path / "output").read_text() == "up\n")
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
