@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ocitool import containers, hostfiles
-from ocitool.errors import InvalidContent, OciError, Unsupported
+from ocitool.errors import InvalidContent, InvalidReference, OciError, Unsupported
 from ocitool.prepared import groups_of, is_stacked, overlay, prepared, process_of, read, stack_of
 from ocitool.remembered import Image
 from ocitool.run import jsonfast
@@ -171,7 +171,14 @@ def _of_bundle(bundle: str, container: str, options: RunOptions, launch: Launch)
 
 
 def _completed(options: RunOptions, image: Image, launch: Launch) -> RunOptions:
-    """The options with what the image's own documents say to them."""
+    """The options with what the image's own documents say to them.
+
+    Raises:
+        InvalidReference: neither they nor the options say what to run. In a bundle a shell stands there, and
+            it ends at once and well where it has no input.
+    """
+    if not (options.args or options.entrypoint or image.entrypoint or image.command):
+        raise InvalidReference("the image names no program", hint="name one after the image")
     launch.platform = image.platform
     return options.but(
         image_entrypoint=image.entrypoint,

@@ -32,8 +32,9 @@ class RunOptions:
         entrypoint: replaces the image's entry point; an empty string removes it.
         image_entrypoint, image_cmd: of the image, from which the command is put together.
         image_volumes: of the image, which stay writable where its root is not.
-        as_engines: for an image, where nobody has decided otherwise: a setuid program
-            may gain privileges, and the user's own group is one of the supplementary ones as well.
+        as_engines: for an image, where nobody has decided otherwise: a setuid program may gain privileges,
+            the user's own group is one of the supplementary ones as well, and whoever the user is may listen
+            on any port of a network of the container's own, and ping.
         env: `NAME=value`, or `NAME` to take the value from `host_env`.
         host_env: the caller's environment.
         user: `uid[:gid]`, in numbers; names are the caller's to look up.
@@ -148,6 +149,7 @@ def apply(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
     if options.as_engines:
         process["noNewPrivileges"] = False
         _join_own_group(process, linux)
+        _open_ports(linux)
     confining.confine(result, options, before)
     if any(getattr(options, name) not in (None, ()) for name in _LIMITS):
         from . import limiting
@@ -235,6 +237,18 @@ def _join_own_group(process: dict[str, Any], linux: dict[str, Any]) -> None:
     if mapped != 1 and user.get("uid"):
         groups = (user.get("gid", 0), *(user.get("additionalGids") or ()))
         user["additionalGids"] = list(dict.fromkeys(groups))
+
+
+def _open_ports(linux: dict[str, Any]) -> None:
+    """Let a program that is not root listen on any port and ping, in a network of its own, as docker does."""
+    spaces = linux.get("namespaces") or []
+    if not any(entry["type"] == "network" and not entry.get("path") for entry in spaces):
+        return
+    sysctls = {"net.ipv4.ip_unprivileged_port_start": "0"}
+    if not any(entry["type"] == "user" for entry in spaces):
+        # Of groups that are not mapped the kernel takes no range.
+        sysctls["net.ipv4.ping_group_range"] = "0 2147483647"
+    linux["sysctl"] = {**sysctls, **(linux.get("sysctl") or {})}
 
 
 def _id(text: str, whole: str) -> int:

@@ -16,6 +16,7 @@ from support.run_bundles import VERSION_2_ALONE
 from ocitool.run.capabilities import NAMES
 
 pytestmark = pytest.mark.peers
+HOST_UTS = Path("/proc/self/ns/uts").readlink()
 
 
 @pytest.fixture(params=["root", "ordinary"])
@@ -66,10 +67,9 @@ def test_a_container_knows_its_name_and_the_hosts_that_it_is_told(
 
 def test_a_container_in_the_hosts_network_has_its_name(anyone: Ocitool, busybox_image: str) -> None:
     own = os.uname().nodename
-    script = "hostname; cat /etc/hostname; readlink /proc/self/ns/uts"
-    *names, namespace = _said(anyone, "--network", "host", busybox_image, script=script)[:3]
-    assert names == [own, own]
-    assert namespace != str(Path("/proc/self/ns/uts").readlink())
+    # Not the namespace itself, which differs from one container to the next.
+    script = f"hostname; cat /etc/hostname; test $(readlink /proc/self/ns/uts) != {HOST_UTS} && echo its own"
+    assert _said(anyone, "--network", "host", busybox_image, script=script) == [own, own, "its own"]
     assert _said(anyone, "--net=host", "-h", "box", busybox_image, script="hostname") == ["box"]
 
 
@@ -313,3 +313,41 @@ def test_a_loop_keeps_the_lines_that_it_reads(ocitool: Ocitool, busybox_image: s
         command, input="1\n2\n", capture_output=True, text=True, env=ocitool.environment, check=False
     )
     assert done.stdout == "1\n2\n", done.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--entrypoint", "")], ids=["", "without an entry point"])
+def test_an_image_that_names_no_program_has_to_be_told_one(
+    anyone: Ocitool, busybox_image: str, words: tuple[str, ...]
+) -> None:
+    for _ in range(2):
+        said = anyone("run", *words, busybox_image, code=125).err
+        assert said == "ocitool: the image names no program\n  name one after the image\n"
+    assert anyone("run", *words, busybox_image, "echo", "told").out == "told\n"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), ["0", "0\t2147483647"]),
+        (("--network", "host"), None),
+        (("--sysctl", "net.ipv4.ip_unprivileged_port_start=99"), ["99", "0\t2147483647"]),
+    ],
+    ids=["its own network", "the host's", "told otherwise"],
+)
+def test_a_program_that_is_not_root_may_use_all_of_a_network_of_its_own(
+    ocitool: Ocitool, busybox_image: str, words: tuple[str, ...], expected: list[str] | None
+) -> None:
+    names = [Path("/proc/sys/net/ipv4", name) for name in ("ip_unprivileged_port_start", "ping_group_range")]
+    said = _said(ocitool, *words, busybox_image, script=f"cat {names[0]} {names[1]}")
+    assert said == (expected or [name.read_text().strip() for name in names])
+    if expected and expected[0] == "0":
+        script = "nc -l -p 80 -e true & sleep 0.2; nc 127.0.0.1 80 </dev/null && echo connected"
+        assert ocitool("run", "-u", "1234", busybox_image, "sh", "-c", script).out == "connected\n"
+
+
+def test_an_ordinary_users_container_has_all_ports_of_its_network(
+    anyone: Ocitool, busybox_image: str
+) -> None:
+    start = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+    assert _said(anyone, busybox_image, script=f"cat {start}") == ["0"]
