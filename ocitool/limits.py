@@ -20,6 +20,10 @@ GRAPH_BYTES = (
 )  # all manifests under one root together: they are held in memory until they are written
 INDEX_ENTRIES = 10_000
 
+# Whoever may push to a repository can add any number of signatures, of any size (CVE-2023-46737).
+SIGNATURES = 100
+SIGNATURE_BYTES = MIB
+
 DECOMPRESSED_BYTES = 1 << 40
 # A run of zeros compresses to about 1:1030 in gzip and to far more in zstd, and real layers hold
 # sparse files, so the ratio is judged only once this many bytes have come out.

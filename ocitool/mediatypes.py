@@ -5,7 +5,13 @@ Content of any other type is copied as it is.
 
 from __future__ import annotations
 
+import re
 from typing import Final
+
+# descriptor.md, mediaType: "Values MUST comply with [RFC 6838][rfc6838], including the [naming requirements
+# in its section 4.2][rfc6838-s4.2]." Artifacts in the wild carry parameters too ("text/plain; charset=x"),
+# and nothing is gained by refusing to copy those; what could not stand in a header is refused.
+_MEDIA_TYPE: Final = re.compile(r"[!-.0-~]{1,127}/[!-~][ -~]{0,254}")
 
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -37,6 +43,11 @@ MANIFESTS: Final = INDEXES | IMAGE_MANIFESTS
 """The types whose content names other content, and which registries keep under /manifests/."""
 
 CONFIGS: Final = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+
+
+def is_media_type(text: str) -> bool:
+    """Whether something can be a media type at all."""
+    return _MEDIA_TYPE.fullmatch(text) is not None
 
 
 def is_nondistributable(media_type: str) -> bool:

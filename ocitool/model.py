@@ -7,7 +7,6 @@ written again from its parsed form, so fields that ocitool does not know survive
 from __future__ import annotations
 
 import base64
-import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -21,10 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MAX_SIZE: Final = (1 << 63) - 1
-# descriptor.md, mediaType: "Values MUST comply with [RFC 6838][rfc6838], including the [naming requirements
-# in its section 4.2][rfc6838-s4.2]." Artifacts in the wild carry parameters too ("text/plain; charset=x"),
-# and nothing is gained by refusing to copy those; what could not stand in a header is refused.
-_MEDIA_TYPE: Final = re.compile(r"[!-.0-~]{1,127}/[!-~][ -~]{0,254}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,7 @@ class Descriptor:
         _check_spelling(fields, _DESCRIPTOR_KEYS, what)
         # descriptor.md: "This REQUIRED property contains the media type of the referenced content."
         media_type = jsontypes.string(fields, "mediaType", what)
-        if not _MEDIA_TYPE.fullmatch(media_type):
+        if not mediatypes.is_media_type(media_type):
             raise InvalidContent(f"{what} has the media type {media_type!r:.60}, which is none")
         # descriptor.md: "This REQUIRED property is the _digest_ of the targeted content, conforming to the
         # requirements outlined in [Digests](#digests)."

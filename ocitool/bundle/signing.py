@@ -7,26 +7,21 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from ocitool import limits, strictjson
+from ocitool import strictjson
 from ocitool.digest import Digest
-from ocitool.errors import IntegrityError, InvalidContent, NotFound, OciError, Unsupported
+from ocitool.errors import IntegrityError, InvalidContent
 from ocitool.layout.index import blob_path
+from ocitool.trust.keys import PrivateKey, PublicKey
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
-
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
     from ocitool.bundle.source import BundleSource
 
-    PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
-    PublicKey = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
-
 MEDIA_TYPE: Final = "application/vnd.ocitool.signature.v1+json"
-_ED25519: Final = "ed25519"
-_ECDSA: Final = "ecdsa-sha256"
 _SIGNATURE_BYTES: Final = 64 << 10
 _MAX_SIGNATURES: Final = 16
 
@@ -42,31 +37,22 @@ class Signer(Protocol):
 class KeySigner:
     """Signs with a private key from a PEM file."""
 
-    def __init__(self, path: Path, password: bytes | None = None) -> None:
+    def __init__(self, path: Path, password: Callable[[], bytes] | None = None) -> None:
         """Read the key.
 
         Raises:
-            NotFound: there is no such file.
-            InvalidContent: it holds no private key, or needs a password.
-            Unsupported: the key is of another kind than Ed25519 and ECDSA.
+            OciError: as `PrivateKey.read`.
         """
-        self._key = _private_key(path, password)
+        self._key = PrivateKey.read(path, password)
 
     def sign(self, document: bytes, /) -> bytes:
         """See `Signer`."""
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        if isinstance(self._key, ec.EllipticCurvePrivateKey):
-            algorithm, signature = _ECDSA, self._key.sign(document, ec.ECDSA(hashes.SHA256()))
-        else:
-            algorithm, signature = _ED25519, self._key.sign(document)
         return strictjson.dumps(
             {
                 "mediaType": MEDIA_TYPE,
-                "algorithm": algorithm,
-                "keyId": _key_id(self._key.public_key()),
-                "signature": base64.b64encode(signature).decode(),
+                "algorithm": self._key.public.algorithm,
+                "keyId": self._key.public.id,
+                "signature": base64.b64encode(self._key.sign(document)).decode(),
             }
         )
 
@@ -87,8 +73,7 @@ def check_signature(bundle: BundleSource, key: Path) -> str:
         IntegrityError: the bundle is not signed by this key, or was changed afterwards.
         NotFound, InvalidContent, Unsupported: the key can't be used.
     """
-    public = _public_key(key)
-    wanted = _key_id(public)
+    public = PublicKey.read(key)
     digests = bundle.signatures
     if not digests:
         raise IntegrityError(f"{bundle.name} is not signed")
@@ -98,10 +83,10 @@ def check_signature(bundle: BundleSource, key: Path) -> str:
         )
     for digest in digests:
         algorithm, key_id, signature = _read(bundle, digest)
-        if key_id == wanted:
+        if key_id == public.id:
             _check(public, algorithm, signature, bundle)
             return key_id
-    raise IntegrityError(f"{bundle.name} is not signed by the key {key}", expected=wanted)
+    raise IntegrityError(f"{bundle.name} is not signed by the key {key}", expected=public.id)
 
 
 def _read(bundle: BundleSource, digest: Digest) -> tuple[str, str, bytes]:
@@ -120,72 +105,12 @@ def _read(bundle: BundleSource, digest: Digest) -> tuple[str, str, bytes]:
 
 
 def _check(public: PublicKey, algorithm: str, signature: bytes, bundle: BundleSource) -> None:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    document = bundle.inventory_bytes
-    try:
-        # The key decides how to check; what the document says has to agree.
-        if isinstance(public, ec.EllipticCurvePublicKey):
-            _agree(algorithm, _ECDSA)
-            public.verify(signature, document, ec.ECDSA(hashes.SHA256()))
-        else:
-            _agree(algorithm, _ED25519)
-            public.verify(signature, document)
-    except InvalidSignature as error:
+    # The key decides how to check; what the document says has to agree.
+    if algorithm != public.algorithm:
+        raise IntegrityError(
+            f"a signature says that it is {algorithm!r:.40}, but the key is for {public.algorithm}"
+        )
+    if not public.verifies(signature, bundle.inventory_bytes):
         raise IntegrityError(
             f"the signature of {bundle.name} is wrong: something has changed its inventory since"
-        ) from error
-
-
-def _agree(algorithm: str, wanted: str) -> None:
-    if algorithm != wanted:
-        raise IntegrityError(f"a signature says that it is {algorithm!r:.40}, but the key is for {wanted}")
-
-
-def _key_id(public: PublicKey) -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    return str(Digest.of(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)))
-
-
-def _private_key(path: Path, password: bytes | None) -> PrivateKey:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-
-    try:
-        key: Any = serialization.load_pem_private_key(_pem(path), password)
-    except TypeError as error:
-        raise InvalidContent(f"the key {path} and its password: {error}") from error
-    except ValueError as error:
-        raise InvalidContent(f"{path} holds no private key in PEM, or its password is another") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
-        raise _unsupported(path)
-    return key
-
-
-def _public_key(path: Path) -> PublicKey:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-
-    try:
-        key: Any = serialization.load_pem_public_key(_pem(path))
-    except ValueError as error:
-        raise InvalidContent(f"{path} holds no public key in PEM") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
-        raise _unsupported(path)
-    return key
-
-
-def _unsupported(path: Path) -> OciError:
-    return Unsupported(f"{path} is a key of another kind than Ed25519 and ECDSA")
-
-
-def _pem(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(limits.MIB)
-    except OSError as error:
-        kind = NotFound if isinstance(error, FileNotFoundError) else OciError
-        raise kind(f"the key {path} can't be read: {error.strerror or error}") from error
+        )

@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from ocitool import mediatypes, strictjson
-from ocitool.errors import IntegrityError, InvalidContent, NotFound, RegistryError
+from ocitool import limits, mediatypes, strictjson
+from ocitool.errors import IntegrityError, InvalidContent, NotFound, RegistryError, UnsafeContent
 from ocitool.model import Descriptor, Index, Manifest, parse_manifest
 from ocitool.registry import listing
 
@@ -142,6 +142,8 @@ class ReferrerLists:
                 self._has_no_api = answer.status == 404
                 return None
             found += listed(answer.body, what)
+            if len(found) > limits.INDEX_ENTRIES:
+                raise UnsafeContent(f"{what}: there are more than {limits.INDEX_ENTRIES}")
         return found
 
     def _by_tag(self, desc: Descriptor) -> list[Descriptor]:

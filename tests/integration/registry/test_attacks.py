@@ -32,6 +32,7 @@ from ocitool.errors import (
     RegistryError,
     Unauthorized,
     Unreachable,
+    UnsafeContent,
     Unsupported,
 )
 from ocitool.events import Event, Noted
@@ -505,6 +506,22 @@ def test_rc_13_a_manifest_or_list_of_referrers_has_four_mebibytes_at_most(
         ask = (lambda: repo.resolve("v1")) if what == "manifest" else (lambda: repo.referrers(subject))
         with pytest.raises(RegistryError, match="larger than 4194304") if excess else nullcontext():
             ask()
+
+
+def test_sg_03_referrers_without_end_end(fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocitool.limits.INDEX_ENTRIES", 50)
+    subject = Descriptor.of(mediatypes.OCI_MANIFEST, b"{}")
+    entries = [Descriptor.of(mediatypes.OCI_MANIFEST, b"%d" % n).to_json() for n in range(10)]
+    document = strictjson.dumps({"schemaVersion": 2, "manifests": entries})
+
+    def page(request: Request) -> Response:
+        link = f'<{request.path}?at={len(fake.log)}>; rel="next"'
+        return Response(200, {**INDEX_TYPE, "Link": link}, document)
+
+    fake.before.append(always("GET", "/referrers/", page))
+    with client() as made, pytest.raises(UnsafeContent, match="there are more than 50"):
+        repository(made, fake.name).referrers(subject)
+    assert len(fake.log) == 6
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "gzip, gzip", ", ".join(["gzip"] * 100)])

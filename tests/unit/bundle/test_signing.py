@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 from support.bundle_images import all_of, opened, put_image, written
+from support.trust_keys import KINDS, save
 
 from ocitool.bundle import gather
 from ocitool.bundle.signing import KeySigner, check_signature
@@ -28,28 +22,12 @@ from ocitool.layout.index import blob_path
 from ocitool.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-KEYS: dict[str, Callable[[], Any]] = {
-    "ed25519": ed25519.Ed25519PrivateKey.generate,
-    "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
-    "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
-}
 
-
-def save(directory: Path, key: Any, password: bytes = b"") -> tuple[Path, Path]:
-    directory.mkdir(exist_ok=True, parents=True)
-    private, public = directory / "key.pem", directory / "key.pub"
-    encryption = BestAvailableEncryption(password) if password else NoEncryption()
-    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
-    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    return private, public
-
-
-@pytest.fixture(params=KEYS)
+@pytest.fixture(params=KINDS)
 def keys(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
-    return save(tmp_path / "keys", KEYS[request.param]())
+    return save(tmp_path / "keys", KINDS[request.param]())
 
 
 @pytest.fixture
@@ -190,10 +168,11 @@ def test_keys_that_cannot_be_used_are_told(store: MemoryStore, tmp_path: Path) -
     failing(store, tmp_path / "nowhere", error=NotFound, match="can't be read")
     failing(store, tmp_path, error=OciError, match="Is a directory")
     locked, public = save(tmp_path / "locked", ed25519.Ed25519PrivateKey.generate(), b"secret")
-    for password in (None, b"wrong"):
-        with pytest.raises(InvalidContent):
-            KeySigner(locked, password)
-    with opened(bundle_of_signed(store, KeySigner(locked, b"secret"))) as bundle:
+    with pytest.raises(InvalidContent, match="is encrypted, and needs a password"):
+        KeySigner(locked)
+    with pytest.raises(InvalidContent, match="its password is another"):
+        KeySigner(locked, lambda: b"wrong")
+    with opened(bundle_of_signed(store, KeySigner(locked, lambda: b"secret"))) as bundle:
         check_signature(bundle, public)
 
 
