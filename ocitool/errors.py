@@ -9,7 +9,7 @@
     ├── RegistryError            12   a registry's answer
     │   ├── Unauthorized         11   401 or 403 after the token flow
     │   └── Unreachable          12   no answer at all
-    ├── IntegrityError           13   digest, size or diff ID differ from what was promised
+    ├── IntegrityError           13   digest, size, diff ID or signature are not what was promised
     ├── InvalidContent           14   manifest, index, layout, config, tar
     │   └── UnsafeContent        15   escapes its root, exceeds a limit
     ├── Unsupported              16   media type, algorithm, kernel feature
@@ -118,7 +118,7 @@ class Unreachable(RegistryError):
 
 
 class IntegrityError(OciError):
-    """Bytes are not those that were promised.
+    """Bytes are not those that were promised, or nobody who should has promised anything of them.
 
     Attributes:
         expected: the digest or size that was promised.

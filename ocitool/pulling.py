@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def pull(
     source: Source,
     store: Store,
-    ref: str,
+    root: Descriptor,
     *,
     to: str,
     wanted: Wanted | None,
@@ -32,7 +32,7 @@ def pull(
     Args:
         source: the repository.
         store: where the image goes.
-        ref: the image's tag or digest in the repository.
+        root: the image, resolved already: it may have been verified, and its name may mean another one since.
         to: its name in the store; "" for none but its digest.
         wanted: the platform to take of it; None takes all and keeps the index.
         jobs: how many blobs may be on their way at once.
@@ -41,7 +41,6 @@ def pull(
     Raises:
         NotFound: the image, or the platform, is not there.
     """
-    root = source.resolve(ref)
     if wanted is not None:
         root = wanted.under(source, root)
     return copy_graph(source, store, root, to=to or str(root.digest), jobs=jobs, on_event=on_event)

@@ -30,6 +30,7 @@ COMMANDS = {
     "registries": ("login", "logout", "tag", "delete"),
     "serving": ("serve",),
     "stores": ("store",),
+    "trusting": ("attach", "fetch", "sign", "verify"),
     "unpacking": ("unpack", "repack"),
 }
 """The commands that each module of this package has in its own `COMMANDS`."""

@@ -29,6 +29,7 @@ from ocitool.cli.options import (
     write_whole,
 )
 from ocitool.cli.serving import listen, listening
+from ocitool.cli.trusting import key_password_option, password_of
 
 if TYPE_CHECKING:
     from ocitool.bundle import Image, Inventory, Sink
@@ -74,6 +75,7 @@ def bundle() -> None:
 )
 @click.option("--part-size", callback=byte_count, metavar="SIZE", help="Write parts of this size (4G).")
 @click.option("--sign-key", type=FILE, help="Sign the inventory with this private key (PEM).")
+@key_password_option
 @click.option("--dry-run", is_flag=True, help="Write nothing, say what there would be.")
 @jobs_option
 @with_session
@@ -90,6 +92,7 @@ def create(  # noqa: PLR0913 - one parameter for each option
     no_referrers: bool,
     part_size: int | None,
     sign_key: Path | None,
+    key_password_file: Path | None,
     dry_run: bool,
     jobs: int,
 ) -> None:
@@ -109,7 +112,7 @@ def create(  # noqa: PLR0913 - one parameter for each option
     if not listed:
         raise click.UsageError("name at least one image")
     # Before anything is read from far away: a key or a place that can't be used is a reason to stop.
-    signers = [KeySigner(sign_key)] if sign_key else []
+    signers = [KeySigner(sign_key, password_of(key_password_file))] if sign_key else []
     sink = None if dry_run else _sink(output, part_size)
     held = Inventory.union(
         [*(inventory_file(path) for path in have), *(brought(session, path, jobs) for path in since)]

@@ -12,6 +12,7 @@ import click
 from ocitool.cli import reported
 from ocitool.cli.options import with_options, with_session
 from ocitool.cli.runoptions import OPTIONS, Option, without_flag_values
+from ocitool.cli.trusting import policy_of
 from ocitool.cli.unpacking import image_of
 from ocitool.errors import RunError
 
@@ -96,6 +97,8 @@ def _of_bundle(options: RunOptions, values: dict[str, Any]) -> RunOptions:
     for name, given in OF_IMAGES.items():
         if values[given]:
             raise click.UsageError(f"{name} is for images: a bundle's /etc is its own")
+    if values["verify_keys"]:
+        raise click.UsageError("--verify-key is for images: nobody signs a bundle's files")
     if not all(group.isdecimal() for group in values["groups"]):
         raise click.UsageError("--group-add takes numbers where a bundle is run")
     gids = tuple(map(int, values["groups"]))
@@ -131,7 +134,8 @@ def _run_image(session: Session, values: dict[str, Any], options: RunOptions, la
     layout = session.layout_of(Location.parse(location))
     index = f"{layout.absolute()}/index.json" if layout else ""
     before = remembered.seen(index)
-    source, image = image_of(session, location, platform, values["pull"])
+    policy = policy_of(tuple(map(Path, values["verify_keys"])))
+    source, image = image_of(session, location, platform, values["pull"], policy)
     return running.run_image(
         source,
         image,

@@ -15,9 +15,11 @@ from ocitool.cli.options import (
     with_session,
     with_two_sessions,
 )
+from ocitool.cli.trusting import policy_of, resolved, verify_key_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from ocitool.content import Source
     from ocitool.locations import Location, Session
@@ -35,16 +37,18 @@ _verify_option = click.option(
 @click.argument("location", required=False)
 @platform_option
 @click.option("--all", "everything", is_flag=True, help="Take every platform, and keep the index.")
+@verify_key_option
 @_verify_option
 @jobs_option
 @with_session
-def pull(
+def pull(  # noqa: PLR0913 - one parameter for each option
     session: Session,
     reference: str,
     location: str | None,
     *,
     platform: str | None,
     everything: bool,
+    verify_keys: tuple[Path, ...],
     verify: bool,
     jobs: int,
 ) -> None:
@@ -55,7 +59,7 @@ def pull(
     from ocitool import pulling
     from ocitool.locations import Kind, Location
 
-    parsed = _in_registry(reference)
+    origin, parsed = Location.parse(reference), _in_registry(reference)
     if everything and platform:
         raise click.UsageError("--all and --platform exclude each other")
     target = Location.parse(location) if location else Location(Kind.STORE, parsed)
@@ -64,10 +68,11 @@ def pull(
             f"{location} is in a registry too: name a directory ./{location}, or use `ocitool copy`"
         )
     session.verify = verify
+    source = session.source(origin)
     desc = pulling.pull(
-        session.client.repository(parsed),
+        source,
         session.store(target),
-        parsed.ref,
+        resolved(source, origin, policy_of(verify_keys)),
         to=target.name_for(parsed),
         wanted=None if everything else wanted_platform(platform),
         jobs=jobs,
@@ -134,6 +139,7 @@ def _require_digest(target: Reference, digest: str) -> None:
 @click.option("--compression", type=click.Choice(["gzip", "zstd", "none"]), help="Compress layers this way.")
 @click.option("--preserve-digests", is_flag=True, help="Fail where the digest would change.")
 @click.option("--referrers", is_flag=True, help="Copy what refers to the image as well.")
+@verify_key_option
 @_verify_option
 @jobs_option
 @with_two_sessions
@@ -150,6 +156,7 @@ def copy(  # noqa: PLR0913 - one parameter for each option
     compression: str | None,
     preserve_digests: bool,
     referrers: bool,
+    verify_keys: tuple[Path, ...],
     verify: bool,
     jobs: int,
 ) -> None:
@@ -173,7 +180,7 @@ def copy(  # noqa: PLR0913 - one parameter for each option
     origin = Location.parse(source)
     target = Location.parse(destination)
     original = session.source(origin)
-    before = original.resolve(origin.name)
+    before = resolved(original, origin, policy_of(verify_keys))
     src, root = _converted(session, original, before, form, compression)
     selected = select(src, root, selection)
     if preserve_digests and selected.root != before:

@@ -34,7 +34,7 @@ OF_IMAGES = {
 }  # fmt: skip
 """Options about files in /etc, which a bundle has of its maker's, with what their values are called."""
 # What needs more than an image that is ready, or is checked where there is time for it.
-_LONG_WAY = ("detach", "env_files", "groups", "keep", "published", "runtime", "user")
+_LONG_WAY = ("detach", "env_files", "groups", "keep", "published", "runtime", "user", "verify_keys")
 
 
 def options_of(values: dict[str, Any], env: tuple[str, ...]) -> RunOptions:

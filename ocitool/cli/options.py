@@ -15,6 +15,7 @@ from ocitool.cli import runoptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
 
     from ocitool.console import Progress
     from ocitool.locations import Session
@@ -304,6 +305,25 @@ def write_whole(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OciError(f"{path} can't be written: {error.strerror}") from error
+
+
+def pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    """Annotations, as they are typed."""
+    found = dict(text.partition("=")[::2] for text in texts)
+    if "" in found or not all("=" in text for text in texts):
+        raise click.UsageError("--annotation takes NAME=VALUE")
+    return found
+
+
+def source_date() -> datetime | None:
+    """The time that reproducible builds say it is (SOURCE_DATE_EPOCH)."""
+    from datetime import UTC, datetime
+
+    seconds = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        return datetime.fromtimestamp(int(seconds), UTC) if seconds else None
+    except (ValueError, OverflowError) as error:
+        raise click.UsageError("SOURCE_DATE_EPOCH is not a number of seconds") from error
 
 
 def byte_count(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:

@@ -59,6 +59,13 @@ OPTIONS = (
     PLATFORM,
     PULL,
     Option(
+        "--verify-key",
+        attribute="verify_keys",
+        kind="texts",
+        metavar="FILE",
+        help="Run the image only if this public key (PEM) has signed it; with several, all of them.",
+    ),
+    Option(
         "-e", "--env", kind="texts", metavar="NAME[=VALUE]", help="Set a variable; the caller's without =."
     ),
     Option(

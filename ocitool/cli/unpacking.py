@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,19 +12,21 @@ from ocitool.cli.options import (
     DIRECTORY,
     FILE,
     byte_count,
+    pairs,
     platform_option,
     pull_option,
+    source_date,
     wanted_platform,
     with_session,
 )
 from ocitool.cli.registries import changeable, name_in
+from ocitool.cli.trusting import policy_of, resolved, verify_key_option
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from ocitool.content import Source
     from ocitool.locations import Session
     from ocitool.model import Descriptor
+    from ocitool.trust import Policy
     from ocitool.unpack import UnpackReport
     from ocitool.unpack.idmap import IdMap
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @platform_option
 @pull_option
+@verify_key_option
 @click.option("--rootless/--no-rootless", default=None, help="Unpack for a user namespace. [when not root]")
 @click.option(
     "--keep-owner/--no-keep-owner", default=None, help="Give files the image's owners. [where possible]"
@@ -86,6 +88,7 @@ def unpack(  # noqa: PLR0913 - one parameter for each option
     *,
     platform: str | None,
     pull: str,
+    verify_keys: tuple[Path, ...],
     annotations: tuple[str, ...],
     hooks: tuple[str, ...],
     max_bytes: int | None,
@@ -111,9 +114,9 @@ def unpack(  # noqa: PLR0913 - one parameter for each option
     if max_entries:
         changes["max_entries"] = max_entries
     options = UnpackOptions(
-        ids=_ids(uid_maps, gid_maps), annotations=_pairs(annotations), hooks=_hooks(hooks), **changes
+        ids=_ids(uid_maps, gid_maps), annotations=pairs(annotations), hooks=_hooks(hooks), **changes
     )
-    source, image = image_of(session, location, platform, pull)
+    source, image = image_of(session, location, platform, pull, policy_of(verify_keys))
     report = unpack_image(source, image, bundle, options=options, on_event=session.on_event)
     for line in _left_out(report):
         console.say(line)
@@ -127,13 +130,6 @@ def _ids(uid_maps: tuple[str, ...], gid_maps: tuple[str, ...]) -> IdMap | None:
     if not (uid_maps or gid_maps):
         return None
     return IdMap(*(tuple(map(Range.parse, maps)) for maps in (uid_maps or gid_maps, gid_maps or uid_maps)))
-
-
-def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
-    pairs = dict(text.partition("=")[::2] for text in texts)
-    if "" in pairs or not all("=" in text for text in texts):
-        raise click.UsageError("--annotation takes NAME=VALUE")
-    return pairs
 
 
 def _hooks(texts: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
@@ -168,33 +164,36 @@ def _left_out(report: UnpackReport) -> list[str]:
     return [f"{what}: {count}" for count, what in counted if count]
 
 
-def image_of(session: Session, location: str, platform: str | None, policy: str) -> tuple[Source, Descriptor]:
-    """The source and the manifest that a location stands for; a reference is looked up in the local store."""
+def image_of(
+    session: Session, location: str, platform: str | None, pull: str, policy: Policy | None
+) -> tuple[Source, Descriptor]:
+    """The source and the manifest that a location stands for; a reference is looked up in the local store.
+
+    With a policy a reference is always looked up in its registry, for that is where the signatures are; what
+    the store has of the image is not moved again.
+    """
     from ocitool.locations import Kind, Location
 
     where = Location.parse(location)
     wanted = wanted_platform(platform)
     if where.kind is not Kind.REGISTRY:
         source = session.source(where)
-        return source, wanted.under(source, source.resolve(where.name))
+        return source, wanted.under(source, resolved(source, where, policy))
 
     from ocitool import pulling
 
     name = where.stored.name
 
     def pull_now() -> Descriptor:
-        return pulling.pull(
-            session.source(where),
-            session.local,
-            where.name,
-            to=name,
-            wanted=wanted,
-            on_event=session.on_event,
-        )
+        source = session.source(where)
+        root = resolved(source, where, policy)
+        return pulling.pull(source, session.local, root, to=name, wanted=wanted, on_event=session.on_event)
 
-    if policy == "always":
+    if policy and pull == "never":
+        raise click.UsageError(f"--verify-key asks the registry of {location}, and --pull never forbids that")
+    if policy or pull == "always":
         return session.local, pull_now()
-    never = policy == "never"
+    never = pull == "never"
     return session.local, pulling.ensure(session.local, name, wanted, None if never else pull_now)
 
 
@@ -251,21 +250,11 @@ def repack(
     name = name_in(where, name)
     store = changeable(session, where)
     image = wanted_platform(platform).under(store, store.resolve(where.name))
-    new = repack_bundle(store, image, bundle, options=RepackOptions(created=_created(), **changes))
+    new = repack_bundle(store, image, bundle, options=RepackOptions(created=source_date(), **changes))
     if new == image:
         console.say(f"nothing has changed in {bundle}")
     store.tag(new, name)
     console.result(str(new.digest))
-
-
-def _created() -> datetime | None:
-    from datetime import UTC, datetime
-
-    seconds = os.environ.get("SOURCE_DATE_EPOCH")
-    try:
-        return datetime.fromtimestamp(int(seconds), UTC) if seconds else None
-    except (ValueError, OverflowError) as error:
-        raise click.UsageError("SOURCE_DATE_EPOCH is not a number of seconds") from error
 
 
 COMMANDS = (unpack, repack)

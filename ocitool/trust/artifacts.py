@@ -84,7 +84,6 @@ def attach(
     if annotations:
         document["annotations"] = dict(sorted(annotations.items()))
     manifest = put(store, mediatypes.OCI_MANIFEST, strictjson.dumps(document))
-    store.tag(manifest, str(manifest.digest))
     return replace(manifest, artifact_type=artifact_type, annotations=annotations)
 
 

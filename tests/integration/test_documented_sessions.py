@@ -29,6 +29,7 @@ BEFORE = {
         Step("python3 fixtures/images/build.py images", ("images",)),
         Step("ocitool --quiet copy oci:images:hello:1.0 oci:hello:1.0 >/dev/null", ()),
     ),
+    "docs/how-to/sign-and-verify.md": (Step("python3 fixtures/images/build.py images", ("images",)),),
 }
 
 

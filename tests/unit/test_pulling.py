@@ -60,21 +60,23 @@ def repository() -> MemoryStore:
 
 def test_a_pull_takes_the_one_manifest_for_the_platform(repository: MemoryStore) -> None:
     local = MemoryStore()
-    desc = pulling.pull(repository, local, "fat", to="x", wanted=Wanted(ARM64))
+    desc = pulling.pull(repository, local, repository.resolve("fat"), to="x", wanted=Wanted(ARM64))
     assert desc == local.resolve("x") == _image(repository, ARM64)
     assert not local.exists(_image(repository, AMD64))
 
 
 def test_a_pull_of_everything_keeps_the_index(repository: MemoryStore) -> None:
     local = MemoryStore()
-    assert pulling.pull(repository, local, "fat", to="x", wanted=None) == repository.resolve("fat")
+    assert pulling.pull(
+        repository, local, repository.resolve("fat"), to="x", wanted=None
+    ) == repository.resolve("fat")
     assert local.exists(_image(repository, AMD64))
     assert local.exists(_image(repository, ARM64))
 
 
 def test_a_platform_that_is_not_there_is_not_found_and_the_others_are_named(repository: MemoryStore) -> None:
     with pytest.raises(NotFound) as missing:
-        pulling.pull(repository, MemoryStore(), "fat", to="x", wanted=Wanted(S390X))
+        pulling.pull(repository, MemoryStore(), repository.resolve("fat"), to="x", wanted=Wanted(S390X))
     assert "linux/s390x" in missing.value.message
     assert "linux/amd64, linux/arm64" in missing.value.hint
 
@@ -82,9 +84,11 @@ def test_a_platform_that_is_not_there_is_not_found_and_the_others_are_named(repo
 def test_a_lone_image_of_another_platform_is_refused_only_where_one_was_named(
     repository: MemoryStore,
 ) -> None:
-    pulling.pull(repository, MemoryStore(), "arm", to="x", wanted=Wanted(AMD64))
+    pulling.pull(repository, MemoryStore(), repository.resolve("arm"), to="x", wanted=Wanted(AMD64))
     with pytest.raises(NotFound, match="is for linux/arm64, not linux/amd64"):
-        pulling.pull(repository, MemoryStore(), "arm", to="x", wanted=Wanted(AMD64, named=True))
+        pulling.pull(
+            repository, MemoryStore(), repository.resolve("arm"), to="x", wanted=Wanted(AMD64, named=True)
+        )
 
 
 def test_an_image_that_is_there_is_not_pulled_again(repository: MemoryStore) -> None:
@@ -98,7 +102,7 @@ def test_an_image_that_is_not_there_is_pulled_once(repository: MemoryStore) -> N
 
     def pull_now() -> Descriptor:
         pulls.append(1)
-        return pulling.pull(repository, local, "fat", to="x", wanted=Wanted(AMD64))
+        return pulling.pull(repository, local, repository.resolve("fat"), to="x", wanted=Wanted(AMD64))
 
     for _ in range(2):
         assert pulling.ensure(local, "x", Wanted(AMD64), pull_now) == _image(repository, AMD64)
@@ -107,10 +111,13 @@ def test_an_image_that_is_not_there_is_pulled_once(repository: MemoryStore) -> N
 
 def test_another_platform_than_the_one_that_is_there_is_pulled(repository: MemoryStore) -> None:
     local = MemoryStore()
-    pulling.pull(repository, local, "fat", to="x", wanted=Wanted(AMD64))
+    pulling.pull(repository, local, repository.resolve("fat"), to="x", wanted=Wanted(AMD64))
     wanted = Wanted(ARM64, named=True)
     desc = pulling.ensure(
-        local, "x", wanted, lambda: pulling.pull(repository, local, "fat", to="x", wanted=wanted)
+        local,
+        "x",
+        wanted,
+        lambda: pulling.pull(repository, local, repository.resolve("fat"), to="x", wanted=wanted),
     )
     assert desc == _image(repository, ARM64)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.trust_keys import KINDS, save
 
 from ocitool.layout import LayoutStore
 
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "json-output.md"
 # Objects whose keys are not ours: the specification's, or names.
-FOREIGN = {"annotations", "config", "manifests[]", "presumed[]", "added[]", "removed[]"}
+FOREIGN = {
+    "annotations",
+    "signatures[].annotations",
+    "config",
+    "manifests[]",
+    "presumed[]",
+    "added[]",
+    "removed[]",
+}
 NAMED = {"diff": "config", "bundle diff": "images"}
 
 
@@ -89,3 +98,11 @@ def test_bundles(cli: Cli, images: str, tmp_path: Path) -> None:
     cli("bundle", "create", two, f"{images}:layers:1.0", f"{images}:zstd:1.0", "--since", one)
     assert printed(cli, "bundle inspect", ((two,), 0)) == documented("bundle inspect")
     assert printed(cli, "bundle diff", ((one, two), 1)) == documented("bundle diff")
+
+
+def test_verify(cli: Cli, images: str, tmp_path: Path) -> None:
+    private, public = save(tmp_path / "keys", KINDS["p256"]())
+    image = f"oci:{tmp_path / 'layout'}:team/app:1"
+    cli("copy", f"{images}:hello:1.0", image)
+    cli("sign", image, "--key", private, "--annotation", "build=7")
+    assert printed(cli, "verify", ((image, "--key", public), 0)) == documented("verify")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import trust_cosign
-from support.stores import put, put_image, put_index
+from support.stores import put, put_image, put_index, put_json
 from support.trust_keys import keep, made, payload, save
 
 from ocitool import limits, mediatypes
@@ -79,9 +79,11 @@ def test_signatures_that_are_there_stay_as_they_are() -> None:
     image = put_image(store, media_type=mediatypes.DOCKER_MANIFEST)
     document = payload(image.digest)
     keep(store, image, (document, OTHER.sign(document)), **{"dev.sigstore.cosign/bundle": "{}"})
-    before = signatures(store, image)
+    before = {**signatures(store, image), "annotations": {"made.by": "another tool"}}
+    store.tag(put_json(store, mediatypes.OCI_MANIFEST, before), simplesigning.tag_of(image.digest))
     sign(store, image, KEY, identity=NAME)
     after = signatures(store, image)
+    assert after["annotations"] == before["annotations"]
     assert after["layers"][0] == before["layers"][0]
     assert len(after["layers"]) == 2
     assert len(verify(store, image, Policy((KEY.public, OTHER.public)))) == 2

@@ -351,6 +351,13 @@ def test_sg_07_an_envelope_that_lacks_something_fails(
     refused(store, image)
 
 
+def test_sg_07_an_envelope_with_a_second_signature_fails(store: RecordingStore, image: Descriptor) -> None:
+    document = bundle(KEY, statement(image.digest))
+    document["dsseEnvelope"]["signatures"] *= 2
+    attach(store, image, document)
+    refused(store, image, note="has 2 signatures, not one")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -359,6 +366,7 @@ def test_sg_07_an_envelope_that_lacks_something_fails(
         {"subject": None},
         {"subject": ["DIGEST"]},
         {"subject": [{"digest": {"sha256": "ab" * 32}}, {"digest": {"sha256": "DIGEST"}}]},
+        {"subject": [{"digest": {"sha256": "DIGEST"}}, {"digest": {"sha256": "ab" * 32}}]},
         {"subject": [{"digest": {"sha512": "DIGEST"}}]},
         {"subject": [{"name": "DIGEST"}]},
     ],
