@@ -130,19 +130,23 @@ def _file(text: str) -> File:
 @click.command(short_help="Write the files of an artifact into a directory.")
 @click.argument("location")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--artifact-type", metavar="TYPE", help="Of an image, take its one artifact of this type.")
 @with_session
-def fetch(session: Session, location: str, directory: Path) -> None:
+def fetch(session: Session, location: str, directory: Path, *, artifact_type: str | None) -> None:
     """Write the files of an artifact into a directory; print their paths.
 
-    LOCATION is that of the artifact, by its digest: `ocitool referrers` lists those of an image. No file that
-    is there is replaced.
+    LOCATION names the artifact by its digest (`ocitool referrers` lists those of an image), or with
+    --artifact-type the image that it refers to. No file that is there is replaced.
     """
     from ocitool import console, trust
     from ocitool.locations import Location
 
     where = Location.parse(location)
     source = session.source(where)
-    for path in trust.fetch(source, source.resolve(where.name), directory):
+    desc = source.resolve(where.name)
+    if artifact_type:
+        desc = trust.artifact_of(source, desc, artifact_type)
+    for path in trust.fetch(source, desc, directory):
         console.result_path(path)
 
 

@@ -5,7 +5,7 @@ and `verify` says whether that was done by those who should have. Keys are all t
 and the logs where they are written down, are not looked at.
 """
 
-from ocitool.trust.artifacts import File, attach, fetch
+from ocitool.trust.artifacts import File, artifact_of, attach, fetch
 from ocitool.trust.claims import Claims, Policy, Signature
 from ocitool.trust.keys import PrivateKey, PublicKey
 from ocitool.trust.signing import sign
@@ -18,6 +18,7 @@ __all__ = [
     "PrivateKey",
     "PublicKey",
     "Signature",
+    "artifact_of",
     "attach",
     "fetch",
     "sign",

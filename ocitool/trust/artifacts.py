@@ -14,7 +14,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from ocitool import jsontypes, mediatypes, strictjson
-from ocitool.content import open_verified, read_manifest
+from ocitool.content import Referrers, open_verified, read_manifest
 from ocitool.digest import Digest, new_hasher
 from ocitool.errors import Conflict, InvalidReference, NotFound, OciError, UnsafeContent, Unsupported
 from ocitool.limits import NAME_BYTES
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TITLE: Final = "org.opencontainers.image.title"
 ANY_FILE: Final = "application/octet-stream"
+_MOST_SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,27 @@ def _pushed(store: Store, file: File) -> Descriptor:
     except OSError as error:
         kind = NotFound if isinstance(error, FileNotFoundError) else OciError
         raise kind(f"{file.path} can't be attached: {error.strerror or error}") from error
+
+
+def artifact_of(source: Source, subject: Descriptor, artifact_type: str) -> Descriptor:
+    """The one artifact of a type that refers to a manifest.
+
+    Raises:
+        NotFound: there is none.
+        Conflict: there are several; the hint lists them.
+        Unsupported: the source keeps no referrers.
+    """
+    if not isinstance(source, Referrers):
+        raise Unsupported(f"no list is kept there of what refers to {subject.digest}")
+    found = list(source.referrers(subject, artifact_type))
+    if not found:
+        raise NotFound(f"nothing of the type {artifact_type} refers to {subject.digest}")
+    if len(found) > 1:
+        raise Conflict(
+            f"{len(found)} artifacts of the type {artifact_type} refer to {subject.digest}",
+            hint="name one by its digest: " + ", ".join(str(desc.digest) for desc in found[:_MOST_SHOWN]),
+        )
+    return found[0]
 
 
 def fetch(source: Source, artifact: Descriptor, directory: Path) -> list[Path]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Kept = tuple[Descriptor, Callable[[bytes], Candidate]]
 
 _MOST_TOLD: Final = 5
+_REFUSED: Final = (NotFound, InvalidContent, IntegrityError)
 _ARTIFACT_TYPES: Final = {simplesigning.ARTIFACT_TYPE, dsse.MEDIA_TYPE}
 
 
@@ -63,9 +64,6 @@ def verify(source: Source, root: Descriptor, policy: Policy, *, name: str = "") 
             return list(accepted.values())
     missing = [key.name for key in wanted.values() if key.id not in accepted]
     raise _refusal(root, missing, objections)
-
-
-_REFUSED: Final = (NotFound, InvalidContent, IntegrityError)
 
 
 def _accepted(

@@ -191,6 +191,19 @@ def test_files_are_attached_listed_and_fetched(
     assert manifest["annotations"] == {"org.opencontainers.image.created": "2023-11-14T22:13:20Z"}
 
 
+def test_an_image_s_one_artifact_of_a_type_needs_no_digest(
+    cli: Cli, image: str, key: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = ("fetch", image, tmp_path / "out", "--artifact-type", "text/plain")
+    assert "nothing of the type text/plain" in cli(*words, code=10).err
+    one = cli("attach", image, key[1], "--artifact-type", "text/plain").result
+    assert cli(*words).out == f"{tmp_path / 'out' / key[1].name}\n"
+    two = cli("attach", image, key[0], "--artifact-type", "text/plain").result
+    told = cli(*words, code=17).err
+    assert one in told
+    assert two in told
+
+
 def test_files_are_attached_to_one_platform_where_that_is_asked_for(
     cli: Cli, image: str, key: tuple[Path, Path]
 ) -> None:
