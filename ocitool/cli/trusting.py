@@ -13,6 +13,7 @@ from ocitool.cli.options import (
     asked,
     entry_option,
     format_option,
+    jobs_option,
     pairs,
     source_date,
     wanted_platform,
@@ -84,6 +85,7 @@ def _name(where: Location) -> str:
 @click.option("--artifact-type", required=True, metavar="TYPE", help="What kind of artifact it is.")
 @_annotation_option
 @entry_option
+@jobs_option
 @with_session
 def attach(
     session: Session,
@@ -93,6 +95,7 @@ def attach(
     artifact_type: str,
     annotations: tuple[str, ...],
     platform: str | None,
+    jobs: int,
 ) -> None:
     """Put files beside an image, as an artifact that refers to it; print the artifact's digest.
 
@@ -109,7 +112,13 @@ def attach(
     store = changeable(session, where)
     subject = _entry(store, store.resolve(where.name), platform)
     desc = trust.attach(
-        store, subject, [_file(text) for text in files], artifact_type=artifact_type, annotations=said
+        store,
+        subject,
+        [_file(text) for text in files],
+        artifact_type=artifact_type,
+        annotations=said,
+        jobs=jobs,
+        on_event=session.on_event,
     )
     console.result(str(desc.digest))
 
@@ -146,7 +155,7 @@ def fetch(session: Session, location: str, directory: Path, *, artifact_type: st
     desc = source.resolve(where.name)
     if artifact_type:
         desc = trust.artifact_of(source, desc, artifact_type)
-    for path in trust.fetch(source, desc, directory):
+    for path in trust.fetch(source, desc, directory, on_event=session.on_event):
         console.result_path(path)
 
 

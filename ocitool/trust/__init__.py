@@ -5,8 +5,9 @@ and `verify` says whether that was done by those who should have. Keys are all t
 and the logs where they are written down, are not looked at.
 """
 
-from ocitool.trust.artifacts import File, artifact_of, attach, fetch
+from ocitool.trust.attaching import File, attach
 from ocitool.trust.claims import Claims, Policy, Signature
+from ocitool.trust.fetching import artifact_of, fetch
 from ocitool.trust.keys import PrivateKey, PublicKey
 from ocitool.trust.signing import sign
 from ocitool.trust.verification import verify

@@ -12,7 +12,7 @@ from ocitool.digesttags import beside
 from ocitool.errors import Conflict, InvalidContent, NotFound, UnsafeContent
 from ocitool.model import Descriptor, Manifest
 from ocitool.trust import simplesigning
-from ocitool.trust.artifacts import put
+from ocitool.trust.attaching import put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

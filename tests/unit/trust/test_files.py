@@ -9,6 +9,7 @@ import pytest
 from support.stores import FlakyStore, lies, put, put_image, put_index, put_json
 
 from ocitool import mediatypes
+from ocitool.digest import Digest
 from ocitool.errors import (
     Conflict,
     IntegrityError,
@@ -18,11 +19,12 @@ from ocitool.errors import (
     UnsafeContent,
     Unsupported,
 )
+from ocitool.events import Advanced, Event, Finished, Planned
 from ocitool.layout import LayoutStore
 from ocitool.memory import MemoryStore
 from ocitool.transfer import copy_graph
 from ocitool.trust import File, attach, fetch
-from ocitool.trust.artifacts import TITLE
+from ocitool.trust.attaching import TITLE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,6 +113,31 @@ def test_what_cannot_be_attached_is_told(files: list[File], tmp_path: Path) -> N
             attach(store, image, wrong, artifact_type=SBOM)
     with pytest.raises(InvalidReference, match="'sbom' is no media type"):
         attach(store, image, files, artifact_type="sbom")
+
+
+def test_a_file_that_changes_meanwhile_is_not_attached(files: list[File]) -> None:
+    store = MemoryStore()
+    image = put_image(store)
+
+    def change(event: Event) -> None:
+        if isinstance(event, Planned):
+            files[0].path.write_text('{"bom": 2}')
+
+    with pytest.raises(IntegrityError):
+        attach(store, image, files, artifact_type=SBOM, on_event=change)
+    assert list(store.referrers(image)) == []
+
+
+def test_whoever_watches_is_told_of_every_byte(files: list[File], tmp_path: Path) -> None:
+    store = MemoryStore()
+    up: list[Event] = []
+    down: list[Event] = []
+    desc = attach(store, put_image(store), files, artifact_type=SBOM, on_event=up.append)
+    fetch(store, desc, tmp_path / "out", on_event=down.append)
+    for events in (up, down):
+        moved = {event.descriptor.digest: event.count for event in events if isinstance(event, Advanced)}
+        assert moved[Digest.of(b'{"bom": 1}')] == 10
+        assert sum(isinstance(event, Finished) for event in events) >= len(files)
 
 
 @pytest.mark.parametrize(
