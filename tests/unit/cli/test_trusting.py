@@ -151,6 +151,15 @@ def test_an_image_is_copied_and_unpacked_only_where_it_is_signed(
     cli("run", "--verify-key", stranger, image, code=125)
 
 
+def test_a_key_in_the_environment_is_asked_for_as_well(
+    cli: Cli, image: str, stranger: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OCITOOL_RUN_VERIFY_KEYS", str(stranger))
+    monkeypatch.setenv("OCITOOL_COPY_VERIFY_KEYS", str(stranger))
+    assert "is not signed by" in cli("run", image, code=125).err
+    cli("copy", image, f"oci:{tmp_path / 'there'}:1", code=13)
+
+
 def test_a_bundle_s_files_are_signed_by_nobody(
     cli: Cli, image: str, key: tuple[Path, Path], tmp_path: Path
 ) -> None:
