@@ -134,6 +134,14 @@ class RecordingStore(MemoryStore):
         self.calls.append(("tag", ref))
 
 
+class Listless:
+    """A source that keeps no list of referrers."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.resolve = store.resolve
+        self.fetch = store.fetch
+
+
 class FlakyStore(RecordingStore):
     """Fails, or lies, when content is fetched: each time with the next of its faults, then no more."""
 

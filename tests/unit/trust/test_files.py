@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.stores import FlakyStore, lies, put, put_image, put_index, put_json
+from support.stores import FlakyStore, Listless, lies, put, put_image, put_index, put_json
 
 from ocitool import mediatypes
 from ocitool.digest import Digest
@@ -23,12 +24,10 @@ from ocitool.events import Advanced, Event, Finished, Planned
 from ocitool.layout import LayoutStore
 from ocitool.memory import MemoryStore
 from ocitool.transfer import copy_graph
-from ocitool.trust import File, attach, fetch
+from ocitool.trust import File, artifact_of, attach, fetch
 from ocitool.trust.attaching import TITLE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ocitool.model import Descriptor
 
 SBOM = "application/spdx+json"
@@ -195,6 +194,18 @@ def test_an_artifact_without_files_and_an_index_have_none(tmp_path: Path) -> Non
     assert fetch(store, put_image(store, layers=[empty]), tmp_path) == []
     with pytest.raises(Unsupported, match="holds no files"):
         fetch(store, put_index(store, [image]), tmp_path)
+
+
+def test_where_no_list_is_kept_nothing_is_found_by_its_type() -> None:
+    store = MemoryStore()
+    with pytest.raises(Unsupported, match="no list is kept there"):
+        artifact_of(Listless(store), put_image(store), SBOM)
+
+
+def test_a_directory_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with pytest.raises(OciError, match="/proc/a can't be written"):
+        fetch(store, artifact(store, ("a", b"1")), Path("/proc"))
 
 
 def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:

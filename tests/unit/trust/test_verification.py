@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import trust_cosign
-from support.stores import RecordingStore, put, put_artifact, put_image, put_index, put_json
+from support.stores import (
+    FlakyStore,
+    Listless,
+    RecordingStore,
+    lies,
+    put,
+    put_artifact,
+    put_image,
+    put_index,
+    put_json,
+)
 from support.trust_keys import KINDS, attach, bundle, keep, made, payload, statement
 
 from ocitool import mediatypes
@@ -384,6 +394,26 @@ def test_sg_07_a_signature_whose_content_is_missing_fails(store: RecordingStore,
     manifest = json.loads(store._content[kept.digest])
     store.delete(Descriptor.from_json(manifest["layers"][0], "layer"))
     refused(store, image, note="is not in memory")
+
+
+def test_sg_07_signatures_that_are_damaged_fail() -> None:
+    store = FlakyStore()
+    image = put_image(store)
+    store.plan(keep(store, image, signed(image)), lies(b"other bytes"))
+    with pytest.raises(IntegrityError, match="is not signed by"):
+        accepted(store, image)
+    accepted(store, image)
+
+
+def test_sg_07_a_source_without_a_list_of_referrers_has_what_is_under_the_tag(
+    store: RecordingStore, image: Descriptor
+) -> None:
+    attach(store, image, bundle(KEY, statement(image.digest)))
+    source = Listless(store)
+    with pytest.raises(IntegrityError, match="is not signed by"):
+        verify(source, image, Policy((KEY.public,)))
+    keep(store, image, signed(image))
+    verify(source, image, Policy((KEY.public,)))
 
 
 def test_sg_07_something_else_with_the_tag_of_signatures_fails(
