@@ -29,6 +29,8 @@ OURS = f"{PYTHON} -I -S {MAIN}"
 FLOOR = f"{PYTHON} -I -S -c pass"
 RUNTIMES = {"ocitool-runtime": OURS, "runc": "runc", "crun": "crun"}
 OCITOOL = str(Path(sys.executable).parent / "ocitool")
+# As installers write it: with all that is installed beside it, where OURS needs the standard library alone.
+SCRIPT = f"#!{sys.executable}\nimport sys\nfrom ocitool.run.__main__ import main\nsys.exit(main())\n"
 
 
 def _bundle(path: Path, *, seccomp: bool) -> Bundle:
@@ -71,10 +73,16 @@ def _print(results: dict[str, dict[str, Any]], peers: tuple[str, ...]) -> None:
 
 def _runs(base: Path, runs: int) -> None:
     commands = {"python -I -S -c pass": FLOOR}
+    installed = base / "ocitool-runtime"
+    installed.write_text(SCRIPT)
+    installed.chmod(0o755)
     for what, seccomp in (("run", False), ("run, default seccomp profile", True)):
         bundle = _bundle(base / f"seccomp-{seccomp}", seccomp=seccomp)
         for runtime, command in RUNTIMES.items():
             commands[f"{runtime} {what}"] = f"{command} run --bundle {bundle.path} ocitool-benchmark"
+        commands[f"ocitool-runtime-installed {what}"] = (
+            f"{installed} run --bundle {bundle.path} ocitool-benchmark"
+        )
         commands[f"ocitool {what}"] = f"{OCITOOL} run {bundle.path}"
     _print(_measure(commands, runs), ("runc", "crun"))
 
