@@ -80,9 +80,7 @@ def _plan(file: BundleFile) -> Plan:
     for _, member in zip(range(_HEAD_MEMBERS), _members(file, what), strict=False):
         found[member.name] = file.read_at(member.offset, min(member.size, limits.INDEX_JSON_BYTES))
         if member.name == INDEX_JSON:
-            told = annotations_of(found[INDEX_JSON])
-            digests = f"{told.get(INVENTORY, '')} {told.get(SIGNATURES, '')}".split()
-            wanted = [blob_path(Digest.parse(digest)) for digest in digests]
+            wanted = _named(found[INDEX_JSON], what)
         if wanted and all(name in found for name in wanted):
             break
     else:
@@ -96,6 +94,16 @@ def _plan(file: BundleFile) -> Plan:
     return plan
 
 
+def _named(raw: bytes, what: str) -> list[str]:
+    """Where the inventory and what signs it stand, as index.json tells it."""
+    told = annotations_of(raw)
+    try:
+        digests = map(Digest.parse, f"{told.get(INVENTORY, '')} {told.get(SIGNATURES, '')}".split())
+        return [blob_path(digest) for digest in digests]
+    except OciError as error:
+        raise InvalidContent(f"{INDEX_JSON} of {what}: {error.message}", hint="make it again") from error
+
+
 def _members(file: BundleFile, what: str) -> Iterator[tarballs.Member]:
     """The members that can be read before the first one that can't."""
     try:
@@ -105,8 +113,10 @@ def _members(file: BundleFile, what: str) -> Iterator[tarballs.Member]:
 
 
 def _mtime(file: BundleFile) -> int:
-    digits = file.read_at(*_MTIME)
-    return int(digits, 8) if digits.isdigit() else 0
+    try:
+        return int(file.read_at(*_MTIME), 8)
+    except ValueError:
+        return 0  # no header of ours, which `_plan` finds out
 
 
 def _content(plan: Plan) -> list[Descriptor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ocitool.digesttags import is_digest_tag
@@ -19,10 +19,11 @@ _MAX_PATTERN: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A glob or a regular expression that has to match a whole name."""
+    """A glob or a regular expression that has to match a whole name, or anywhere in one."""
 
     text: str
     expression: re.Pattern[str]
+    anywhere: bool = False
 
     @classmethod
     def glob(cls, text: str) -> Pattern:
@@ -48,11 +49,11 @@ class Pattern:
         Raises:
             InvalidReference: it is none.
         """
-        inner = cls.regex(text)
-        return cls(text, re.compile(f"(?s:.*)(?:{inner.expression.pattern})(?s:.*)"))
+        return replace(cls.regex(text), anywhere=True)
 
     def __contains__(self, name: str) -> bool:
-        return self.expression.fullmatch(name) is not None
+        match = self.expression.search if self.anywhere else self.expression.fullmatch
+        return match(name) is not None
 
 
 def _bounded(text: str) -> str:

@@ -128,6 +128,20 @@ def test_a_bundle_whose_beginning_is_lost_is_made_again(path: Path, near: Memory
         assert path.read_bytes() == damaged
 
 
+def test_an_index_with_a_digest_that_is_none_is_called_damaged(path: Path, near: MemoryStore) -> None:
+    path.write_bytes(path.read_bytes().replace(b'inventory":"sha256:', b'inventory":"sha25*:'))
+    with pytest.raises(InvalidContent, match=r"'sha25.*' is not a digest"):
+        repair(path, [near])
+
+
+def test_a_header_with_a_time_that_is_no_number_is_not_ours(path: Path, near: MemoryStore) -> None:
+    raw = path.read_bytes()
+    header = raw[:136] + b"99999999999" + raw[147:148] + b" " * 8 + raw[156:512]
+    path.write_bytes(header[:148] + b"%06o\0 " % sum(header) + header[156:] + raw[512:])
+    with pytest.raises(Unsupported, match="another tool has packed"):
+        repair(path, [near])
+
+
 def test_a_bundle_that_another_tool_packed_is_not_patched(
     path: Path, near: MemoryStore, tmp_path: Path
 ) -> None:

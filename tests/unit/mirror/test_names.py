@@ -53,6 +53,7 @@ def test_a_regular_expression_has_to_match_the_whole_tag() -> None:
     assert "1.23" not in Pattern.regex(r"1\.2")
     assert "11.2-x" in Pattern.search(r"1\.2")
     assert "11.2" not in Pattern.search(r"^1\.2")
+    assert "1.2-Alpine" in Pattern.search("(?i)alpine")
 
 
 @pytest.mark.parametrize("text", ["(", "[a", "*", "x" * 1001, "(?P<a>x)(?P<a>y)", "x{99999999999999999999}"])
