@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocitool import mediatypes
@@ -20,6 +22,15 @@ EMPTY_JSON = Descriptor.of(mediatypes.OCI_EMPTY, b"{}")
 def blob(content: bytes, algorithm: str = "sha256") -> Descriptor:
     """The descriptor of a blob of no particular type."""
     return Descriptor(OCTETS, Digest.of(content, algorithm), len(content))
+
+
+def held_below(path: Path) -> list[str]:
+    """The files and directories below a path that this process has open, those without a name too."""
+    found = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of the listing itself, and other threads' come and go
+            found.append(str(fd.readlink()))
+    return [name for name in found if name.startswith(str(path))]
 
 
 def put(store: Store, content: bytes, media_type: str = OCTETS) -> Descriptor:
