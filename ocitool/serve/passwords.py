@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import ctypes
 import hmac
 import re
@@ -77,8 +76,8 @@ class Htpasswd:
         for number, line in enumerate(self._path.read_text("utf-8").splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
-            user, colon, stored = line.strip().partition(":")
-            if not user or not colon or not _STRONG.fullmatch(stored):
+            user, _, stored = line.strip().partition(":")
+            if not user or not _STRONG.fullmatch(stored):
                 raise InvalidContent(
                     f"line {number} of {self._path} is not a user and a bcrypt or SHA-crypt hash",
                     hint="write it with: htpasswd -B FILE USER",
@@ -135,7 +134,7 @@ def basic(header: str) -> tuple[str, str] | None:
         return None
     try:
         user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # letters that are none of base64's, too few of them, or bytes that are no text
         return None
     return (user, password) if colon else None
 

@@ -6,6 +6,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -271,6 +272,37 @@ def test_f_25_temporary_files_of_dead_processes_go(store: LayoutStore) -> None:
         ".ocitool/leases/0123456789abcdef",
     }
     assert not dead.exists()
+
+
+def test_im_07_f_25_links_among_the_private_files_go_and_lead_nowhere(
+    store: LayoutStore, tmp_path: Path
+) -> None:
+    put(store, b"x")
+    store.close()
+    victim = tmp_path / "victim"
+    victim.write_text(f"{Digest.of(b'x')}\n")
+    for directory in ("leases", "partial"):
+        planted = store.path / ".ocitool" / directory / "planted"
+        planted.symlink_to(victim)
+        os.utime(planted, (0, 0), follow_symlinks=False)
+    # What is no lease says nothing of a crash, and names nothing that would have to stay.
+    assert store.exists(blob(b"x"))
+    store.close()
+    garbage = collect(LayoutStore(store.path))
+    assert {name for name, _ in garbage.leftovers} == {
+        ".ocitool/leases/planted",
+        ".ocitool/partial/planted",
+    }
+    assert Digest.of(b"x") not in stored(store)
+    assert victim.read_text() == f"{Digest.of(b'x')}\n"
+    assert not list((store.path / ".ocitool").glob("*/planted"))
+
+
+def test_a_layout_that_another_tool_has_made_is_collected(store: LayoutStore) -> None:
+    put(store, b"x")
+    store.close()
+    shutil.rmtree(store.path / ".ocitool")
+    assert len(collect(LayoutStore(store.path)).blobs) == 1
 
 
 def test_a_copy_after_a_collection_is_whole(store: LayoutStore) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -116,3 +118,18 @@ def test_f_18_a_crash_is_remembered_until_all_that_it_touched_has_been_read(root
     assert store.exists(blob(b"hello"))
     assert not crashed.exists()
     store.close()
+
+
+def test_a_forked_process_keeps_no_lock_that_its_parent_has_let_go(root: Path) -> None:
+    """In a process of its own, because forking where other threads run is another story."""
+    code = (
+        "import os, pathlib, signal, sys; from ocitool.layout.locks import GC_LOCK, lock\n"
+        "root = pathlib.Path(sys.argv[1]); signal.alarm(30)\n"
+        "with lock(root, GC_LOCK):\n"
+        "    child = os.fork()\n"
+        "    if not child: signal.alarm(60); signal.pause()\n"
+        "try:\n"
+        "    with lock(root, GC_LOCK): pass\n"
+        "finally: os.kill(child, signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, root], check=True)

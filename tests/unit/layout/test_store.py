@@ -451,6 +451,19 @@ def test_im_02_a_directory_that_is_a_link_is_refused(store: LayoutStore, tmp_pat
     assert sorted(elsewhere.rglob("*")) == before
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["blobs", "blobs/sha256", ".ocitool"])
+def test_im_02_a_directory_that_is_a_fifo_does_not_block(
+    store: LayoutStore, tmp_path: Path, name: str
+) -> None:
+    put(store, b"hello")
+    path = store.path / name
+    path.rename(tmp_path / "aside")
+    os.mkfifo(path)
+    with pytest.raises(UnsafeContent):
+        put(LayoutStore(store.path), b"more")
+
+
 def test_the_layout_itself_may_be_reached_by_a_link(store: LayoutStore, tmp_path: Path) -> None:
     desc = put_artifact(store, "one")
     (tmp_path / "link").symlink_to(store.path)
