@@ -65,8 +65,8 @@ class BundleFile:
         with ExitStack() as stack:
             files = [(str(one), _open(one, stack)) for one in paths]
             bundle = cls(str(stem), files)
+            bundle.check_parts()
             stack.pop_all()
-        bundle.check_parts()
         return bundle
 
     @classmethod

@@ -1,7 +1,8 @@
-"""File systems that are full after little."""
+"""File systems that are full after little, and files that may not grow."""
 
 from __future__ import annotations
 
+import resource
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -23,3 +24,14 @@ def small_disk(beside: Path, size: str) -> Iterator[Path]:
         yield disk
     finally:
         call("umount", disk)
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """Have the kernel refuse, or cut off, what is written beyond so many bytes of a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import io
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.bundle_images import all_of, bundle_of, put_image
+from support.disks import files_end_at
+from support.layout_content import held_below
 
 from ocitool.bundle import BundleFile, BundleSource, FileSink, StreamSink, gather, write
+from ocitool.bundle.sinks import PatchSink
 from ocitool.bundle.verification import verify
 from ocitool.errors import Conflict, IntegrityError, InvalidContent, NotFound, OciError
 from ocitool.memory import MemoryStore
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PART = 64 << 10
 
@@ -86,6 +86,36 @@ def test_a_part_that_was_not_copied_whole_is_named(parts: Path) -> None:
     os.truncate(part(parts, 2), 1000)
     with pytest.raises(IntegrityError, match=r"b\.tar\.002 has 1000 bytes, not the 65536"):
         BundleSource.open(parts)
+    os.truncate(part(parts, 2), PART + 1)
+    with pytest.raises(IntegrityError, match=r"b\.tar\.002 has 65537 bytes, not the 65536"):
+        BundleSource.open(parts)
+    os.truncate(part(parts, 2), PART)
+    os.truncate(part(parts, 4), PART + 1)
+    with pytest.raises(IntegrityError, match=r"b\.tar\.004 has 65537 bytes, not the 65536"):
+        BundleSource.open(parts)
+
+
+def test_f_30_no_file_stays_open(parts: Path) -> None:
+    with BundleSource.open(parts):
+        assert len(held_below(parts.parent)) == 4
+    assert held_below(parts.parent) == []
+    os.truncate(part(parts, 2), 1000)
+    with pytest.raises(IntegrityError):
+        BundleSource.open(parts)
+    part(parts, 2).unlink()
+    os.mkfifo(part(parts, 2))
+    with pytest.raises(InvalidContent):
+        BundleSource.open(parts)
+    assert held_below(parts.parent) == []
+
+
+def test_what_is_read_in_pieces_is_read_whole(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As network file systems may do."""
+    whole = b"".join(path.read_bytes() for path in sorted(parts.parent.iterdir()))
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, count, offset: real(fd, min(count, 7000), offset))
+    with BundleFile.open(parts) as file:
+        assert file.read_at(0, len(whole)) == whole
 
 
 def test_parts_in_the_wrong_order_are_no_bundle(parts: Path) -> None:
@@ -121,6 +151,72 @@ def test_a_bundle_does_not_replace_another_one(store: MemoryStore, parts: Path) 
         with pytest.raises(Conflict, match="exists already"):
             write(gather(all_of(store)), FileSink(parts, size))
     assert {path.name: path.read_bytes() for path in parts.parent.iterdir()} == before
+    single = parts.with_name("single.tar")
+    single.write_bytes(b"precious")
+    with pytest.raises(Conflict, match="exists already"):
+        write(gather(all_of(store)), FileSink(single))
+    assert single.read_bytes() == b"precious"
+
+
+def test_im_07_a_temporary_file_that_somebody_has_planted_is_not_written_through(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
+    (tmp_path / ".b.tar.guessed").hardlink_to(tmp_path / "victim")
+    with pytest.raises(Conflict):
+        write(gather(all_of(store)), FileSink(tmp_path / "b.tar"))
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+@pytest.fixture
+def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is brought to the disk and what gets its name, as it happens."""
+    done: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(fd: int) -> None:
+        fsync(fd)
+        done.append(f"on the disk: {Path(f'/proc/self/fd/{fd}').readlink().name.removesuffix('.token')}")
+
+    def renamed(old: Path, new: Path) -> None:
+        rename(old, new)
+        done.append(f"named: {new.name}")
+
+    monkeypatch.setattr("secrets.token_hex", lambda _: "token")
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    return done
+
+
+def test_f_18_a_bundle_gets_its_name_once_it_is_on_the_disk(tmp_path: Path, order: list[str]) -> None:
+    with FileSink(tmp_path / "b.tar", PART) as sink:
+        sink.start(PART + 1)
+        sink.write_at(0, bytes(PART + 1))
+        assert order == []
+    assert order == [
+        "on the disk: .b.tar.001",
+        "on the disk: .b.tar.002",
+        "named: b.tar.001",
+        "named: b.tar.002",
+        f"on the disk: {tmp_path.name}",
+    ]
+    assert held_below(tmp_path) == []
+
+
+def test_f_18_what_is_mended_is_on_the_disk_when_that_is_said(parts: Path, order: list[str]) -> None:
+    with PatchSink(parts) as sink:
+        sink.start(4 * PART)
+        sink.write_at(0, b"x")
+    assert order == [f"on the disk: b.tar.00{number}" for number in range(1, 5)]
+    assert held_below(parts.parent) == []
+
+
+def test_f_16_what_can_not_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with FileSink(tmp_path / "b.tar") as sink:
+        sink.start(2 << 20)
+        with files_end_at(1 << 20), pytest.raises(OciError, match=r"b\.tar: File too large"):
+            sink.write_at(1 << 20, b"x")
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -131,6 +227,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
         assert len(list(tmp_path.iterdir())) == 4
         raise OciError("half-way")
     assert list(tmp_path.iterdir()) == []
+    assert held_below(tmp_path) == []
 
 
 def test_a_directory_that_cannot_take_it_is_told_at_once(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import resource
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from support.disks import files_end_at
 from support.layout_content import blob, held_below, put
 
 from ocitool.errors import OciError
@@ -17,7 +16,6 @@ from ocitool.layout.gc import collect
 from ocitool.layout.incoming import IncomingBlob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 LIMIT = 1 << 20
@@ -31,22 +29,11 @@ def store(tmp_path: Path) -> LayoutStore:
     return store
 
 
-@contextmanager
-def no_larger_files() -> Iterator[None]:
-    """Have the kernel cut off what is written behind the first megabyte of a file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_f_15_what_was_half_written_is_no_part_of_what_is_committed(store: LayoutStore) -> None:
     content = [b"a" * (LIMIT - 1000), b"b" * 2000, b"c" * 10]
     upload = IncomingBlob(store, lambda _: None)
     upload.write(content[0])
-    with no_larger_files(), pytest.raises(OciError, match="an upload"):
+    with files_end_at(LIMIT), pytest.raises(OciError, match="an upload"):
         upload.write(content[1])
     assert upload.size == len(content[0])
     # What comes now may be shorter than what was cut off.

@@ -29,6 +29,7 @@ from ocitool.errors import (
 )
 from ocitool.events import Finished
 from ocitool.layout import LayoutStore
+from ocitool.layout.store import initialise
 from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor
 from ocitool.transfer import copy
@@ -74,6 +75,12 @@ def test_the_first_push_makes_a_layout(store: LayoutStore) -> None:
         "manifests": [],
     }
     assert store.entries() == []
+
+
+def test_an_empty_layout_has_all_that_the_specification_demands(tmp_path: Path) -> None:
+    initialise(tmp_path / "layout")
+    assert (tmp_path / "layout" / "blobs").is_dir()
+    assert LayoutStore(tmp_path / "layout", read_only=True).entries() == []
 
 
 def test_without_create_nothing_is_made(tmp_path: Path) -> None:

@@ -131,6 +131,24 @@ def test_a_count_that_was_cut_short_is_begun_anew(tmp_path: Path) -> None:
     assert budget.left("up.example") == 0
 
 
+@pytest.mark.parametrize(
+    "kept", ['{"up.example": 5}', '{"up.example": ["x", null, {}]}', '[{"up.example": []}]']
+)
+def test_a_count_that_makes_no_sense_is_begun_anew(tmp_path: Path, kept: str) -> None:
+    file = tmp_path / "pulls.json"
+    file.write_text(kept)
+    budget = PullBudget({"up.example": PullLimit(1, 3600)}, file)
+    budget.take("up.example")
+    assert budget.left("up.example") == 0
+
+
+def test_a_count_is_read_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits, file = {"up.example": PullLimit(1, 3600)}, tmp_path / "pulls.json"
+    PullBudget(limits, file).take("up.example")
+    monkeypatch.setattr("ocitool.mirror.budgets._MAX_STATE", 10)
+    PullBudget(limits, file).take("up.example")
+
+
 def test_a_count_that_becomes_shorter_stays_readable(tmp_path: Path) -> None:
     clock = Clock()
     file = tmp_path / "pulls.json"

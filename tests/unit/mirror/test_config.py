@@ -180,6 +180,8 @@ def test_files_without_sources_are_refused(text: str) -> None:
         ("a: 1\n---\nb: 2", "several YAML documents"),
         ("a: &a [*a]", "deeper than"),
         ("? [1]\n: 2", "key that is not text"),
+        ("a: {<<: b}", "merges what is no mapping (line 1)"),
+        ("a: {<<: [{b: 1}, c]}", "merges what is no mapping (line 1)"),
         ("a: \t1\n\t- b", "is not YAML"),
     ],
 )
@@ -217,8 +219,13 @@ sources:
     platforms: [linux/amd64]
   - <<: *common
     image: alpine:3.21
+  - <<: [{platforms: [linux/arm64]}, *common]
+    image: alpine:3.22
 """
     )
+    # Of several the first one counts, as YAML has it.
+    assert file.rules[2].options.platforms == (Platform.parse("linux/arm64"),)
+    assert file.rules[2].options.to == file.rules[0].options.to
     assert file.rules[1].options == file.rules[0].options
     assert file.rules[1].source == Reference.parse("alpine:3.21")
 

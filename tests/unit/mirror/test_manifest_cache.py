@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import pytest
+from support.disks import small_disk
+from support.peers import call
+
 from ocitool import mediatypes
 from ocitool.mirror.reading import ManifestCache
 from ocitool.model import Descriptor
@@ -53,6 +57,17 @@ def test_a_place_that_is_no_directory_keeps_nothing_and_is_no_failure(tmp_path: 
 
     assert cache.get(DESC) == RAW
     assert ManifestCache(tmp_path / "file").get(DESC) is None
+
+
+@pytest.mark.root
+def test_what_is_on_a_disk_that_can_not_be_written_is_read(tmp_path: Path) -> None:
+    with small_disk(tmp_path, "1m") as disk:
+        ManifestCache(disk).put(DESC, RAW)
+        call("mount", "-o", "remount,ro", disk)
+        cache = ManifestCache(disk)
+
+        assert cache.get(DESC) == RAW
+        cache.sweep()
 
 
 def test_a_manifest_that_can_not_be_kept_leaves_nothing_behind(tmp_path: Path) -> None:
