@@ -130,6 +130,31 @@ def test_what_was_pulled_once_is_not_fetched_again(cache: Repositories, upstream
         assert digest_of(reader.read()) == str(upstream.resolve("1").digest)
 
 
+def test_f_30_what_is_known_of_blobs_is_bounded(
+    cache: Repositories, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocitool.serve.proxy._KNOWN", 3)
+    for number in range(5):
+        layer = Descriptor.of(mediatypes.OCI_LAYER, b"%d" % number)
+        document = {"schemaVersion": 2, "config": layer.to_json(), "layers": [layer.to_json()]}
+        raw = json.dumps(document).encode()
+        upstream.push(layer, BytesIO(b"%d" % number))
+        upstream.push(Descriptor.of(mediatypes.OCI_MANIFEST, raw), BytesIO(raw))
+        upstream.tag(Descriptor.of(mediatypes.OCI_MANIFEST, raw), f"0.{number}")
+    proxy = ProxyRepositories(cache, lambda _: upstream)
+    with registry(proxy) as served:
+        for number in range(5):
+            assert served.http.get(f"/v2/a/manifests/0.{number}").status_code == 200
+            assert len(proxy._known) <= 3 + 1
+        # What was forgotten is found all the same, in what is cached.
+        for number in range(5):
+            assert served.http.get(f"/v2/a/manifests/0.{number}").status_code == 200
+            layer = Descriptor.of(mediatypes.OCI_LAYER, b"%d" % number)
+            assert served.http.get(f"/v2/a/blobs/{layer.digest}").content == b"%d" % number
+        settle(proxy)
+    proxy.close()
+
+
 def test_a_head_fetches_nothing(cache: Repositories, upstream: Upstream) -> None:
     with _proxied(cache, upstream) as served:
         assert served.http.head("/v2/a/manifests/1").status_code == 200
