@@ -12,8 +12,9 @@ from support.bundle_images import all_of, bundle_of, opened, put_image, written
 from support.layout_content import put, put_index
 
 from ocitool import mediatypes
-from ocitool.bundle import BundleSource, FileSink, Inventory, Item, gather, write
+from ocitool.bundle import BundleSource, FileSink, Inventory, Item, StreamSink, gather, write
 from ocitool.bundle.verification import verify
+from ocitool.bundle.writer import BundleWriter, Plan
 from ocitool.digest import Digest
 from ocitool.errors import Conflict, IntegrityError, InvalidReference, NotFound, RegistryError
 from ocitool.events import Event, Finished, Planned
@@ -54,6 +55,63 @@ def members(raw: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as tar:
         files = [(info.name, tar.extractfile(info)) for info in tar]
     return {name: file.read() for name, file in files if file}
+
+
+def test_what_the_far_side_has_counts_as_there_and_the_rest_once_it_is_whole(store: MemoryStore) -> None:
+    have = gather([Item.called(store, "host.example/app:1", "host.example/app:1")]).inventory
+    gathered = gather(all_of(store), have=have)
+    writer = BundleWriter(Plan(gathered.inventory), StreamSink(io.BytesIO()))
+    presumed = next(iter(gathered.inventory.presumed.values())).descriptor
+    new = next(iter(gathered.inventory.content.values())).descriptor
+    assert writer.exists(presumed)
+    assert not writer.exists(new)
+    with writer.resume(new) as member, store.fetch(new) as stream:
+        assert member is not None
+        assert not writer.exists(new)
+        member.push(stream)
+    assert writer.exists(new)
+
+
+class Breaks(io.BytesIO):
+    """A download that is cut off."""
+
+    def read(self, n: int | None = -1, /) -> bytes:
+        if data := super().read(n):
+            return data
+        raise RegistryError("cut off", temporary=True)
+
+
+def test_f_01_what_came_before_a_download_broke_off_is_kept(store: MemoryStore, tmp_path: Path) -> None:
+    gathered = gather(all_of(store))
+    new = next(entry.descriptor for entry in gathered.inventory.content.values())
+    with store.fetch(new) as stream:
+        content = stream.read()
+    with FileSink(tmp_path / "b.tar") as sink:
+        writer = BundleWriter(Plan(gathered.inventory), sink)
+        with pytest.raises(RegistryError):
+            writer.push(new, Breaks(content[:100]))
+        with writer.resume(new) as member:
+            assert member is not None
+            assert member.offset == 100
+            member.push(io.BytesIO(content[100:]))
+        with writer.resume(new) as member:
+            assert member is None
+    assert content in (tmp_path / "b.tar").read_bytes()
+
+
+def test_a_damaged_signature_does_not_hide_the_others(store: MemoryStore) -> None:
+    one = store.resolve("host.example/app:1")
+    for text in (b"more", b"most"):
+        put_image(store, text, subject=one, kind="text/more")
+    raw = bytearray(bundle_of(all_of(store)))
+    with opened(bytes(raw)) as bundle:
+        assert len(bundle.referrers(one)) == 3
+        bad = bundle.referrers(one, "text/more")[0]
+        member = bundle.members[f"blobs/sha256/{bad.digest.hex}"]
+    raw[member.offset : member.offset + 8] = b"damaged!"
+    with opened(bytes(raw)) as bundle:
+        assert bad not in bundle.referrers(one)
+        assert len(bundle.referrers(one)) == 2
 
 
 def test_it_is_a_layout_with_every_blob_once(store: MemoryStore) -> None:
