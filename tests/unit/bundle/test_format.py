@@ -13,6 +13,7 @@ from support.layout_content import put, put_index
 
 from ocitool import mediatypes
 from ocitool.bundle import BundleSource, FileSink, Inventory, Item, StreamSink, gather, write
+from ocitool.bundle.inventory import split
 from ocitool.bundle.verification import verify
 from ocitool.bundle.writer import BundleWriter, Plan
 from ocitool.digest import Digest
@@ -55,6 +56,12 @@ def members(raw: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as tar:
         files = [(info.name, tar.extractfile(info)) for info in tar]
     return {name: file.read() for name, file in files if file}
+
+
+def test_a_name_is_split_where_a_tag_begins_and_nowhere_else() -> None:
+    assert split("host.example:5000/app:1") == ("host.example:5000/app", "1")
+    for name in ("host.example:5000/app", "1", "app:" + "x" * 129):
+        assert split(name) == ("", name)
 
 
 def test_what_the_far_side_has_counts_as_there_and_the_rest_once_it_is_whole(store: MemoryStore) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support.bundle_images import all_of, bundle_of, put_image
 
-from ocitool import tarballs
-from ocitool.bundle import BundleSource, FileSink, gather, write
+from ocitool import limits, tarballs
+from ocitool.bundle import BundleFile, BundleSource, FileSink, gather, write
 from ocitool.bundle.mending import repair
 from ocitool.bundle.verification import verify
 from ocitool.digest import Digest
@@ -140,6 +140,23 @@ def test_a_header_with_a_time_that_is_no_number_is_not_ours(path: Path, near: Me
     path.write_bytes(header[:148] + b"%06o\0 " % sum(header) + header[156:] + raw[512:])
     with pytest.raises(Unsupported, match="another tool has packed"):
         repair(path, [near])
+
+
+def test_f_30_a_file_that_is_no_bundle_is_not_read_into_memory(
+    near: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read_at, asked = tmp_path / "b.tar", BundleFile.read_at, []
+
+    def noted(file: BundleFile, offset: int, count: int, /) -> bytes:
+        asked.append(count)
+        return read_at(file, offset, count)
+
+    path.write_bytes(tarballs.header("blobs/sha256/large", 1 << 36))
+    os.truncate(path, 512 + (1 << 36) + len(tarballs.END))
+    monkeypatch.setattr(BundleFile, "read_at", noted)
+    with pytest.raises(InvalidContent, match="its beginning is damaged"):
+        repair(path, [near])
+    assert max(asked) == limits.INDEX_JSON_BYTES
 
 
 def test_a_bundle_that_another_tool_packed_is_not_patched(
