@@ -333,6 +333,15 @@ def test_too_many_uploads_at_once_are_a_429() -> None:
         assert served.http.post("/v2/a/blobs/uploads/").status_code == 202
 
 
+def test_an_upload_that_has_ended_well_or_badly_makes_room_for_the_next_one() -> None:
+    with registry(MemoryRepositories(), uploads=1) as served:
+        for digest, status in [(digest_of(b"x"), 201), (digest_of(b"y"), 400)] * 2:
+            whole = served.http.post("/v2/a/blobs/uploads/", params={"digest": digest}, content=b"x")
+            assert whole.status_code == status
+            location = served.http.post("/v2/a/blobs/uploads/").headers["location"]
+            assert served.http.put(location, params={"digest": digest}, content=b"x").status_code == status
+
+
 def test_an_upload_that_rests_too_long_is_forgotten() -> None:
     with registry(MemoryRepositories(), upload_seconds=0.1) as served:
         location = served.http.post("/v2/a/blobs/uploads/").headers["location"]

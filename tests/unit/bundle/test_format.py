@@ -17,7 +17,7 @@ from ocitool.bundle.inventory import split
 from ocitool.bundle.verification import verify
 from ocitool.bundle.writer import BundleWriter, Plan
 from ocitool.digest import Digest
-from ocitool.errors import Conflict, IntegrityError, InvalidReference, NotFound, RegistryError
+from ocitool.errors import Conflict, IntegrityError, InvalidContent, InvalidReference, NotFound, RegistryError
 from ocitool.events import Event, Finished, Planned
 from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor
@@ -104,6 +104,19 @@ def test_f_01_what_came_before_a_download_broke_off_is_kept(store: MemoryStore, 
         with writer.resume(new) as member:
             assert member is None
     assert content in (tmp_path / "b.tar").read_bytes()
+
+
+def test_content_that_two_images_name_with_two_sizes_is_refused(store: MemoryStore) -> None:
+    layer = Descriptor(mediatypes.OCI_LAYER, Digest.of(b"base"), len(b"base") + 1)
+    document = {
+        "schemaVersion": 2,
+        "mediaType": mediatypes.OCI_MANIFEST,
+        "config": put(store, b"{}", mediatypes.OCI_EMPTY).to_json(),
+        "layers": [layer.to_json()],
+    }
+    store.tag(put(store, json.dumps(document).encode(), mediatypes.OCI_MANIFEST), "host.example/app:3")
+    with pytest.raises(InvalidContent, match="is named with two sizes, 4 and 5 bytes"):
+        gather(all_of(store))
 
 
 def test_a_damaged_signature_does_not_hide_the_others(store: MemoryStore) -> None:

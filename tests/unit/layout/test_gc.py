@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,12 @@ from ocitool.digest import Digest
 from ocitool.errors import IntegrityError, NotFound, UnsafeContent
 from ocitool.layout import LayoutStore
 from ocitool.layout.gc import Garbage, collect, plan
+from ocitool.layout.locks import GC_LOCK, lock
 from ocitool.model import Descriptor
 from ocitool.transfer import copy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -215,6 +218,21 @@ def test_f_20_a_name_given_to_collected_content_is_refused(store: LayoutStore) -
     with pytest.raises(NotFound):
         store.tag(desc, "a")
     assert store.entries() == []
+
+
+@pytest.mark.parametrize("look", [plan, collect])
+def test_f_20_garbage_is_looked_for_while_nobody_looks_what_is_there(
+    store: LayoutStore, look: Callable[[LayoutStore], Garbage]
+) -> None:
+    put(store, b"loose")
+    store.close()
+    looking = threading.Thread(target=look, args=(LayoutStore(store.path),))
+    with lock(store.path, GC_LOCK, shared=True):
+        looking.start()
+        looking.join(0.3)
+        assert looking.is_alive()
+        assert Digest.of(b"loose") in stored(store)
+    looking.join()
 
 
 def test_young_blobs_can_be_spared_for_tools_that_hold_no_lease(store: LayoutStore) -> None:
