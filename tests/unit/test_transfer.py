@@ -43,6 +43,7 @@ from ocitool.errors import (
 )
 from ocitool.events import Advanced, Event, Finished, Planned, Retrying, Started
 from ocitool.graph import survey
+from ocitool.layout import LayoutStore
 from ocitool.memory import MemoryStore
 from ocitool.model import Descriptor, Index, parse_manifest
 from ocitool.platforms import Platform
@@ -759,7 +760,7 @@ def test_a_sparse_copy_keeps_the_index_and_its_digest() -> None:
     assert all(dst.exists(desc) for desc in reachable(src, root))
 
 
-def test_a_part_of_an_index_is_a_new_index_with_a_digest_of_its_own() -> None:
+def test_a_part_of_an_index_is_a_new_index_with_a_digest_of_its_own(tmp_path: Path) -> None:
     src, dst = MemoryStore(), MemoryStore()
     root = fat(src)
     arm = children(src, root)[1]
@@ -771,6 +772,12 @@ def test_a_part_of_an_index_is_a_new_index_with_a_digest_of_its_own() -> None:
         assert not dst.exists(root)
         assert list(dst.tags()) == names
         assert dst.resolve(str(written.digest)) == written
+    # A layout takes no digest for a name but the content's own.
+    layout = LayoutStore(tmp_path / "layout")
+    part = copy(src, layout, str(root.digest), platforms=Selection((Platform("linux", "arm64"),)))
+    assert dst.exists(part)
+    assert layout.entries() == [part]
+    layout.close()
 
 
 def test_what_a_selection_leaves_out_of_the_root_is_copied_where_it_is_kept_deeper() -> None:
