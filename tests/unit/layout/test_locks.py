@@ -17,7 +17,10 @@ from ocitool.layout import LayoutStore
 from ocitool.layout.locks import GC_LOCK, INDEX_LOCK, Lease, lock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from ocitool.model import Descriptor
 
 
 @pytest.fixture
@@ -52,16 +55,27 @@ def test_f_20_a_lease_begins_only_while_nobody_collects(root: Path) -> None:
     begun.join()
 
 
-def test_f_20_nothing_is_found_to_be_there_while_garbage_goes(root: Path) -> None:
-    """Or it would be relied upon, and be gone a moment later."""
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda store, desc: store.exists(desc),
+        lambda store, desc: store.tag(desc, "a"),
+        lambda store, desc: store.delete(desc),
+    ],
+    ids=["found", "named", "deleted"],
+)
+def test_f_20_nothing_is_found_named_or_deleted_while_garbage_goes(
+    root: Path, act: Callable[[LayoutStore, Descriptor], object]
+) -> None:
+    """Or what is relied upon would be gone a moment later."""
     store, desc = LayoutStore(root), blob(b"hello")
     assert store.exists(desc)  # so that there is a lease to note it on
-    asked = threading.Thread(target=store.exists, args=(desc,))
+    acting = threading.Thread(target=act, args=(store, desc))
     with lock(root, GC_LOCK):
-        asked.start()
-        asked.join(0.3)
-        assert asked.is_alive()
-    asked.join()
+        acting.start()
+        acting.join(0.3)
+        assert acting.is_alive()
+    acting.join()
     store.close()
 
 
