@@ -511,6 +511,28 @@ def test_a_partial_of_the_right_size_and_wrong_bytes_is_begun_anew(store: Layout
     assert blob_path(store, desc).read_bytes() == b"hello"
 
 
+def test_f_18_the_names_of_blobs_are_on_the_disk_before_an_image_has_its_name(
+    store: LayoutStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those too that another process has given a moment ago."""
+    desc = put_artifact(store, "text")
+    done: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(fd: int) -> None:
+        fsync(fd)
+        done.append(f"on the disk: {Path(f'/proc/self/fd/{fd}').readlink().name.partition('.')[0]}")
+
+    def renamed(old: str, new: str, **where: int) -> None:
+        rename(old, new, **where)
+        done.append(f"named: {new}")
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    LayoutStore(store.path).tag(desc, "a")
+    assert done == ["on the disk: sha256", "on the disk: index", "named: index.json", "on the disk: layout"]
+
+
 def test_a_partial_that_could_not_be_brought_to_the_disk_is_thrown_away(
     store: LayoutStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
