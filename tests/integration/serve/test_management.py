@@ -109,6 +109,8 @@ def test_deletion_that_is_disabled_is_a_405() -> None:
     ("method", "path"),
     [
         ("POST", "a/blobs/uploads/"),
+        ("PATCH", "a/blobs/uploads/begun-before"),
+        ("PUT", f"a/blobs/uploads/begun-before?digest={MISSING}"),
         ("PUT", "a/manifests/one"),
         ("DELETE", "a/manifests/one"),
         ("DELETE", f"a/blobs/{MISSING}"),

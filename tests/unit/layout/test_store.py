@@ -511,6 +511,21 @@ def test_a_partial_of_the_right_size_and_wrong_bytes_is_begun_anew(store: Layout
     assert blob_path(store, desc).read_bytes() == b"hello"
 
 
+def test_f_17_what_a_process_had_got_all_of_is_not_fetched_again(store: LayoutStore) -> None:
+    put(store, b"first")
+    partials, desc = store.path / ".ocitool" / "partial", blob(b"hello")
+    name = f"sha256-{desc.digest.hex}"
+    (partials / name).write_bytes(b"hello")
+    with store.resume(desc) as partial:
+        assert partial is None
+    assert blob_path(store, desc).read_bytes() == b"hello"
+    # And what is left of a second one, which was too late, goes.
+    (partials / name).write_bytes(b"hel")
+    with store.resume(desc) as partial:
+        assert partial is None
+    assert list(partials.iterdir()) == []
+
+
 def test_f_18_the_names_of_blobs_are_on_the_disk_before_an_image_has_its_name(
     store: LayoutStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
