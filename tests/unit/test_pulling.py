@@ -74,6 +74,13 @@ def test_a_pull_of_everything_keeps_the_index(repository: MemoryStore) -> None:
     assert local.exists(_image(repository, ARM64))
 
 
+def test_a_pull_without_a_name_gives_none(repository: MemoryStore) -> None:
+    store = MemoryStore()
+    pulled = pulling.pull(repository, store, repository.resolve("fat"), to="", wanted=Wanted(ARM64))
+    assert store.exists(pulled)
+    assert list(store.tags()) == []
+
+
 def test_a_platform_that_is_not_there_is_not_found_and_the_others_are_named(repository: MemoryStore) -> None:
     with pytest.raises(NotFound) as missing:
         pulling.pull(repository, MemoryStore(), repository.resolve("fat"), to="x", wanted=Wanted(S390X))
