@@ -83,7 +83,7 @@ def run(session: Session, **values: Any) -> int:
     options = options_of(values, (*from_files, *values["env"]))
     if values["isolation"] == "chroot":
         check_chroot(options)
-    launch = launch_of(Launch, values, session.store_path)
+    launch = launch_of(Launch, values, options, session.store_path)
     shut_input(values)
     if names_bundle(values["location"]):
         return running.run_directory(values["location"], _of_bundle(options, values), launch)

@@ -55,14 +55,16 @@ def options_of(values: dict[str, Any], env: tuple[str, ...]) -> RunOptions:
     )
 
 
-def launch_of(kind: type[Launch], values: dict[str, Any], store: str | os.PathLike[str]) -> Launch:
+def launch_of(
+    kind: type[Launch], values: dict[str, Any], options: RunOptions, store: str | os.PathLike[str]
+) -> Launch:
     """Where and by what it is started."""
     return kind(
         containers.place(store),
         name=values["name"],
         runtime=values["runtime"],
         isolation=values["isolation"],
-        hostname=os.uname().nodename if values["uts"] == "host" else _hostname(values) or "",
+        hostname=os.uname().nodename if values["uts"] == "host" else options.hostname or "",
         network=values["network"] or "none",
         names=Names(
             values["hosts"],
@@ -112,7 +114,7 @@ def quick(words: list[str]) -> int | None:
     if values is None or _takes_long(values):
         return None
     options, store = options_of(values, values["env"]), places.local_store()
-    launch = launch_of(LaunchHere, values, store)
+    launch = launch_of(LaunchHere, values, options, store)
     if names_bundle(values["location"]):
         # What is not for bundles is refused by the long way.
         if any(values[name] for name in OF_IMAGES.values()):
