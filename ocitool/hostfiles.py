@@ -29,6 +29,7 @@ class Names:
         servers: addresses of name servers, in place of the host's.
         search: domains in which names are looked for, in place of the host's; "." for none.
         options: of resolv.conf(5), in place of the host's.
+        own_hosts: whether it gets an /etc/hosts that is made for it.
     """
 
     def __init__(
@@ -38,6 +39,8 @@ class Names:
         servers: Sequence[str] = (),
         search: Sequence[str] = (),
         options: Sequence[str] = (),
+        *,
+        own_hosts: bool = True,
     ) -> None:
         """Check them.
 
@@ -45,6 +48,7 @@ class Names:
             InvalidReference: one of them is not well-formed.
         """
         self.hosts = [_host(text) for text in hosts]
+        self.own_hosts = own_hosts
         self.domain = domain
         for server in servers:
             _check_address(server, f"--dns {server}")
@@ -90,7 +94,9 @@ def mounts(
         names: what it is to find by name besides.
     """
     kind = network.partition(":")[0]
-    files = {"hostname": f"{hostname}\n", "hosts": _hosts(hostname, kind, names)}
+    files = {"hostname": f"{hostname}\n"}
+    if names.own_hosts:
+        files["hosts"] = _hosts(hostname, kind, names)
     # Without a network there is nobody to ask, and the image's own file is as good as any.
     if kind != "none" or any(names.resolver.values()):
         files["resolv.conf"] = _resolvers(kind, names)

@@ -9,7 +9,7 @@ from ocitool.hostfiles import Names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ocitool.run import Overlay
     from ocitool.run.options import RunOptions
@@ -18,6 +18,9 @@ _CHROOT = (
     "--isolation chroot: the program is NOT isolated. It sees the processes, network, host name and kernel"
     " settings of this host; only its files are its own"
 )
+
+STREAMS = ("stdin", "stdout", "stderr")
+"""A program's streams, by the numbers of their descriptors."""
 
 
 class Launch:
@@ -31,9 +34,12 @@ class Launch:
             directory and nothing else.
         hostname: the container's host name, if another one than by default.
         network: what the container is connected by; "none" for a network of its own without a way out.
+        pid_file: where to write the number of the container's first process, if anywhere.
+        attached: which of the program's output streams are passed on.
         names: what the container is to find by name.
         platform: what the image is for, where that is known.
         on_warning: is told what the host could not give.
+        on_start: is told the ID of the container that is about to be started.
     """
 
     def __init__(  # noqa: PLR0913 - one keyword for each choice
@@ -45,6 +51,8 @@ class Launch:
         isolation: str = "auto",
         hostname: str = "",
         network: str = "none",
+        pid_file: str = "",
+        attached: Collection[str] = STREAMS,
         names: Names | None = None,
         on_warning: Callable[[str], None] | None = None,
     ) -> None:
@@ -54,9 +62,12 @@ class Launch:
         self.isolation = isolation
         self.hostname = hostname
         self.network = network
+        self.pid_file = pid_file
+        self.attached = attached
         self.names = names or Names()
         self.platform = ""
         self.on_warning = on_warning
+        self.on_start: Callable[[str], object] = lambda _: None
 
     def directory(self) -> str:
         """The directory of the new container; its last part is the ID.
@@ -82,6 +93,7 @@ class Launch:
         """
         if self.isolation == "chroot" and self.on_warning:
             self.on_warning(_CHROOT)
+        self.on_start(container_id)
         try:
             return self._run(bundle, container_id, layers)
         except RunError as error:
@@ -101,6 +113,8 @@ class Launch:
             runtime=self.runtime,
             network=self._helper(),
             isolation="chroot" if self.isolation == "chroot" else "",
+            pid_file=self.pid_file or None,
+            without=[fd for fd, stream in enumerate(STREAMS) if fd and stream not in self.attached],
             on_warning=self.on_warning,
         )
 
@@ -117,7 +131,7 @@ class Launch:
 
 
 class LaunchHere(Launch):
-    """The same by our own runtime in this very process (see `ocitool.run.inplace`)."""
+    """The same by our own runtime in this very process (see `ocitool.run.inplace`), with all streams."""
 
     def _run(self, bundle: str, container_id: str, layers: Overlay | None) -> int:
         from ocitool.run.inplace import run_here
@@ -165,22 +179,32 @@ def check_chroot(options: RunOptions) -> None:
     Raises:
         InvalidReference: something of that kind was asked for.
     """
+    from ocitool.run.blockio import DEVICES
+
     asked = {
         "--volume": options.volumes,
         "--mount": options.mounts,
         "--tmpfs": options.tmpfs,
         "--device": options.devices,
+        "--device-cgroup-rule": options.device_rules,
         "--init": options.init,
         "--read-only": options.read_only,
         "--privileged": options.privileged,
         "--memory": options.memory,
         "--memory-reservation": options.memory_reservation,
+        "--memory-swappiness": options.memory_swappiness is not None,
+        "--oom-kill-disable": options.oom_kill_disable,
         "--cpus": options.cpus,
         "--cpu-shares": options.cpu_shares,
         "--cpu-quota": options.cpu_quota,
+        "--cpu-rt-runtime": options.cpu_rt_runtime,
+        "--blkio-weight": options.blkio_weight,
+        **{f"--{name.replace('_', '-')}": getattr(options, name) for name in DEVICES},
         "--cpuset-cpus": options.cpuset_cpus,
         "--cpuset-mems": options.cpuset_mems,
         "--pids-limit": options.pids_limit,
+        "--cgroup-conf": options.cgroup_conf,
+        "--cgroup-parent": options.cgroup_parent,
         "--shm-size": options.shm_size,
         "--sysctl": options.sysctls,
         "--hostname": options.hostname,

@@ -112,7 +112,8 @@ def run_ready(
         document = read(f"{ready.bundle}/config.json")
         if process is not None:
             document["process"] = process
-        document = _changed(_with_host_files(document, ready.stack.lowers, container, launch), options)
+        document = _with_host_files(document, ready.stack.lowers, container, launch)
+        document = _changed(document, options, container)
         _write(document, container)
         return _start(launch, document["process"], container, container, layers)
 
@@ -167,7 +168,8 @@ def _start(
 def _of_bundle(bundle: str, container: str, options: RunOptions, launch: Launch) -> dict[str, Any]:
     """The configuration of a bundle of its own, for a container."""
     document = read(f"{bundle}/config.json")
-    return _changed(_with_host_files(document, [f"{bundle}/{_ROOTFS}"], container, launch), options)
+    document = _with_host_files(document, [f"{bundle}/{_ROOTFS}"], container, launch)
+    return _changed(document, options, container)
 
 
 def _completed(options: RunOptions, image: Image, launch: Launch) -> RunOptions:
@@ -229,7 +231,7 @@ def run_directory(bundle: str | PathLike[str], options: RunOptions, launch: Laun
                 raise Unsupported(f"{bundle} has its root file system in layers, which can't be mounted here")
             layers = overlay(stack_of(bundle), changed)
             config["root"]["path"] = layers.target
-        config = _changed(config, options)
+        config = _changed(config, options, changed)
         _write(config, changed)
         return _start(launch, config["process"], changed, changed, layers)
 
@@ -247,9 +249,9 @@ def _with_host_files(
     return {**config, "process": process, "mounts": [*config["mounts"], *added]}
 
 
-def _changed(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
+def _changed(config: dict[str, Any], options: RunOptions, container: str) -> dict[str, Any]:
     """A configuration with the changes that are asked for."""
-    changed = apply(config, options)
+    changed = apply(config, options.but(container_id=os.path.basename(container)))
     _check_mapped(changed)
     return changed
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,11 @@ from ocitool.cli.options import with_options, with_session
 from ocitool.cli.runoptions import OPTIONS, Option, without_flag_values
 from ocitool.cli.trusting import policy_of
 from ocitool.cli.unpacking import image_of
-from ocitool.errors import RunError
+from ocitool.errors import Conflict, RunError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from ocitool.launch import Launch
     from ocitool.locations import Session
     from ocitool.run.options import RunOptions
@@ -79,15 +81,42 @@ def run(session: Session, **values: Any) -> int:
     from ocitool.launch import Launch, check_chroot
 
     _check(values)
-    from_files = [line for path in values["env_files"] for line in _env_lines(Path(path))]
+    from_files = _lines_of("--env-file", values["env_files"])
+    values["labels"] = (*_lines_of("--label-file", values["label_files"]), *values["labels"])
     options = options_of(values, (*from_files, *values["env"]))
     if values["isolation"] == "chroot":
         check_chroot(options)
     launch = launch_of(Launch, values, options, session.store_path)
     shut_input(values)
-    if names_bundle(values["location"]):
-        return running.run_directory(values["location"], _of_bundle(options, values), launch)
-    return _run_image(session, values, options, launch)
+    with _id_file(values["cidfile"]) as launch.on_start:
+        if names_bundle(values["location"]):
+            return running.run_directory(values["location"], _of_bundle(options, values), launch)
+        return _run_image(session, values, options, launch)
+
+
+@contextmanager
+def _id_file(path: str) -> Iterator[Callable[[str], object]]:
+    """The file of `--cidfile`, and what writes the ID into it; without a container, it is taken away again.
+
+    Raises:
+        Conflict: it is there, perhaps because of a container that is running.
+    """
+    if not path:
+        yield lambda _: None
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError as error:
+        raise Conflict(f"--cidfile {path} exists", hint="remove it, if its container has ended") from error
+    except OSError as error:
+        raise click.UsageError(f"--cidfile {path} can't be written: {error.strerror}") from error
+    try:
+        # A start that has to be tried again writes it again.
+        yield lambda container_id: os.pwrite(fd, container_id.encode(), 0)
+    finally:
+        if not os.fstat(fd).st_size:
+            Path(path).unlink()
+        os.close(fd)
 
 
 def _of_bundle(options: RunOptions, values: dict[str, Any]) -> RunOptions:
@@ -107,6 +136,8 @@ def _of_bundle(options: RunOptions, values: dict[str, Any]) -> RunOptions:
 
 def _check(values: dict[str, Any]) -> None:
     """Refuse options that do not go together."""
+    from ocitool.launch import STREAMS
+
     if values["detach"]:
         raise click.UsageError(
             "containers run in the foreground, for there is no daemon: end the line with &"
@@ -119,6 +150,11 @@ def _check(values: dict[str, Any]) -> None:
         raise click.UsageError("--userns host is for root: an ordinary user needs a user namespace")
     if values["runtime"] and values["isolation"] == "chroot":
         raise click.UsageError("--isolation chroot is of our own runtime: leave out --runtime")
+    if values["no_hosts"] and values["hosts"]:
+        raise click.UsageError("--no-hosts and --add-host exclude each other")
+    for stream in values["attached"]:
+        if stream.lower() not in STREAMS:
+            raise click.UsageError(f"--attach {stream!r} is not stdin, stdout or stderr")
     if values["remove"] and values["keep"]:
         raise click.UsageError("--rm and --keep exclude each other")
 
@@ -148,19 +184,23 @@ def _run_image(session: Session, values: dict[str, Any], options: RunOptions, la
     )
 
 
-def _env_lines(path: Path) -> list[str]:
-    """The variables of a file as docker reads it: NAME=VALUE or NAME, and comments, which start with #."""
+def _lines_of(option: str, paths: tuple[str, ...]) -> list[str]:
+    """What is set by files as docker reads them: NAME=VALUE or NAME, and comments, which start with #."""
+    return [line for path in paths for line in _lines(option, Path(path))]
+
+
+def _lines(option: str, path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise click.UsageError(f"--env-file {path} can't be read: {error.strerror}") from error
+        raise click.UsageError(f"{option} {path} can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise click.UsageError(f"--env-file {path} is not UTF-8: {error.reason}") from error
+        raise click.UsageError(f"{option} {path} is not UTF-8: {error.reason}") from error
     found = [line.lstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     for line in found:
         name = line.partition("=")[0]
         if not name or name != name.rstrip() or " " in name:
-            raise click.UsageError(f"--env-file {path}: {line!r} has no name of a variable at its start")
+            raise click.UsageError(f"{option} {path}: {line!r} has no name at its start")
     return found
 
 

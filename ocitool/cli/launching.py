@@ -12,7 +12,7 @@ from ocitool.cli import runoptions
 from ocitool.defaults import hostname
 from ocitool.errors import InvalidReference, OciError, RunError
 from ocitool.hostfiles import Names
-from ocitool.launch import LaunchHere
+from ocitool.launch import STREAMS, LaunchHere
 from ocitool.run.capabilities import NAMES
 from ocitool.run.options import RunOptions
 from ocitool.run.overlay import refused
@@ -28,13 +28,20 @@ _UNCHANGED = (
     "privileged", "memory", "memory_swap", "memory_reservation", "cpus", "cpu_shares", "cpu_period",
     "cpu_quota", "cpuset_cpus", "cpuset_mems", "pids_limit", "ulimits", "oom_score_adj", "shm_size",
     "sysctls", "network", "cgroupns", "ipc", "pid", "uts", "security_opt", "init", "labels", "groups",
+    "env_host", "unsetenv", "unsetenv_all", "umask", "personality", "device_rules", "memory_swappiness",
+    "oom_kill_disable", "cpu_rt_period", "cpu_rt_runtime", "blkio_weight", "cgroup_conf", "cgroup_parent",
+    "blkio_weight_device", "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops",
 )  # fmt: skip
 OF_IMAGES = {
     "--add-host": "hosts", "--dns": "dns", "--dns-search": "dns_search", "--dns-option": "dns_options",
+    "--no-hosts": "no_hosts",
 }  # fmt: skip
 """Options about files in /etc, which a bundle has of its maker's, with what their values are called."""
 # What needs more than an image that is ready, or is checked where there is time for it.
-_LONG_WAY = ("detach", "env_files", "groups", "keep", "published", "runtime", "user", "verify_keys")
+_LONG_WAY = (
+    "attached", "cidfile", "detach", "env_files", "groups", "keep", "label_files", "no_hosts", "pidfile",
+    "published", "runtime", "user", "verify_keys",
+)  # fmt: skip
 
 
 def options_of(values: dict[str, Any], env: tuple[str, ...]) -> RunOptions:
@@ -66,12 +73,15 @@ def launch_of(
         isolation=values["isolation"],
         hostname=os.uname().nodename if values["uts"] == "host" else options.hostname or "",
         network=values["network"] or "none",
+        pid_file=values["pidfile"],
+        attached=[stream.lower() for stream in values["attached"]] or STREAMS,
         names=Names(
             values["hosts"],
             values["domainname"] or "",
             values["dns"],
             values["dns_search"],
             values["dns_options"],
+            own_hosts=not values["no_hosts"],
         ),
         on_warning=_say,
     )

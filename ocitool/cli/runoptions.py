@@ -75,6 +75,9 @@ OPTIONS = (
         metavar="FILE",
         help="Set the variables of a file, one on each line.",
     ),
+    Option("--env-host", kind="flag", help="Set all of the caller's variables that the image does not set."),
+    Option("--unsetenv", kind="texts", metavar="NAME", help="Leave out a variable of the image."),
+    Option("--unsetenv-all", kind="flag", help="Leave out all variables of the image."),
     Option("-w", "--workdir", metavar="DIR", help="Working directory in the container."),
     Option(
         "-u",
@@ -90,8 +93,12 @@ OPTIONS = (
         metavar="GROUP",
         help="Be in this group of the image, or number, as well.",
     ),
+    Option("--umask", metavar="MASK", help="The program's umask, in octal digits. [0022]"),
+    Option("--personality", choices=("LINUX", "LINUX32"), help="The kind of machine that it sees."),
     Option("--entrypoint", metavar="PROGRAM", help="Run this instead of the image's entrypoint."),
     Option("--name", default="", metavar="ID", help="The container's ID. [random]"),
+    Option("--cidfile", default="", metavar="FILE", help="Write the ID to a file that is not there yet."),
+    Option("--pidfile", default="", metavar="FILE", help="Write the number of the first process to a file."),
     Option(
         "-l",
         "--label",
@@ -100,6 +107,13 @@ OPTIONS = (
         kind="texts",
         metavar="NAME[=VALUE]",
         help="Set an annotation, which runtimes and hooks see.",
+    ),
+    Option(
+        "--label-file",
+        attribute="label_files",
+        kind="texts",
+        metavar="FILE",
+        help="Set the annotations of a file, one on each line.",
     ),
     Option("-h", "--hostname", metavar="NAME", help="The container's host name."),
     Option("--domainname", metavar="NAME", help="The container's NIS domain name."),
@@ -110,6 +124,7 @@ OPTIONS = (
         metavar="NAME:ADDRESS",
         help="Add a line to /etc/hosts.",
     ),
+    Option("--no-hosts", kind="flag", help="Leave the image's own /etc/hosts as it is."),
     Option("--dns", kind="texts", metavar="ADDRESS", help="Ask this name server instead of the host's."),
     Option("--dns-search", kind="texts", metavar="DOMAIN", help="Look for names in this domain; . for none."),
     Option(
@@ -144,6 +159,13 @@ OPTIONS = (
         metavar="HOST[:DEST][:rwm]",
         help="Give a device of the host's.",
     ),
+    Option(
+        "--device-cgroup-rule",
+        attribute="device_rules",
+        kind="texts",
+        metavar="RULE",
+        help="Allow devices that are not there yet, as 'c 81:* rmw'.",
+    ),
     Option("--read-only", kind="flag", help="Make the root file system read-only."),
     Option("--cap-add", kind="texts", metavar="CAP", help="Give a capability."),
     Option("--cap-drop", kind="texts", metavar="CAP", help="Take a capability away."),
@@ -153,13 +175,45 @@ OPTIONS = (
     Option("-m", "--memory", metavar="SIZE", help="Limit memory, as 512m."),
     Option("--memory-swap", metavar="SIZE", help="Limit memory and swap together; -1 for no limit of swap."),
     Option("--memory-reservation", metavar="SIZE", help="What is left where the host runs out of memory."),
+    Option(
+        "--memory-swappiness", kind="number", metavar="NUMBER", help="How readily it swaps, from 0 to 100."
+    ),
+    Option("--oom-kill-disable", kind="flag", help="Have it wait where memory runs out."),
     Option("--cpus", metavar="NUMBER", help="Limit processor time, as 1.5."),
     Option("-c", "--cpu-shares", kind="number", metavar="NUMBER", help="A share of processor time. [1024]"),
     Option("--cpu-period", kind="number", metavar="NUMBER", help="Microseconds that a quota is for."),
     Option("--cpu-quota", kind="number", metavar="NUMBER", help="Microseconds of each period."),
+    Option("--cpu-rt-period", kind="number", metavar="NUMBER", help="The same for real-time programs."),
+    Option("--cpu-rt-runtime", kind="number", metavar="NUMBER", help="The same for real-time programs."),
     Option("--cpuset-cpus", metavar="LIST", help="Run on these processors, as 0-2,7."),
     Option("--cpuset-mems", metavar="LIST", help="Use memory of these nodes."),
     Option("--pids-limit", kind="number", metavar="NUMBER", help="Limit processes."),
+    Option(
+        "--blkio-weight", kind="number", metavar="NUMBER", help="A share of disks' time, from 10 to 1000."
+    ),
+    Option(
+        "--blkio-weight-device",
+        kind="texts",
+        metavar="DEVICE:NUMBER",
+        help="A share of one disk's time.",
+    ),
+    *(
+        Option(
+            f"--device-{way}-{unit}",
+            kind="texts",
+            metavar="DEVICE:RATE",
+            help=f"Limit what it {does} a disk, in {what} a second.",
+        )
+        for way, does in (("read", "reads from"), ("write", "writes to"))
+        for unit, what in (("bps", "bytes"), ("iops", "operations"))
+    ),
+    Option("--cgroup-parent", metavar="PATH", help="Where the container's control group is made."),
+    Option(
+        "--cgroup-conf",
+        kind="texts",
+        metavar="FILE=VALUE",
+        help="Write to a file of its control group, of version 2.",
+    ),
     Option(
         "--ulimit",
         attribute="ulimits",
@@ -183,7 +237,11 @@ OPTIONS = (
         help="The network: none, host, slirp4netns[:OPTION] or pasta[:OPTION]. [none]",
     ),
     Option("--cgroupns", choices=("private", "host"), help="The control groups that it sees. [private]"),
-    Option("--ipc", choices=("private", "host"), help="Shared memory and message queues. [private]"),
+    Option(
+        "--ipc",
+        choices=("private", "host", "shareable", "none"),
+        help="Shared memory and message queues; none is without /dev/shm. [private]",
+    ),
     Option("--pid", choices=("private", "host"), help="The processes that it sees. [private]"),
     Option("--uts", choices=("private", "host"), help="The host name. [private]"),
     Option(
@@ -214,6 +272,14 @@ OPTIONS = (
     Option("--init", kind="flag", help="Have a small program collect orphans and pass signals on."),
     Option("-d", "--detach", kind="flag", hidden=True),
     Option("-p", "--publish", attribute="published", kind="texts", hidden=True),
+    Option(
+        "-a",
+        "--attach",
+        attribute="attached",
+        kind="texts",
+        metavar="STREAM",
+        help="Pass on stdout or stderr alone; stdin is -i's.",
+    ),
     Option("-i", "--interactive", kind="flag", help="Pass stdin on; with -t, it always is."),
     Option(
         "--rm",

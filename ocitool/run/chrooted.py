@@ -52,12 +52,12 @@ def run(runtime: Runtime, container_id: str, settings: Settings) -> int:
     try:
         container.keep_config(jsonfast.dumps(config).encode(), config)  # as a further process is to find it
         container.save()
-        return _run(runtime, container, config, settings.bundle)
+        return _run(runtime, container, config, settings.bundle, settings.pid_file)
     finally:
         container.remove()
 
 
-def _run(runtime: Runtime, container: state.State, config: dict[str, Any], bundle: str) -> int:
+def _run(runtime: Runtime, container: state.State, config: dict[str, Any], bundle: str, pid_file: str) -> int:
     kernel = runtime.kernel
     kernel.prctl(PR_SET_CHILD_SUBREAPER, 1)
     wait = Wait(kernel)
@@ -72,6 +72,8 @@ def _run(runtime: Runtime, container: state.State, config: dict[str, Any], bundl
         container.fields |= {"pid": child.pid, "start": (state.process_start(child.pid) or ("", 0))[1]}
         container.save()
         container.mark_ready()
+        if pid_file:
+            starting.write_pid_file(pid_file, child.pid)
         child.release()
         starting.until_program(child)
         container.unlock()

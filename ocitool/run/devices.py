@@ -11,7 +11,7 @@ from .paths import same_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 _DEV = "/dev"
@@ -125,6 +125,32 @@ def add(config: dict[str, Any], found: list[Device]) -> None:
     linux["devices"] = [*kept, *nodes.values()]
     resources = linux.setdefault("resources", {})
     resources["devices"] = [*(resources.get("devices") or []), *map(_rule, found)]
+
+
+def allow(linux: dict[str, Any], rules: Iterable[str]) -> None:
+    """Let a container use what `--device-cgroup-rule TYPE MAJOR:MINOR ACCESS` names, which may come later.
+
+    Raises:
+        InvalidReference: a rule is not well-formed.
+    """
+    found = [_allowed(text) for text in rules]
+    if found and not _has_users(linux):
+        resources = linux.setdefault("resources", {})
+        resources["devices"] = [*(resources.get("devices") or []), *found]
+
+
+def _allowed(text: str) -> dict[str, Any]:
+    import re
+
+    found = re.fullmatch(r"([abc]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})", text)
+    if found is None:
+        raise InvalidReference(
+            f"--device-cgroup-rule {text!r} is not TYPE MAJOR:MINOR ACCESS, such as 'c 81:* rmw'"
+        )
+    kind, major, minor, access = found.groups()
+    chosen = {"major": major, "minor": minor}
+    numbered = {name: int(number) for name, number in chosen.items() if number != "*"}
+    return {"allow": True, "type": kind, **numbered, "access": access}
 
 
 def allow_all(linux: dict[str, Any]) -> None:

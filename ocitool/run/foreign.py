@@ -14,6 +14,7 @@ from ocitool.errors import NotFound, OciError, RunError
 from . import jsonfast, networks, rootfs, terminal
 from .kernel import PR_SET_CHILD_SUBREAPER
 from .namespaces import MOUNT
+from .starting import write_pid_file
 from .state import State, beginning, process_start, read_file
 from .waiting import Wait
 
@@ -89,6 +90,8 @@ def _start(state: State, config: dict[str, Any], settings: Settings, wait: Wait)
     state.fields["start"] = (process_start(pid) or ("", 0))[1]
     state.save()
     state.mark_ready()
+    if settings.pid_file:
+        write_pid_file(settings.pid_file, pid)
     if settings.network:
         networks.attach(state, settings.network)
     if listener is not None:

@@ -17,7 +17,7 @@ from . import jsonfast
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, Self
 
     from .overlay import Overlay
@@ -40,6 +40,7 @@ def run_bundle(  # noqa: PLR0913 - one keyword for each choice
     isolation: str = "",
     keep: bool = False,
     pid_file: str | None = None,
+    without: Iterable[int] = (),
     on_warning: Callable[[str], None] | None = None,
 ) -> int:
     """Run a bundle in the foreground.
@@ -57,6 +58,7 @@ def run_bundle(  # noqa: PLR0913 - one keyword for each choice
         isolation: "chroot" for a changed root directory and nothing else.
         keep: whether the container stays, stopped, after its program has ended.
         pid_file: where to write the number of the container's first process.
+        without: descriptors, of standard output and error, that nothing comes out of.
         on_warning: told of what was left out; by default nobody is.
 
     Returns:
@@ -82,7 +84,8 @@ def run_bundle(  # noqa: PLR0913 - one keyword for each choice
         words += ["--isolation", isolation]
     container_id = container_id or f"run-{os.getpid()}-{os.urandom(4).hex()}"
     with _Forwarding() as signals:
-        pid, messages = _clean_interpreter([*(["--root", root] if root else []), *words, container_id])
+        words = [*(["--root", root] if root else []), *words, container_id]
+        pid, messages = _clean_interpreter(words, without)
         signals.to(pid)
         error = _follow(_received(messages, signals.arrived), on_warning)
         # Collected below, when no signal goes to its number any more.
@@ -120,13 +123,14 @@ def interpreter() -> list[str]:
     return [sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "__main__.py")]
 
 
-def _clean_interpreter(words: list[str]) -> tuple[int, int]:
+def _clean_interpreter(words: list[str], without: Iterable[int]) -> tuple[int, int]:
     """Start a clean interpreter with our standard streams; its number, and the pipe of its messages."""
     reading, writing = os.pipe()
     command = [*interpreter(), "--message-fd", str(writing), *words]
     try:
         os.set_inheritable(writing, True)
-        pid = os.posix_spawn(command[0], command, os.environ)
+        closed = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in without]
+        pid = os.posix_spawn(command[0], command, os.environ, file_actions=closed)
     except OSError as exc:
         os.close(reading)
         raise RunError(f"{command[0]}: {exc.strerror}") from exc

@@ -97,7 +97,7 @@ def _set_memory(resources: dict[str, Any], options: RunOptions) -> None:
         raise InvalidReference(
             f"--memory-reservation {options.memory_reservation} is more than --memory {options.memory}"
         )
-    memory: dict[str, Any] = {}
+    memory = _scarcity(options)
     if limit:
         memory["limit"] = limit
         if options.counts_swap:
@@ -108,6 +108,19 @@ def _set_memory(resources: dict[str, Any], options: RunOptions) -> None:
         memory |= _swap(options.memory_swap, limit)
     if memory:
         resources["memory"] = {**(resources.get("memory") or {}), **memory}
+
+
+def _scarcity(options: RunOptions) -> dict[str, Any]:
+    """What happens where there is too little memory."""
+    found: dict[str, Any] = {}
+    swappiness = options.memory_swappiness
+    if swappiness is not None and swappiness != -1:
+        if not 0 <= swappiness <= 100:
+            raise InvalidReference(f"--memory-swappiness goes from 0 to 100, not to {swappiness}")
+        found["swappiness"] = swappiness
+    if options.oom_kill_disable:
+        found["disableOOMKiller"] = True
+    return found
 
 
 def _swap(text: str, limit: int) -> dict[str, int]:
@@ -124,6 +137,8 @@ def _set_cpu(resources: dict[str, Any], options: RunOptions) -> None:
         "shares": options.cpu_shares,
         "cpus": options.cpuset_cpus,
         "mems": options.cpuset_mems,
+        "realtimePeriod": options.cpu_rt_period,
+        "realtimeRuntime": options.cpu_rt_runtime,
     }
     quota = _quota(options.cpus)
     if quota:

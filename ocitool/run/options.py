@@ -21,6 +21,11 @@ _NOTHING: Mapping[str, str] = {}
 _LIMITS = (
     "memory", "memory_swap", "memory_reservation", "cpus", "cpu_shares", "cpu_period", "cpu_quota",
     "cpuset_cpus", "cpuset_mems", "pids_limit", "ulimits", "oom_score_adj", "shm_size",
+    "memory_swappiness", "cpu_rt_period", "cpu_rt_runtime",
+)  # fmt: skip
+_OF_DISKS = (
+    "blkio_weight", "blkio_weight_device", "device_read_bps", "device_read_iops", "device_write_bps",
+    "device_write_iops",
 )  # fmt: skip
 
 
@@ -36,15 +41,19 @@ class RunOptions:
             the user's own group is one of the supplementary ones as well, and whoever the user is may listen
             on any port of a network of the container's own, and ping.
         env: `NAME=value`, or `NAME` to take the value from `host_env`.
-        host_env: the caller's environment.
+        host_env: the caller's environment; with `env_host`, all that the image has no variable of.
+        unsetenv: names of the image's variables that are left out; with `unsetenv_all`, all are.
         user: `uid[:gid]`, in numbers; names are the caller's to look up.
         groups: by name or number, besides the image's supplementary ones; the caller's to look up.
         additional_gids: the same in numbers.
+        umask: in octal digits.
+        personality: "LINUX" or "LINUX32".
         hostname, domainname: what the container calls itself.
         volumes: `SOURCE:DESTINATION[:MODE,...]`, the source absolute; `DESTINATION` for one of its own.
         tmpfs: `DESTINATION[:OPTION,...]`.
         mounts: `type=bind|tmpfs|volume,target=DESTINATION[,NAME=VALUE,...]`.
         devices: `HOST[:CONTAINER][:ACCESS]`.
+        device_rules: `TYPE MAJOR:MINOR ACCESS`, for devices that come later.
         init: start the command through a program that collects orphans and passes signals on.
         privileged: give it all that the caller may give.
         all_capabilities: what the caller may give.
@@ -52,10 +61,14 @@ class RunOptions:
             these two and of `pids_limit`, 0 is no limit.
         counts_swap: whether the host does. A limit of memory is then one of as much swap besides, as engines
             have it, or a container could grow on into the swap.
+        oom_kill_disable: its processes wait where memory runs out.
+        blkio_weight_device: `DEVICE:WEIGHT`. device_read_bps and the three like it: `DEVICE:RATE`.
+        cgroup_conf: `FILE=VALUE`, of cgroup version 2.
+        cgroup_parent: the cgroup that the one of the container, named by `container_id`, is made in.
         ulimits: `NAME=SOFT[:HARD]`.
         sysctls: `NAME=VALUE`.
         network: "none" (a new, empty one), "host", or what connects a new one: see `networks`.
-        cgroupns, ipc, pid, uts: "host" for the host's own namespace.
+        cgroupns, ipc, pid, uts: "host" for the host's own namespace; of ipc, "none" for no shared memory.
         security_opt: `no-new-privileges[=true|false]`, `seccomp=unconfined|builtin|FILE`, `label=disable`,
             `apparmor=PROFILE`, `mask=PATH`, `unmask=ALL|PATH`, `systempaths=unconfined`.
         labels: annotations, `NAME[=VALUE]`.
@@ -69,16 +82,22 @@ class RunOptions:
     as_engines: bool = False
     env: tuple[str, ...] = ()
     host_env: Mapping[str, str] = _NOTHING
+    env_host: bool = False
+    unsetenv: tuple[str, ...] = ()
+    unsetenv_all: bool = False
     cwd: str | None = None
     user: str | None = None
     groups: tuple[str, ...] = ()
     additional_gids: tuple[int, ...] = ()
+    umask: str | None = None
+    personality: str | None = None
     hostname: str | None = None
     domainname: str | None = None
     volumes: tuple[str, ...] = ()
     tmpfs: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    device_rules: tuple[str, ...] = ()
     init: bool = False
     read_only: bool = False
     cap_add: tuple[str, ...] = ()
@@ -88,14 +107,27 @@ class RunOptions:
     memory: str | None = None
     memory_swap: str | None = None
     memory_reservation: str | None = None
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
     counts_swap: bool = False
     cpus: str | None = None
     cpu_shares: int | None = None
     cpu_period: int | None = None
     cpu_quota: int | None = None
+    cpu_rt_period: int | None = None
+    cpu_rt_runtime: int | None = None
     cpuset_cpus: str | None = None
     cpuset_mems: str | None = None
     pids_limit: int | None = None
+    blkio_weight: int | None = None
+    blkio_weight_device: tuple[str, ...] = ()
+    device_read_bps: tuple[str, ...] = ()
+    device_read_iops: tuple[str, ...] = ()
+    device_write_bps: tuple[str, ...] = ()
+    device_write_iops: tuple[str, ...] = ()
+    cgroup_conf: tuple[str, ...] = ()
+    cgroup_parent: str | None = None
+    container_id: str = ""
     ulimits: tuple[str, ...] = ()
     oom_score_adj: int | None = None
     shm_size: str | None = None
@@ -139,6 +171,9 @@ def apply(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
     _set_user(process, options)
     if options.cwd is not None:
         process["cwd"] = _absolute(options.cwd, "working directory")
+    _set_umask(process, options)
+    if options.personality is not None:
+        linux["personality"] = {"domain": options.personality}
     _set_terminal(process, options)
     _set_network(linux, options)
     _set_names(result, options)
@@ -151,14 +186,23 @@ def apply(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
         _join_own_group(process, linux)
         _open_ports(linux)
     confining.confine(result, options, before)
-    if any(getattr(options, name) not in (None, ()) for name in _LIMITS):
+    if options.oom_kill_disable or any(getattr(options, name) not in (None, ()) for name in _LIMITS):
         from . import limiting
 
         limiting.limit(result, options)
-    if options.devices:
+    if any(getattr(options, name) for name in _OF_DISKS):
+        from . import blockio
+
+        blockio.limit(linux.setdefault("resources", {}), options)
+    if options.cgroup_conf:
+        _set_pairs(linux.setdefault("resources", {}), "unified", options.cgroup_conf)
+    if options.cgroup_parent:
+        linux["cgroupsPath"] = f"{options.cgroup_parent}/{options.container_id}"
+    if options.devices or options.device_rules:
         from . import devices
 
         devices.add(result, [device for text in options.devices for device in devices.named(text)])
+        devices.allow(linux, options.device_rules)
     _set_pairs(linux, "sysctl", options.sysctls)
     _set_pairs(result, "annotations", options.labels)
     return result
@@ -200,7 +244,11 @@ def _set_init(process: dict[str, Any], options: RunOptions) -> None:
 
 
 def _set_environment(process: dict[str, Any], options: RunOptions) -> None:
-    env = dict(item.partition("=")[::2] for item in process.get("env") or [])
+    env = dict(options.host_env) if options.env_host else {}
+    for item in () if options.unsetenv_all else process.get("env") or ():
+        name, _, value = item.partition("=")
+        if name not in options.unsetenv:
+            env[name] = value
     for item in options.env:
         name, given, value = item.partition("=")
         if not name:
@@ -225,6 +273,15 @@ def _set_user(process: dict[str, Any], options: RunOptions) -> None:
         user["additionalGids"] = list(
             dict.fromkeys((*(user.get("additionalGids") or ()), *options.additional_gids))
         )
+
+
+def _set_umask(process: dict[str, Any], options: RunOptions) -> None:
+    text = options.umask
+    if text is None:
+        return
+    if not 0 < len(text) <= 4 or not {*text} <= {*"01234567"} or int(text, 8) > 0o777:
+        raise InvalidReference(f"--umask {text!r} is not up to 0777 in octal digits")
+    process.setdefault("user", {"uid": 0, "gid": 0})["umask"] = int(text, 8)
 
 
 def _join_own_group(process: dict[str, Any], linux: dict[str, Any]) -> None:
@@ -324,10 +381,11 @@ def _share_namespaces(config: dict[str, Any], options: RunOptions) -> None:
     if "uts" in shared:
         config.pop("hostname", None)
         config.pop("domainname", None)
-    if "ipc" in shared:
+    if options.ipc in ("host", "none"):
         from . import volumes
 
-        config["mounts"] = volumes.of_ipc(config.get("mounts") or [])
+        changed = volumes.of_ipc if options.ipc == "host" else volumes.without_shared_memory
+        config["mounts"] = changed(config.get("mounts") or [])
 
 
 def _set_pairs(document: dict[str, Any], key: str, texts: tuple[str, ...]) -> None:

@@ -208,6 +208,11 @@ def of_ipc(mounts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return made
 
 
+def without_shared_memory(mounts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mounts for a container without shared memory of POSIX; it keeps message queues."""
+    return [mount for mount in mounts if mount["destination"] != "/dev/shm"]
+
+
 def init_program() -> dict[str, Any]:
     """The mount of the host's own program for `--init`.
 

@@ -252,9 +252,10 @@ def test_where_the_kernel_mounts_no_overlay_the_image_is_unpacked_for_the_contai
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "home"], check=True)
         try:
             ocitool = Ocitool(tmp_path / "home")
-            done = ocitool("run", IMAGE)
+            done = ocitool("run", "--name", "box", "--cidfile", "id", IMAGE)
             assert "Hello" in done.out
             assert "unpacked for this container alone" in done.err
+            assert (ocitool.home / "id").read_text() == "box"
             ocitool("run", IMAGE, "exit", "7", code=7)
             assert containers(ocitool) == []
         finally:

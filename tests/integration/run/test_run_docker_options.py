@@ -244,6 +244,63 @@ def test_shares_of_memory_and_processors(ocitool: Ocitool, busybox_image: str) -
     assert said == [str(32 << 20), "512", "0", "20000"]
 
 
+def test_a_program_has_the_umask_and_the_machine_that_are_given(anyone: Ocitool, busybox_image: str) -> None:
+    words = ("--umask", "0137", "--personality", "LINUX32", busybox_image)
+    machine = subprocess.run(
+        ["setarch", "linux32", "uname", "-m"], capture_output=True, text=True, check=True
+    )
+    assert _said(anyone, *words, script="umask; uname -m") == ["0137", machine.stdout.strip()]
+
+
+def test_a_container_can_be_without_shared_memory(anyone: Ocitool, busybox_image: str) -> None:
+    look = "readlink /proc/self/ns/ipc; ls -d /dev/shm 2>&1; true"
+    own = str(Path("/proc/self/ns/ipc").readlink())
+    for kind, shown in (("none", "No such file"), ("shareable", "/dev/shm")):
+        done = anyone("run", "--ipc", kind, busybox_image, "--", "sh", "-c", look)
+        space, memory = done.out.splitlines()
+        assert space != own
+        assert shown in memory
+
+
+@pytest.mark.root
+def test_a_cgroup_is_made_where_that_is_asked_for(ocitool: Ocitool, busybox_image: str) -> None:
+    require_root()
+    parent = f"ocitool-test-{os.getpid()}"
+    words = ("--cgroupns", "host", "--name", "box", "--cgroup-parent", f"/{parent}/below", busybox_image)
+    done = ocitool("run", *words, "cat", "/proc/self/cgroup")
+    assert f":/{parent}/below/box" in done.out
+    assert list(Path("/sys/fs/cgroup").glob(f"**/{parent}")) == []
+
+
+@pytest.mark.root
+def test_devices_that_are_not_there_yet_are_allowed_by_a_rule(ocitool: Ocitool, busybox_image: str) -> None:
+    require_root()
+    script = "mknod /dev/log c 1 11 && (: >/dev/log) 2>&1; true"
+    assert "not permitted" in _said(ocitool, busybox_image, script=script)[0]
+    assert _said(ocitool, "--device-cgroup-rule", "c 1:11 w", busybox_image, script=script) == []
+
+
+@pytest.mark.root
+@pytest.mark.skipif(VERSION_2_ALONE, reason="reads the files of cgroup version 1")
+def test_disks_and_scarce_memory(ocitool: Ocitool, busybox_image: str) -> None:
+    require_root()
+    disk = next(path for path in Path("/dev").iterdir() if path.is_block_device())
+    words = ("--device-read-bps", f"{disk}:1mb", "--memory-swappiness", "10", "--oom-kill-disable")
+    files = "blkio/blkio.throttle.read_bps_device memory/memory.swappiness memory/memory.oom_control"
+    said = _said(ocitool, *words, busybox_image, script=f"cd /sys/fs/cgroup; cat {files}")
+    number = disk.stat().st_rdev
+    assert said[:3] == [f"{os.major(number)}:{os.minor(number)} {1 << 20}", "10", "oom_kill_disable 1"]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not VERSION_2_ALONE, reason="needs cgroup version 2")
+def test_files_of_the_cgroup_are_written(ocitool: Ocitool, busybox_image: str) -> None:
+    require_root()
+    words = ("--cgroup-conf", "memory.high=64M", "--cgroup-conf", "pids.max=77", busybox_image)
+    said = _said(ocitool, *words, script="cd /sys/fs/cgroup; cat memory.high pids.max")
+    assert said == [str(64 << 20), "77"]
+
+
 def test_labels_are_annotations(ocitool: Ocitool, busybox_image: str) -> None:
     words = ("--keep", "--name", "labelled", "-l", "a=b=c", "--label", "d", "--annotation", "e=f")
     ocitool("run", *words, busybox_image, "true")

@@ -82,3 +82,70 @@ def test_all_devices_of_the_host_are_those_below_dev_that_no_container_has_by_it
     assert [device.path for device in devices.named("/dev/net:/x")] == (
         ["/x/tun"] if below.exists() and (below / "tun").exists() else []
     )
+
+
+def _allowed(*rules: str, rootless: bool = False) -> Any:
+    options = RunOptions(device_rules=rules)
+    return spec.check(apply(defaults.config(rootless=rootless), options))["linux"]["resources"]["devices"]
+
+
+def test_a_rule_allows_devices_that_are_not_there_yet() -> None:
+    assert _allowed("c 81:* rmw", "a *:* r")[1:] == [
+        {"allow": True, "type": "c", "major": 81, "access": "rmw"},
+        {"allow": True, "type": "a", "access": "r"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["", "c", "c 1:3", "d 1:3 r", "c 1 r", "c 1:x r", "c 1:3 x", "c 1:3 rwmr", " c 1:3 r", "c 1:3 r\n"],
+)
+def test_what_is_no_rule_is_refused(rule: str) -> None:
+    with pytest.raises(InvalidReference, match="is not TYPE MAJOR:MINOR ACCESS"):
+        _allowed(rule)
+
+
+DISK = next((path for path in sorted(Path("/dev").iterdir()) if path.is_block_device()), None)
+
+
+@pytest.mark.skipif(DISK is None, reason="this host has no disk in /dev")
+def test_limits_of_disks() -> None:
+    assert DISK is not None
+    number = DISK.stat().st_rdev
+    disk = {"major": os.major(number), "minor": os.minor(number)}
+    options = RunOptions(
+        blkio_weight=500,
+        blkio_weight_device=(f"{DISK}:10",),
+        device_read_bps=(f"{DISK}:1mb", f"{DISK}:2"),
+        device_write_iops=(f"{DISK}:30",),
+    )
+    found = spec.check(apply(defaults.config(), options))["linux"]["resources"]["blockIO"]
+    assert found == {
+        "weight": 500,
+        "weightDevice": [{**disk, "weight": 10}],
+        "throttleReadBpsDevice": [{**disk, "rate": 1 << 20}, {**disk, "rate": 2}],
+        "throttleWriteIOPSDevice": [{**disk, "rate": 30}],
+    }
+    assert "blockIO" not in apply(defaults.config(), RunOptions(blkio_weight=0))["linux"]["resources"]
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("blkio_weight_device", f"{DISK}:9"),
+        ("blkio_weight_device", f"{DISK}:x"),
+        ("device_read_bps", "/etc/passwd:1"),
+        ("device_read_bps", f"{DISK}"),
+        ("device_read_bps", f"{DISK}:1q"),
+        ("device_write_iops", f"{DISK}:-1"),
+        ("device_write_iops", f"{DISK}:1k"),
+        ("device_write_bps", "/dev/null:1m"),
+        ("device_write_bps", "/dev/not/there:1m"),
+    ],
+)
+def test_limits_of_disks_that_are_wrong(option: str, text: str) -> None:
+    with pytest.raises((InvalidReference, RunError), match=option.replace("_", "-")):
+        apply(defaults.config(), RunOptions(**{option: (text,)}))
+    for weight in (9, 1001):
+        with pytest.raises(InvalidReference, match="from 10 to 1000"):
+            apply(defaults.config(), RunOptions(blkio_weight=weight))

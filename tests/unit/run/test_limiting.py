@@ -76,6 +76,20 @@ def test_limits_of_memory() -> None:
             _apply(**wrong)
 
 
+def test_what_happens_where_memory_is_scarce() -> None:
+    memory = _apply(memory_swappiness=0, oom_kill_disable=True)["linux"]["resources"]["memory"]
+    assert memory == {"swappiness": 0, "disableOOMKiller": True}
+    assert "memory" not in _apply(memory_swappiness=-1, oom_kill_disable=False)["linux"]["resources"]
+    for wrong in (101, -2):
+        with pytest.raises(InvalidReference, match="from 0 to 100"):
+            _apply(memory_swappiness=wrong)
+
+
+def test_time_of_real_time_programs() -> None:
+    found = _apply(cpu_rt_period=1000000, cpu_rt_runtime=950000)["linux"]["resources"]["cpu"]
+    assert found == {"realtimePeriod": 1000000, "realtimeRuntime": 950000}
+
+
 def test_shares_of_processors() -> None:
     found = _apply(cpu_shares=512, cpu_period=50000, cpu_quota=25000, cpuset_cpus="0-1", cpuset_mems="0")
     assert found["linux"]["resources"]["cpu"] == {

@@ -276,6 +276,51 @@ def test_a_namespace_can_be_the_hosts(kind: str) -> None:
     assert ("hostname" in config) is (kind != "uts")
 
 
+def test_shared_memory_can_be_left_out() -> None:
+    before = {mount["destination"] for mount in defaults.config()["mounts"]}
+    config = _apply(ipc="none")
+    assert {mount["destination"] for mount in config["mounts"]} == before - {"/dev/shm"}
+    assert {"type": "ipc"} in config["linux"]["namespaces"]
+    assert _apply(ipc="none", tmpfs=("/dev/shm",))["mounts"][-1]["destination"] == "/dev/shm"
+    assert _apply(ipc="shareable") == _apply(ipc="private") == _apply()
+
+
+@pytest.mark.parametrize(("text", "mask"), [("0", 0), ("77", 0o77), ("0022", 0o22), ("777", 0o777)])
+def test_a_umask_is_in_octal_digits(text: str, mask: int) -> None:
+    assert _apply(umask=text, user="5:6")["process"]["user"] == {"uid": 5, "gid": 6, "umask": mask}
+
+
+@pytest.mark.parametrize("text", ["", "8", "0o22", "00022", "1000", "-1", "\uff11"])
+def test_what_is_no_umask_is_refused(text: str) -> None:
+    with pytest.raises(InvalidReference, match="octal digits"):
+        _apply(umask=text)
+
+
+def test_variables_of_the_image_are_left_out_before_others_are_set() -> None:
+    config = defaults.config()
+    config["process"]["env"] = ["A=1", "B=2"]
+
+    def env(**options: Any) -> list[str]:
+        host = {"B": "host", "C": "host"}
+        found: list[str] = apply(config, RunOptions(host_env=host, **options))["process"]["env"]
+        return found
+
+    assert env(unsetenv=("A", "X")) == ["B=2"]
+    assert env(unsetenv=("A",), env=("A=3",)) == ["B=2", "A=3"]
+    assert env(unsetenv_all=True, env=("C",)) == ["C=host"]
+    assert env(env_host=True) == ["B=2", "C=host", "A=1"]
+    assert env(env_host=True, unsetenv=("B",), env=("C=3",)) == ["B=host", "C=3", "A=1"]
+
+
+def test_the_kind_of_machine_and_the_place_of_the_cgroup() -> None:
+    linux = _apply(personality="LINUX32", cgroup_parent="/above", container_id="box")["linux"]
+    assert linux["personality"] == {"domain": "LINUX32"}
+    assert linux["cgroupsPath"] == "/above/box"
+    assert _apply(cgroup_conf=("memory.high=1",))["linux"]["resources"]["unified"] == {"memory.high": "1"}
+    with pytest.raises(InvalidReference, match="has no name"):
+        _apply(cgroup_conf=("=1",))
+
+
 def test_the_hosts_shared_memory_comes_with_its_ipc_namespace(tmp_path: Path) -> None:
     mounts = {
         mount["destination"]: mount for mount in _apply(ipc="host", volumes=(f"{tmp_path}:/x",))["mounts"]
