@@ -59,15 +59,16 @@ def containerd(base: Path, script: Path) -> Iterator[Engine]:
 
 
 @contextmanager
-def dockerd(base: Path, script: Path) -> Iterator[Engine]:
-    """dockerd on a containerd of its own, without a network."""
+def dockerd(base: Path, script: Path, *, cgroups: str = "cgroupfs") -> Iterator[Engine]:
+    """dockerd on a containerd of its own, without a network; `cgroups` says who makes them, or "systemd"."""
+    parent = f"ocitool{OURS.replace('-', '')}.slice" if cgroups == "systemd" else f"/ocitool-{OURS}-docker"
     socket = f"unix://{base}/docker.sock"
     command = [
         "dockerd", "--host", socket, "--containerd", f"{base}/containerd.sock",
         "--pidfile", f"{base}/docker.pid", "--data-root", f"{base}/docker",
         "--exec-root", f"{base}/docker-run", "--config-file", f"{base}/none",
         "--bridge", "none", "--iptables=false", "--ip6tables=false", "--storage-driver", "vfs",
-        "--cgroup-parent", f"/ocitool-{OURS}-docker", "--exec-opt", "native.cgroupdriver=cgroupfs",
+        "--cgroup-parent", parent, "--exec-opt", f"native.cgroupdriver={cgroups}",
         "--add-runtime", f"ocitool={script}",
     ]  # fmt: skip
     (base / "none").write_text("{}")

@@ -19,6 +19,8 @@ ASKED = os.environ.get("OCITOOL_TEST_VM")
 
 V2 = ["tests/integration/run/test_run_cgroup_v2.py", "tests/integration/run/test_run_lifecycle.py"]
 CHOSEN = ["-k", "cgroup_v2 or limits or device or layers or update"]
+OPTIONS = ["tests/integration/run/test_run_docker_options.py"]
+OF_CGROUPS = ["-k", "sees_cgroups or cgroup_is_made or files_of_the_cgroup or devices or limits_of_a_process"]
 
 
 @pytest.mark.root
@@ -29,8 +31,12 @@ CHOSEN = ["-k", "cgroup_v2 or limits or device or layers or update"]
 )
 @pytest.mark.parametrize(
     ("cgroups", "tests"),
-    [("v2", [*V2, *CHOSEN]), ("systemd", ["tests/integration/run/test_run_real_systemd.py"])],
-    ids=["version 2 alone", "systemd"],
+    [
+        ("v2", [*V2, *CHOSEN]),
+        ("v2", [*OPTIONS, *OF_CGROUPS]),
+        ("systemd", ["tests/integration/run/test_run_real_systemd.py"]),
+    ],
+    ids=["version 2 alone", "options on version 2", "systemd"],
 )
 def test_what_other_hosts_have_is_right_in_a_machine_like_them(cgroups: str, tests: list[str]) -> None:
     require_root()

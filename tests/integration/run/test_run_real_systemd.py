@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.peers import require
 from support.run_bundles import ORDINARY, OURS, Bundle, Containers, finished, make_rootfs, runtime_script
+from support.run_daemons import Engine, dockerd
 
 BUS = Path("/run/dbus/system_bus_socket")
 pytestmark = [
@@ -23,8 +25,8 @@ pytestmark = [
 SCOPE = f"made-{OURS}.scope"
 
 
-def shown(*properties: str) -> dict[str, str]:
-    command = ["systemctl", "show", SCOPE, *(f"--property={name}" for name in properties)]
+def shown(*properties: str, unit: str = SCOPE) -> dict[str, str]:
+    command = ["systemctl", "show", unit, *(f"--property={name}" for name in properties)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(line.partition("=")[::2] for line in done.stdout.splitlines())
 
@@ -184,3 +186,101 @@ def test_podman_of_a_user_has_the_manager_make_its_cgroups(login: Login) -> None
     read = "cd /sys/fs/cgroup && cat memory.max pids.max cpu.max && exit 3"
     done = login.call(*podman, "run", "--rm", "--network", "none", *limits, "box", "sh", "-c", read)
     assert (done.returncode, done.stdout) == (3, f"{64 << 20}\n20\n50000 100000\n"), done.stderr
+
+
+LIMITS = ("--memory", "64m", "--pids-limit", "20", "--cpus", "0.5")
+READ_LIMITS = "cat /proc/self/cgroup; cd /sys/fs/cgroup && cat memory.max pids.max cpu.max; exit 3"
+OBEDIENT = ("sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.1; done")
+
+
+@pytest.fixture
+def podman(workplace: Path) -> Iterator[Engine]:
+    """Root's podman, whose containers' cgroups are systemd's to make, with an image named `box`."""
+    require("podman")
+    configuration = workplace / "containers.conf"
+    configuration.write_text('[containers]\ndefault_ulimits = []\n[engine]\nevents_logger = "none"\n')
+    command = [
+        "env",
+        f"CONTAINERS_CONF={configuration}",
+        "podman",
+        "--runtime",
+        str(runtime_script(workplace)),
+    ]
+    command += ["--root", str(workplace / "storage"), "--runroot", str(workplace / "run")]
+    engine = Engine(
+        [*command, "--storage-driver", "vfs", "--cgroup-manager", "systemd"], ["--network", "none"]
+    )
+    archive = _archive(workplace)
+    engine.call("import", str(archive), "box", check=True)
+    yield engine
+    engine.call("rm", "--all", "--force", "--time", "0")
+    engine.call("pod", "rm", "--all", "--force")
+    subprocess.run(["umount", str(workplace / "storage/vfs")], check=False, capture_output=True)
+
+
+@pytest.fixture
+def docker(workplace: Path) -> Iterator[Engine]:
+    """docker, whose containers' cgroups are systemd's to make, with an image named `box`."""
+    require("docker", "dockerd", "containerd")
+    with dockerd(workplace, runtime_script(workplace), cgroups="systemd") as engine:
+        engine.call("import", str(_archive(workplace)), "box", check=True)
+        yield engine
+
+
+def _archive(workplace: Path) -> Path:
+    archive = workplace / "box.tar"
+    subprocess.run(["tar", "-C", make_rootfs(workplace / "rootfs"), "-cf", archive, "."], check=True)
+    return archive
+
+
+def _lives_in_a_scope(engine: Engine, prefix: str) -> None:
+    """A container from its start to its removal, of which systemd knows until then and no longer."""
+    done = engine.call("run", *engine.runtime, "--rm", *LIMITS, "box", "sh", "-c", READ_LIMITS)
+    assert (done.returncode, done.stdout) == (3, f"0::/\n{64 << 20}\n20\n50000 100000\n"), done.stderr
+    words = ("run", *engine.runtime, "--detach", "--name", "one", "--memory", "64m", "box")
+    scope = f"{prefix}-{engine.call(*words, *OBEDIENT, check=True).stdout.strip()}.scope"
+    assert shown("ActiveState", "Delegate", "MemoryMax", unit=scope) == {
+        "ActiveState": "active",
+        "Delegate": "yes",
+        "MemoryMax": str(64 << 20),
+    }
+    done = engine.call("exec", "one", "sh", "-c", "cat /proc/self/cgroup; exit 4")
+    assert (done.returncode, done.stdout) == (4, "0::/\n"), done.stderr
+    engine.call("pause", "one", check=True)
+    assert "Paused" in engine.call("ps", "--all", "--format", "{{.Status}}", check=True).stdout
+    engine.call("unpause", "one", check=True)
+    engine.call("stop", "one", check=True)
+    assert engine.call("inspect", "one", "--format", "{{.State.ExitCode}}").stdout == "7\n"
+    assert shown("ActiveState", unit=scope) == {"ActiveState": "inactive"}
+    engine.call("start", "one", check=True)
+    assert shown("ActiveState", unit=scope) == {"ActiveState": "active"}
+    engine.call("rm", "--force", "one", check=True)
+    assert shown("ActiveState", unit=scope) == {"ActiveState": "inactive"}
+
+
+def test_podman_of_root_has_systemd_make_its_cgroups(podman: Engine) -> None:
+    _lives_in_a_scope(podman, "libpod")
+
+
+def test_containers_of_a_pod_are_in_the_slice_that_podman_has_systemd_make(podman: Engine) -> None:
+    create = ("pod", "create", "--name", "pod", "--network", "none")
+    pod = podman.call(
+        *create, "--infra-image", "box", "--infra-command", "sleep 1d", check=True
+    ).stdout.strip()
+    done = podman.call("run", "--rm", "--pod", "pod", "box", "hostname")
+    assert (done.returncode, done.stdout) == (0, "pod\n"), done.stderr
+    words = ("run", "--detach", "--pod", "pod", "--name", "one", "box")
+    scope = f"libpod-{podman.call(*words, *OBEDIENT, check=True).stdout.strip()}.scope"
+    assert shown("Slice", unit=scope) == {"Slice": f"machine-libpod_pod_{pod}.slice"}
+    podman.call("pod", "stop", "--time", "1", "pod", check=True)
+    podman.call("pod", "rm", "pod", check=True)
+    assert shown("ActiveState", unit=scope) == {"ActiveState": "inactive"}
+
+
+def test_docker_has_systemd_make_its_cgroups(docker: Engine) -> None:
+    _lives_in_a_scope(docker, "docker")
+    words = ("run", *docker.runtime, "--detach", "--name", "two", *LIMITS, "box", "sleep", "600")
+    scope = f"docker-{docker.call(*words, check=True).stdout.strip()}.scope"
+    docker.call("update", "--memory", "48m", "--memory-swap", "96m", "two", check=True)
+    assert shown("MemoryMax", unit=scope) == {"MemoryMax": str(48 << 20)}
+    docker.call("rm", "--force", "two", check=True)
