@@ -6,6 +6,7 @@ import os
 
 from ocitool.errors import InvalidContent, InvalidReference, RunError
 from ocitool.hostfiles import Names
+from ocitool.run.overlay import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,13 +96,31 @@ class Launch:
             self.on_warning(_CHROOT)
         self.on_start(container_id)
         try:
-            return self._run(bundle, container_id, layers)
+            return self._run_on(layers, bundle, container_id)
         except RunError as error:
+            if refused(error):
+                raise  # it is about the layers, and not about what the host lacks
             if self.isolation == "auto" and not self.runtime and error.exit_code == RunError.exit_code:
                 raise _explained(error) from error
             if self.platform and error.message.endswith("exec format error"):
                 raise _foreign(error, self.platform) from error
             raise
+
+    def _run_on(self, layers: Overlay | None, bundle: str, container_id: str) -> int:
+        """Run a bundle on layers, which fuse-overlayfs mounts where the kernel does not."""
+        try:
+            return self._run(bundle, container_id, layers)
+        except RunError as error:
+            if layers is None or self.runtime or not refused(error):
+                raise
+            from ocitool.run import fuse
+
+            layers.program = fuse.installed()
+            if not layers.program:
+                raise
+            if self.on_warning:
+                self.on_warning(f"{error}; fuse-overlayfs mounts the layers")
+            return self._run(bundle, container_id, layers)
 
     def _run(self, bundle: str, container_id: str, layers: Overlay | None) -> int:
         from ocitool.run import run_bundle

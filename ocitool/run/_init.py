@@ -96,7 +96,7 @@ def become(job: Job, joined: dict[int, int]) -> NoReturn:
         joined: open namespaces that are still to be entered, by flag.
     """
     try:
-        _leave_the_host()
+        leave_the_host()
         join(job.kernel, {flags & ~PID: fd for flags, fd in joined.items() if flags & ~PID})
         _become(job)
     except BaseException as exc:  # noqa: BLE001 - nothing may escape into the parent's code
@@ -112,7 +112,7 @@ def stage(job: Job, cgroup: int, answer: int) -> NoReturn:
     """
     kernel = job.kernel
     try:
-        _leave_the_host()
+        leave_the_host()
         kernel.prctl(PR_SET_PDEATHSIG, _SIGKILL)
         join(kernel, job.joined)
         if job.time_offsets:
@@ -136,7 +136,8 @@ def stage(job: Job, cgroup: int, answer: int) -> NoReturn:
     posix_exit(1)
 
 
-def _leave_the_host() -> None:
+def leave_the_host() -> None:
+    """Load nothing from here on, and take signals as a program finds them that was just started."""
     gc.disable()
     # Out of reach, and yet not freed: that would copy every page that they and their like lie on.
     _KEPT.extend((sys.path, sys.meta_path, sys.path_hooks, sys.path_importer_cache))

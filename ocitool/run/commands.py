@@ -312,7 +312,7 @@ def _run(runtime: Runtime, arguments: Arguments) -> int:
         from .overlay import Overlay
 
         layers = Overlay.load(jsonfast.loads(arguments.values["overlay"].encode(), "--overlay"))
-        settings.prepare_root = layers.mount
+        layers.engage(settings)
     settings.network = arguments.values.get("network", "")
     if settings.network and settings.detach:
         raise UsageError("run: --network needs somebody who waits for the container: leave out --detach")

@@ -204,6 +204,10 @@ class Attempt:
         self.state.save()
         if spaces.new & namespaces.USER:
             namespaces.write_maps(pid, linux.get("uidMappings") or [], linux.get("gidMappings") or [])
+        if self.settings.served:
+            from . import fuse
+
+            fuse.serve(self.kernel, self.state, self.settings.served, userns=spaces.has(namespaces.USER))
         if self.settings.network and spaces.new & namespaces.NETWORK:
             from . import networks
 

@@ -41,11 +41,11 @@ def destroy(runtime: Runtime, state: State) -> None:
 
 
 def disconnect(state: State) -> None:
-    """End what connects the container to the network, if anything does."""
-    if "network" in state.fields:
-        from . import networks
+    """End what serves the container from outside, if anything does."""
+    if "helpers" in state.fields:
+        from . import helpers
 
-        networks.detach(state)
+        helpers.end_all(state)
 
 
 def signal_checked(runtime: Runtime, state: State, signal: int) -> None:

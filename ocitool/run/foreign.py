@@ -11,7 +11,7 @@ import posix
 
 from ocitool.errors import NotFound, OciError, RunError
 
-from . import jsonfast, networks, rootfs, terminal
+from . import helpers, jsonfast, networks, rootfs, terminal
 from .kernel import PR_SET_CHILD_SUBREAPER
 from .namespaces import MOUNT
 from .starting import write_pid_file
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .runtime import Runtime
     from .starting import Settings
 
-_RESET = (2, 13, 15, 25)  # INT, PIPE, TERM, XFSZ: what this interpreter has changed
 # By these words engines tell a program that is not there from one that can't be executed.
 _NOT_FOUND = ("no such file or directory", "executable file not found", "executable file `")
 _NOT_EXECUTABLE = ("permission denied", "operation not permitted", "exec format error")
@@ -102,7 +101,7 @@ def _start(state: State, config: dict[str, Any], settings: Settings, wait: Wait)
 
 def _forget(state: State) -> None:
     """Have the other runtime take away what it made; a container that it does not know is no error."""
-    networks.detach(state)
+    helpers.end_all(state)
     try:
         _call(state, ["delete", "--force", state.id])
     except RunError:
@@ -123,7 +122,7 @@ def _call(state: State, words: list[str]) -> None:
     program, log = state.fields["runtime"], f"{state.directory}/log"
     command = [program, "--root", f"{state.directory}/of", "--log", log, "--log-format", "json", *words]
     try:
-        child = posix.posix_spawn(program, command, posix.environ, setsigmask=[], setsigdef=_RESET)
+        child = posix.posix_spawn(program, command, posix.environ, setsigmask=[], setsigdef=helpers.RESET)
     except OSError as exc:
         raise RunError(f"runtime {program}: {exc.strerror}") from exc
     code = posix.waitstatus_to_exitcode(posix.waitpid(child, 0)[1])

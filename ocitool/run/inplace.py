@@ -49,7 +49,7 @@ def run_here(
     settings = Settings(bundle)
     settings.network = network
     if overlay is not None:
-        settings.prepare_root = overlay.mount
+        overlay.engage(settings)
     forget_descriptors(runtime.kernel, settings.preserve)
     everything = _signal.valid_signals()
     before = _signal.pthread_sigmask(_signal.SIG_BLOCK, everything)

@@ -1,8 +1,7 @@
 """A container's way to the network without privilege: a helper program that forwards its traffic.
 
 slirp4netns and pasta stand in the host's network and hold a tap device in the container's. They are started
-when the container's namespaces are there, and its hooks and its program have not run yet. The runtime that
-waits for the container ends them; if it was killed, `delete` does, which finds them in the container's state.
+when the container's namespaces are there, and its hooks and its program have not run yet (see `helpers`).
 """
 
 from __future__ import annotations
@@ -12,11 +11,13 @@ import time
 
 from ocitool.errors import InvalidReference, RunError
 
-from .state import State, process_start, read_file
+from . import helpers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from .state import State
 
 KINDS = ("none", "host", "slirp4netns", "pasta")
 # Where the helper answers questions about names, and (slirp4netns) what the container's own address is.
@@ -26,7 +27,7 @@ _SLIRP = ("--configure", "--mtu=65520", "--enable-sandbox", "--enable-seccomp", 
 _PASTA = ("--config-net", "--foreground", "--quiet", "--dns-forward", NAMESERVERS["pasta"])
 # No port of either side is open on the other one, unless that is asked for.
 _PORTS = {"-t": "--tcp-ports", "-u": "--udp-ports", "-T": "--tcp-ns", "-U": "--udp-ns"}
-_RESET = (2, 13, 15, 25)  # INT, PIPE, TERM, XFSZ: what this interpreter has changed
+_NOISE = ("syslog",)
 _PAUSE = 0.002
 
 
@@ -56,11 +57,8 @@ def check(choice: str) -> tuple[str, list[str]]:
     return kind, given
 
 
-def attach(state: State, choice: str) -> int:
+def attach(state: State, choice: str) -> None:
     """Connect the network namespace of a container's first process, and remember who does it.
-
-    Returns:
-        The helper's number.
 
     Raises:
         RunError: the helper is not installed, or could not do it.
@@ -72,22 +70,7 @@ def attach(state: State, choice: str) -> int:
         pid = _start_slirp(state.pid, program, given, log)
     else:
         pid = _start_pasta(state.pid, program, given, log)
-    state.fields["network"] = [pid, (process_start(pid) or ("", 0))[1]]
-    state.save()
-    return pid
-
-
-def detach(state: State) -> None:
-    """End the helper of a container, if it has one; it may be nobody's child by now."""
-    pid, start = state.fields.get("network") or (0, 0)
-    found = process_start(pid) if pid else None
-    if found is None or found[1] != start:
-        return
-    try:
-        posix.kill(pid, 9)
-        posix.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
-        return
+    helpers.remember(state, "network", pid)
 
 
 def _installed(kind: str) -> str:
@@ -165,13 +148,17 @@ def _spawn(words: list[str], log: str, answer: int) -> int:
         actions.append((posix.POSIX_SPAWN_DUP2, answer, 3))
     try:
         return posix.posix_spawn(
-            words[0], words, posix.environ, file_actions=actions, setpgroup=0, setsigmask=[], setsigdef=_RESET
+            words[0],
+            words,
+            posix.environ,
+            file_actions=actions,
+            setpgroup=0,
+            setsigmask=[],
+            setsigdef=helpers.RESET,
         )
     except OSError as exc:
         raise RunError(f"{words[0]}: {exc.strerror}") from exc
 
 
 def _said(log: str) -> str:
-    lines = read_file(log, "log").decode(errors="replace").splitlines()
-    told = [line for line in lines if line and "syslog" not in line]
-    return told[-1] if told else "it did not say why"
+    return helpers.said(log, _NOISE) or "it did not say why"

@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .kernel import Kernel
+    from .starting import Settings
 
 _O_PATH = 0o10000000
 _EINVAL = 22
-_HINT = "unpack the image into a bundle instead"
+UNPACK = "unpack the image into a bundle instead"
+"""The hint of an error that says that layers are not mounted."""
 
 
 def refused(error: Exception) -> bool:
-    """Whether an error says that the kernel does not mount the layers; nothing has been started then."""
-    return getattr(error, "hint", "") == _HINT
+    """Whether an error says that layers are not mounted; nothing has been started then."""
+    return getattr(error, "hint", "") == UNPACK
 
 
 class Overlay:
@@ -37,6 +39,7 @@ class Overlay:
         work: an empty directory on the file system of `upper`.
         userxattr: whether marks are kept in `user.` attributes, as an ordinary user must.
         readonly: mount the layers alone, with nothing to change.
+        program: what serves them in the kernel's place, by its path (see `fuse`), or "".
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Overlay:
         work: str = "",
         userxattr: bool = False,
         readonly: bool = False,
+        program: str = "",
     ) -> None:
         self.target = target
         self.lower = lower
@@ -55,6 +59,7 @@ class Overlay:
         self.work = work
         self.userxattr = userxattr
         self.readonly = readonly
+        self.program = program
 
     def document(self) -> dict[str, Any]:
         """The same as plain data, for the command line of a clean interpreter."""
@@ -66,8 +71,15 @@ class Overlay:
         values = dict(document)
         return cls(values.pop("target"), values.pop("lower"), **values)
 
+    def engage(self, settings: Settings) -> None:
+        """Have it mounted for a container that is to be made."""
+        if self.program:
+            settings.served = self
+        else:
+            settings.prepare_root = self.mount
+
     def mount(self, kernel: Kernel) -> None:
-        """Mount it.
+        """Mount it by the kernel itself.
 
         Raises:
             RunError: the kernel has no overlay, or does not take these directories.
@@ -80,7 +92,7 @@ class Overlay:
         except OSError as exc:
             said = "; ".join(getattr(exc, "__notes__", []))
             raise RunError(
-                f"overlay on {self.target}: {exc.strerror}" + (f" ({said})" if said else ""), hint=_HINT
+                f"overlay on {self.target}: {exc.strerror}" + (f" ({said})" if said else ""), hint=UNPACK
             ) from exc
 
     def _attach(self, kernel: Kernel, tree: int) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .kernel import Kernel
+    from .overlay import Overlay
 
 
 class Settings:
@@ -44,6 +45,7 @@ class Settings:
         subreaper: whether this process adopts what the container leaves behind.
         network: what connects the container's own network namespace (see `networks`), or "".
         prepare_root: called in the container's mount namespace to mount its root file system, or None.
+        served: layers that a program outside mounts as the root file system (see `fuse`), or None.
     """
 
     def __init__(self, bundle: str = ".") -> None:
@@ -62,6 +64,7 @@ class Settings:
         self.subreaper = True
         self.network = ""
         self.prepare_root: Callable[[Kernel], None] | None = None
+        self.served: Overlay | None = None
 
 
 class Child:

@@ -242,7 +242,9 @@ def test_a_name_in_use_is_told(ocitool: Ocitool) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount an overlay")
-def test_where_the_kernel_mounts_no_overlay_the_image_is_unpacked_for_the_container(tmp_path: Path) -> None:
+def test_where_nothing_mounts_the_layers_the_image_is_unpacked_for_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As in a container whose own file system is an overlay: there the kernel keeps no changes in another."""
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path], check=True)
     try:
@@ -252,11 +254,13 @@ def test_where_the_kernel_mounts_no_overlay_the_image_is_unpacked_for_the_contai
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "home"], check=True)
         try:
             ocitool = Ocitool(tmp_path / "home")
-            done = ocitool("run", "--name", "box", "--cidfile", "id", IMAGE)
-            assert "Hello" in done.out
-            assert "unpacked for this container alone" in done.err
-            assert (ocitool.home / "id").read_text() == "box"
-            ocitool("run", IMAGE, "exit", "7", code=7)
+            with monkeypatch.context() as host:
+                host.setenv("PATH", "/nonexistent")  # where there is no fuse-overlayfs
+                done = ocitool("run", "--name", "box", "--cidfile", "id", IMAGE)
+                assert "Hello" in done.out
+                assert "unpacked for this container alone" in done.err
+                assert (ocitool.home / "id").read_text() == "box"
+                ocitool("run", IMAGE, "exit", "7", code=7)
             assert containers(ocitool) == []
         finally:
             subprocess.run(["umount", tmp_path / "home"], check=True)

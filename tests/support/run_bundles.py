@@ -225,3 +225,17 @@ def host_traces(base: Path) -> list[str]:
         if Path(directory).name.startswith(f"ocitool-{OURS}")
     ]
     return sorted(mounts + cgroups)
+
+
+def programs_of(home: Path, *names: str) -> list[int]:
+    """Running programs of certain names that were started for a test: its home is in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (process / "cmdline").read_bytes().split(b"\0")[0].rpartition(b"/")[2]
+            environment = (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if os.fsdecode(name) in names and os.fsencode(home) in environment:
+            found.append(int(process.name))
+    return found

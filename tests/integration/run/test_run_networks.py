@@ -20,6 +20,7 @@ from support import ordinary
 from support.command import Ocitool
 from support.ordinary import NOBODY
 from support.peers import require, require_root
+from support.run_bundles import programs_of
 from support.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
@@ -59,22 +60,8 @@ def home() -> Iterator[Path]:
     os.chown(path, NOBODY, NOBODY)
     yield path
     # A host that the helper may not leave running on.
-    assert helpers(path) == []
+    assert programs_of(path, "slirp4netns", "pasta") == []
     shutil.rmtree(path)
-
-
-def helpers(path: Path) -> list[str]:
-    """Programs that connect a container, and are of this test: their log lies below the runtime's state."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            environment = (process / "environ").read_bytes()
-        except OSError:
-            continue
-        if words[0].endswith((b"/slirp4netns", b"/pasta")) and os.fsencode(path) in environment:
-            found.append(process.name)
-    return found
 
 
 def run(home: Path, *words: str, as_root: bool = False, tun: bool = True) -> subprocess.CompletedProcess[str]:
@@ -216,10 +203,10 @@ def test_the_helper_of_a_container_whose_owners_were_killed_is_taken_away(
     environment = Ocitool(home).environment
     command = command_line(home, "--network", "slirp4netns", busybox_image, "--", "sleep", "60", as_root=True)
     started = subprocess.Popen(command, env=environment, cwd=home, process_group=0)
-    until(lambda: helpers(home))
+    until(lambda: programs_of(home, "slirp4netns", "pasta"))
     (name,) = (path.name for path in (home / "containers").iterdir())
     record = Path("/run/ocitool", name, "state.json")
-    until(lambda: "network" in json.loads(record.read_text()))  # from then on others know of it
+    until(lambda: "helpers" in json.loads(record.read_text()))  # from then on others know of it
     os.killpg(started.pid, signal.SIGKILL)
     started.wait()
     subprocess.run([sys.executable, "-m", "ocitool.run", "delete", "--force", name], check=True)

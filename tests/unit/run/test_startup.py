@@ -36,6 +36,6 @@ def test_the_package_itself_loads_nothing() -> None:
 def test_rn_02_what_has_left_the_host_loads_nothing_more() -> None:
     """A module that was forgotten would come from the container's files, and now comes from nowhere."""
     first = PROBE.partition("import ocitool")[0]
-    script = f"{first}from ocitool.run import _init\n_init._leave_the_host()\nimport colorsys\n"
+    script = f"{first}from ocitool.run import _init\n_init.leave_the_host()\nimport colorsys\n"
     done = subprocess.run([PYTHON, "-I", "-S", "-c", script], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'colorsys'"
