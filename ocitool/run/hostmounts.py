@@ -33,7 +33,8 @@ def check(config: dict[str, Any], kinds: Container[str]) -> None:
         kinds: the types of the namespaces that it names.
 
     Raises:
-        Unsupported: a user namespace: nobody in it may enter the host's namespace again.
+        Unsupported: a user namespace: its root may copy the host's mount namespace, and has the host's root
+            directory in the copy.
         InvalidContent: mounts that are to exchange events with others.
     """
     if "user" in kinds:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from support.run_bundles import OURS, Bundle, Containers
+from support.peers import WITHOUT_HYBRID, require
+from support.run_bundles import NO_NEW_MOUNTS, OURS, Bundle, Containers, finished
 
 from ocitool.errors import InvalidContent, Unsupported
 
@@ -154,8 +156,47 @@ def test_what_takes_a_namespace_of_its_own_is_refused(containers: Containers, sh
     done = containers.run(sharing.shell("true"))
     assert done.returncode == InvalidContent.exit_code
     assert "the mount on /v needs a mount namespace" in done.stderr
-    del sharing.config["mounts"][-1]
+
+
+@pytest.mark.parametrize("runtime", ["ocitool", "crun", "runc"])
+def test_a_user_namespace_without_a_mount_namespace_is_refused_here_and_elsewhere(
+    containers: Containers, sharing: Bundle, runtime: str
+) -> None:
     sharing.map_single_user(0)
-    done = containers.run(sharing.shell("true"))
-    assert done.returncode == Unsupported.exit_code
-    assert "a container with a user namespace needs a mount namespace" in done.stderr
+    del sharing.config["linux"]["maskedPaths"], sharing.config["linux"]["readonlyPaths"]
+    sharing.shell("true")
+    if runtime == "ocitool":
+        done = containers.run(sharing)
+        assert done.returncode == Unsupported.exit_code
+        assert "a container with a user namespace needs a mount namespace" in done.stderr
+        return
+    require(runtime)
+    words = [runtime, "--root", str(containers.root), "run", "--bundle", str(sharing.path), f"{OURS}-peer"]
+    done = finished([*NO_NEW_MOUNTS, *WITHOUT_HYBRID, *words])
+    assert done.returncode == 1
+    assert "operation not permitted" in done.stderr.lower()
+
+
+# What the program of such a container could do, with a root directory that is not its mount namespace's.
+LEAVE_THE_ROOT = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+os.chroot(sys.argv[1])
+os.chdir("/")
+print(os.path.exists(sys.argv[2]))
+assert libc.unshare(0x20000) == 0
+assert libc.setns(os.open("/proc/self/ns/mnt", os.O_RDONLY), 0x20000) == 0
+print(os.path.exists(sys.argv[2]))
+"""
+
+
+def test_root_of_a_user_namespace_leaves_a_root_that_is_in_no_mount_namespace_of_its_own(
+    workplace: Path, bundle: Bundle
+) -> None:
+    """Why such a container is refused; by a kernel that forbids this, it need not be."""
+    canary = workplace / "canary"
+    canary.touch()
+    prepare = 'mount --rbind /proc "$1/proc"; exec unshare --user --map-root-user -- "$2" -c "$3" "$1" "$4"'
+    words = [str(bundle.rootfs), sys.executable, LEAVE_THE_ROOT, str(canary)]
+    done = finished(["unshare", "--mount", "--propagation=private", "sh", "-ec", prepare, "sh", *words])
+    assert done.stdout.split() == ["False", "True"], done.stderr

@@ -10,22 +10,13 @@ from pathlib import Path
 import pytest
 from support.command import Ocitool
 from support.fixtures import layout
-from support.peers import require, require_root
+from support.peers import WITHOUT_HYBRID, require, require_root
 from support.run_bundles import NO_NEW_MOUNTS, OURS, host_traces, remembered
 from support.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
 HELLO = f"oci:{layout()}:hello:1.0"
-# crun refuses a host with both versions of cgroups, so it gets a view of the mounts without the second.
-WITHOUT_HYBRID = [
-    "unshare",
-    "--mount",
-    "sh",
-    "-c",
-    'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"',
-    "sh",
-]
 
 
 def run(ocitool: Ocitool, runtime: str, *words: str, **settings: object) -> subprocess.CompletedProcess[str]:
