@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -19,7 +20,16 @@ from support import ordinary
 from support.command import Ocitool
 from support.ordinary import DELEGATE, NOBODY
 from support.peers import require, require_root
-from support.run_bundles import OURS, Bundle, Containers, host_traces, make_rootfs, programs_of
+from support.run_bundles import (
+    ORDINARY,
+    OURS,
+    PYTHON,
+    Bundle,
+    Containers,
+    host_traces,
+    make_rootfs,
+    programs_of,
+)
 from support.unpack_images import image
 from support.unpack_tars import archive, directory, file
 from support.waiting import until
@@ -168,6 +178,7 @@ def test_what_serves_the_layers_has_nothing_else_and_is_in_no_namespace_of_the_c
         held = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
         spaces = [_namespaces(pid), _namespaces(run.pid)]
         session = os.getsid(pid)
+        status = Path(f"/proc/{pid}/status").read_text().splitlines()
         run.communicate("\n", timeout=60)
     ours = f"pipe:[{os.fstat(writing).st_ino}]"
     os.close(inherited)
@@ -179,6 +190,7 @@ def test_what_serves_the_layers_has_nothing_else_and_is_in_no_namespace_of_the_c
     assert ours not in held
     assert spaces[0] == spaces[1]
     assert session == pid
+    assert "NoNewPrivs:\t1" in status
 
 
 def _namespaces(pid: int) -> list[Path]:
@@ -274,6 +286,31 @@ def test_where_a_host_has_no_fuse_the_image_is_unpacked_for_the_container(
     assert (done.returncode, done.stdout) == (0, "kept\n"), done.stderr
     assert SERVED not in done.stderr
     assert "unpacked for this container alone" in done.stderr
+
+
+def test_a_program_at_a_relative_path_is_nobodys_choice(home: Path, layered: str) -> None:
+    (home / "bin").mkdir()
+    (home / "bin" / "fuse-overlayfs").write_text("#!/bin/sh\necho taken >&2; exit 1\n")
+    (home / "bin" / "fuse-overlayfs").chmod(0o755)
+    done = _run(home, layered, "--", "cat", "/data/kept", PATH=f"bin:{os.environ['PATH']}")
+    assert (done.returncode, done.stdout) == (0, "kept\n"), done.stderr
+    assert done.stderr.endswith(f"; {SERVED}\n")
+
+
+def test_the_mount_does_not_reach_a_host_that_shares_its_mounts(home: Path, layered: str) -> None:
+    script = OPEN_FUSE + 'shift; "$@"; grep -c fuse-overlayfs /proc/self/mountinfo'
+    command = _command(home, "-i", layered, "--", "sh", "-c", "echo ready; read -r line")
+    command[2:3], command[4] = ["--propagation=shared"], "-c"
+    with subprocess.Popen(
+        [*command[:5], script, *command[6:]], env=Ocitool(home).environment, cwd=home, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as run:  # fmt: skip
+        assert run.stdout is not None
+        assert run.stdout.readline() == "ready\n"
+        seen = Path(f"/proc/{run.pid}/mountinfo").read_text()
+        run.communicate("\n", timeout=60)
+    assert "/dev/fuse" in seen  # ours, which is there to be seen
+    assert " fuse-overlayfs " not in seen
 
 
 def test_another_runtime_gets_a_copy(home: Path, layered: str) -> None:
@@ -378,3 +415,29 @@ def test_rn_20_a_runtime_that_is_killed_by_what_it_started_leaves_nothing(
     assert containers.remembered() == []
     until(lambda: programs_of(workplace, "fuse-overlayfs") == [])
     assert host_traces(containers.base) == []
+
+
+@pytest.mark.parametrize("userns", [False, True])
+def test_rn_20_what_mounts_layers_dies_with_its_runtime(
+    containers: Containers, bundle: Bundle, workplace: Path, *, userns: bool
+) -> None:
+    """It would wait for a program that never answers."""
+    silent = workplace / "fuse-overlayfs"
+    silent.write_text("#!/bin/sh\nexec sleep 30\n")
+    silent.chmod(0o755)
+    if userns:
+        bundle.map_single_user(ORDINARY)
+    overlay = _served(bundle.shell("sleep 60"), workplace, program=str(silent))
+    words = ("run", "--overlay", json.dumps(overlay.document()), "--bundle", str(bundle.path))
+    script = OPEN_FUSE + 'shift; exec "$@"'
+    command = ["unshare", "--mount", "--propagation=private", "sh", "-ec", script, "sh", str(workplace)]
+    command += containers.command(*words, f"{OURS}-silent")
+    with subprocess.Popen(
+        command, env={**os.environ, "HOME": str(workplace)}, stdin=subprocess.DEVNULL
+    ) as runtime:
+        (pid,) = until(lambda: programs_of(workplace, "sleep"))
+        runtime.kill()
+    until(lambda: programs_of(workplace, Path(PYTHON).name) == [])
+    assert programs_of(workplace, "sleep") == [pid]  # nothing had come from there by then
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: programs_of(workplace, "sleep") == [])

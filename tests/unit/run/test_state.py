@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ocitool.errors import InvalidContent, RunError
-from ocitool.run import state
+from ocitool.run import namespaces, state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,3 +55,35 @@ def test_nothing_is_written_or_made_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         state.State(str(tmp_path), {"id": "x"}).lock()
     assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("user", "host_root", "directory", "writable", "root"),
+    [
+        (0, True, b"", True, "/run/ocitool"),
+        (0, True, b"/run/user/0", True, "/run/ocitool"),
+        (0, True, b"", False, "/run/ocitool"),
+        # Root of a user namespace: an ordinary user's, unless the namespace has a /run of its own.
+        (0, False, b"/run/user/1000", True, "/run/user/1000/ocitool"),
+        (0, False, b"", True, "/run/ocitool"),
+        (0, False, b"", False, "/tmp/ocitool-1000"),
+        (1000, False, b"/run/user/1000", False, "/run/user/1000/ocitool"),
+        (1000, False, b"", True, "/tmp/ocitool-1000"),
+    ],
+)
+def test_containers_are_remembered_where_their_user_may_write_and_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    user: int,
+    host_root: bool,
+    directory: bytes,
+    writable: bool,
+    root: str,
+) -> None:
+    environment = {b"XDG_RUNTIME_DIR": directory} if directory else {}
+    monkeypatch.setattr(state.posix, "environ", environment)
+    monkeypatch.setattr(state.posix, "geteuid", lambda: user)
+    monkeypatch.setattr(state.posix, "access", lambda path, _: path == "/run" and writable)
+    monkeypatch.setattr(namespaces, "is_host_root", lambda: host_root)
+    monkeypatch.setattr(namespaces, "user_outside", lambda: 1000)
+    assert state.default_root() == root
