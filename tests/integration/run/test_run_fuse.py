@@ -289,10 +289,10 @@ def test_where_a_host_has_no_fuse_the_image_is_unpacked_for_the_container(
 
 
 def test_a_program_at_a_relative_path_is_nobodys_choice(home: Path, layered: str) -> None:
-    (home / "bin").mkdir()
-    (home / "bin" / "fuse-overlayfs").write_text("#!/bin/sh\necho taken >&2; exit 1\n")
-    (home / "bin" / "fuse-overlayfs").chmod(0o755)
-    done = _run(home, layered, "--", "cat", "/data/kept", PATH=f"bin:{os.environ['PATH']}")
+    (home / "tools").mkdir()
+    (home / "tools" / "fuse-overlayfs").write_text("#!/bin/sh\necho taken >&2; exit 1\n")
+    (home / "tools" / "fuse-overlayfs").chmod(0o755)
+    done = _run(home, layered, "--", "cat", "/data/kept", PATH=f"tools:{os.environ['PATH']}")
     assert (done.returncode, done.stdout) == (0, "kept\n"), done.stderr
     assert done.stderr.endswith(f"; {SERVED}\n")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import posix
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ocitool.errors import InvalidContent, RunError
 from ocitool.run import namespaces, state
+from ocitool.run.runtime import Runtime
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,9 +84,36 @@ def test_containers_are_remembered_where_their_user_may_write_and_nobody_else(
     root: str,
 ) -> None:
     environment = {b"XDG_RUNTIME_DIR": directory} if directory else {}
-    monkeypatch.setattr(state.posix, "environ", environment)
-    monkeypatch.setattr(state.posix, "geteuid", lambda: user)
-    monkeypatch.setattr(state.posix, "access", lambda path, _: path == "/run" and writable)
+    monkeypatch.setattr(posix, "environ", environment)
+    monkeypatch.setattr(posix, "geteuid", lambda: user)
+    monkeypatch.setattr(posix, "access", lambda path, _: path == "/run" and writable)
     monkeypatch.setattr(namespaces, "is_host_root", lambda: host_root)
     monkeypatch.setattr(namespaces, "user_outside", lambda: 1000)
     assert state.default_root() == root
+
+
+@pytest.mark.parametrize(
+    ("controllers", "file", "content", "frozen"),
+    [
+        ("cpu,freezer", "freezer.state", "FROZEN\n", True),
+        ("cpu,freezer", "freezer.state", "FREEZING\n", False),
+        ("cpu,freezer", "cgroup.events", "frozen 1\n", False),
+        ("", "cgroup.events", "populated 1\nfrozen 1\n", True),
+        ("", "cgroup.events", "populated 1\nfrozen 0\n", False),
+        ("", "freezer.state", "FROZEN\n", False),
+    ],
+)
+def test_a_cgroup_of_either_version_says_whether_it_is_frozen(
+    tmp_path: Path, *, controllers: str, file: str, content: str, frozen: bool
+) -> None:
+    (tmp_path / file).write_text(content)
+    assert state.is_frozen({controllers: str(tmp_path)}) is frozen
+
+
+def test_who_takes_away_what_never_had_a_process_collects_no_child_of_somebody_else(tmp_path: Path) -> None:
+    child = subprocess.Popen(["sh", "-c", "exit 7"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    state.State.new(str(tmp_path), "x", {"bundle": ""}).save()
+    Runtime(str(tmp_path)).delete("x", force=True)
+    assert list(tmp_path.iterdir()) == []
+    assert child.wait() == 7
