@@ -184,7 +184,7 @@ def test_the_container_finds_names_in_its_files(home: Path, busybox_image: str) 
 def test_a_network_that_there_is_not_is_refused(
     ocitool: Ocitool, network: str, said: str, busybox_image: str
 ) -> None:
-    assert said in ocitool("run", "--network", network, busybox_image, code=125).err
+    assert said in ocitool("run", "--network", network, busybox_image, "true", code=125).err
 
 
 def test_what_is_missing_for_a_network_is_told(home: Path, busybox_image: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import posix
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ocitool.errors import InvalidContent, RunError
-from ocitool.run import namespaces, state
+from ocitool.errors import Conflict, InvalidContent, RunError
+from ocitool.run import ending, namespaces, state
 from ocitool.run.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -117,3 +118,50 @@ def test_who_takes_away_what_never_had_a_process_collects_no_child_of_somebody_e
     Runtime(str(tmp_path)).delete("x", force=True)
     assert list(tmp_path.iterdir()) == []
     assert child.wait() == 7
+
+
+@pytest.mark.parametrize(("later", "lives"), [(0, True), (1, False), (-1, False)])
+def test_a_process_that_has_got_the_number_of_another_is_not_that_one(
+    tmp_path: Path, *, later: int, lives: bool
+) -> None:
+    found = state.process_start(os.getpid())
+    assert found is not None
+    process = [os.getpid(), found[1] + later]
+    assert state.State(str(tmp_path), {"pid": process[0], "start": process[1]}).alive() is lives
+    assert state.State(str(tmp_path), {"creator": process}).abandoned() is not lives
+
+
+def test_a_process_that_has_got_the_number_of_another_gets_no_signal(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        found = state.process_start(other.pid)
+        assert found is not None
+        container = state.State(str(tmp_path), {"id": "x", "pid": other.pid, "start": found[1] - 1})
+        with pytest.raises(Conflict, match="has ended"):
+            ending.signal_checked(Runtime(str(tmp_path)), container, signal.SIGKILL)
+        other.terminate()
+        assert other.wait(20) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("field", ["creator", "pid", "start"])
+def test_two_containers_of_one_name_are_told_apart(tmp_path: Path, field: str) -> None:
+    fields = {"id": "x", "creator": [1, 2], "pid": 3, "start": 4}
+    one = state.State(str(tmp_path), fields)
+    assert one.same_as(state.State(str(tmp_path), dict(fields)))
+    assert not one.same_as(state.State(str(tmp_path), {**fields, field: 5}))
+
+
+def test_somebody_who_comes_to_lock_a_container_does_not_keep_it_from_being_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = state.State.new(str(tmp_path), "x", {})
+    rmdir, late = posix.rmdir, [1]
+
+    def with_a_late_comer(path: str) -> None:
+        if late:
+            late.pop()
+            (tmp_path / "x" / "lock").touch()
+        rmdir(path)
+
+    monkeypatch.setattr(posix, "rmdir", with_a_late_comer)
+    container.remove()
+    assert list(tmp_path.iterdir()) == []
