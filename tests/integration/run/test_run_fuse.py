@@ -96,7 +96,8 @@ def layered(home: Path) -> str:
     entries = (directory(b"data"), file(b"data/kept", b"kept\n", uid=1234), file(b"data/gone"))
     old = (directory(b"opaque"), file(b"opaque/old"))
     top = (directory(b"data"), file(b"data/.wh.gone"), directory(b"opaque"), file(b"opaque/.wh..wh..opq"))
-    made = image(base + archive(*entries, *old), archive(*top, file(b"opaque/new")))
+    closed = (directory(b"closed", mode=0o700), file(b"closed/x", b"closed\n"))
+    made = image(base + archive(*entries, *old, *closed), archive(*top, file(b"opaque/new")))
     return made.to_layout(outside / "layered")
 
 
@@ -160,6 +161,13 @@ def test_files_have_the_owners_that_the_user_may_give(
         home, layered, "--", "sh", "-c", f"stat -c %u /data/kept; touch /new; {give}; id -u", user=user
     )
     assert done.stdout.split() == [str(owner), "1", "0"], done.stderr
+
+
+def test_what_is_closed_to_a_user_inside_is_closed_although_root_serves_it(home: Path, layered: str) -> None:
+    script = "cat /closed/x || touch /data/new || echo refused"
+    done = _run(home, "--user", "1:1", layered, "--", "sh", "-c", f"({script}) 2>/dev/null")
+    assert done.stdout == "refused\n", done.stderr
+    assert _run(home, layered, "--", "sh", "-c", "cat /closed/x").stdout == "closed\n"
 
 
 def test_a_read_only_root_is_read_only(home: Path, layered: str) -> None:
