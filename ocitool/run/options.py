@@ -39,7 +39,7 @@ class RunOptions:
         image_volumes: of the image, which stay writable where its root is not.
         as_engines: for an image, where nobody has decided otherwise: a setuid program may gain privileges,
             the user's own group is one of the supplementary ones as well, and whoever the user is may listen
-            on any port of a network of the container's own, and ping.
+            on any port of a network of the container's own.
         env: `NAME=value`, or `NAME` to take the value from `host_env`.
         host_env: the caller's environment; with `env_host`, all that the image has no variable of.
         unsetenv: names of the image's variables that are left out; with `unsetenv_all`, all are.
@@ -297,15 +297,10 @@ def _join_own_group(process: dict[str, Any], linux: dict[str, Any]) -> None:
 
 
 def _open_ports(linux: dict[str, Any]) -> None:
-    """Let a program that is not root listen on any port and ping, in a network of its own, as docker does."""
-    spaces = linux.get("namespaces") or []
-    if not any(entry["type"] == "network" and not entry.get("path") for entry in spaces):
-        return
-    sysctls = {"net.ipv4.ip_unprivileged_port_start": "0"}
-    if not any(entry["type"] == "user" for entry in spaces):
-        # Of groups that are not mapped the kernel takes no range.
-        sysctls["net.ipv4.ping_group_range"] = "0 2147483647"
-    linux["sysctl"] = {**sysctls, **(linux.get("sysctl") or {})}
+    """Let a program that is not root listen on any port of a network of its own, as docker does."""
+    if any(entry["type"] == "network" and not entry.get("path") for entry in linux.get("namespaces") or []):
+        opened = {"net.ipv4.ip_unprivileged_port_start": "0"}
+        linux["sysctl"] = {**opened, **(linux.get("sysctl") or {})}
 
 
 def _id(text: str, whole: str) -> int:
