@@ -112,7 +112,9 @@ def test_the_modules_on_the_way_are_few_and_none_is_slow(home: Ocitool, image: s
     assert loaded - before - ours(loaded) <= {
         "__future__", "_ctypes", "_json", "atexit", "encodings.ascii", "fcntl", "gc",
     }  # fmt: skip
-    assert len(ours(loaded)) <= 50
+    # A container of somebody else's may just have had another profile, so that ours is compiled again.
+    compiler = {"ocitool.run.seccomp", "ocitool.run.syscalls"}
+    assert len(ours(loaded) - compiler) <= 50
 
 
 def test_rn_02_nothing_is_loaded_between_the_change_of_root_and_the_program(
