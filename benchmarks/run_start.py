@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
 
@@ -27,6 +27,7 @@ from support.run_bundles import MAIN, PYTHON, Bundle, make_bundle
 
 OURS = f"{PYTHON} -I -S {MAIN}"
 FLOOR = f"{PYTHON} -I -S -c pass"
+ROUNDS = 5
 RUNTIMES = {"ocitool-runtime": OURS, "runc": "runc", "crun": "crun"}
 OCITOOL = str(Path(sys.executable).parent / "ocitool")
 # As installers write it: with all that is installed beside it, where OURS needs the standard library alone.
@@ -43,12 +44,26 @@ def _bundle(path: Path, *, seccomp: bool) -> Bundle:
     return bundle
 
 
-def _measure(commands: dict[str, str], runs: int) -> dict[str, dict[str, Any]]:
+def _measure(commands: dict[str, str], runs: int) -> dict[str, list[float]]:
+    """The seconds of each command; in several rounds, for a machine may be slower by half a minute later."""
+    times: dict[str, list[float]] = {name: [] for name in commands}
     with tempfile.NamedTemporaryFile(suffix=".json") as found:
-        words = ["hyperfine", "-N", "--warmup", "3", "--runs", str(runs), "--export-json", found.name]
-        subprocess.run([*words, *commands.values()], check=True, capture_output=True)
-        results = json.loads(Path(found.name).read_text())["results"]
-    return dict(zip(commands, results, strict=True))
+        words = [
+            "hyperfine",
+            "-N",
+            "--warmup",
+            "1",
+            "--runs",
+            str(runs // ROUNDS),
+            "--export-json",
+            found.name,
+        ]
+        for _ in range(ROUNDS):
+            subprocess.run([*words, *commands.values()], check=True, capture_output=True)
+            results = json.loads(Path(found.name).read_text())["results"]
+            for name, result in zip(commands, results, strict=True):
+                times[name] += result["times"]
+    return times
 
 
 def _do(command: str, *words: str) -> None:
@@ -58,17 +73,16 @@ def _do(command: str, *words: str) -> None:
     )
 
 
-def _print(results: dict[str, dict[str, Any]], peers: tuple[str, ...]) -> None:
+def _print(times: dict[str, list[float]], peers: tuple[str, ...]) -> None:
     """One line for each command; ours with its share of each peer's median, by the last word of the names."""
-    for name, result in results.items():
+    for name, own in times.items():
         tool, _, what = name.partition(" ")
         shares = [
-            f"{result['median'] / results[f'{peer} {what}']['median']:.2f} x {peer}"
+            f"{median(own) / median(times[f'{peer} {what}']):.2f} x {peer}"
             for peer in peers
-            if tool.startswith("ocitool") and f"{peer} {what}" in results
+            if tool.startswith("ocitool") and f"{peer} {what}" in times
         ]
-        median, least = result["median"] * 1000, result["min"] * 1000
-        print(f"{name:48} median {median:6.1f}  min {least:6.1f}  {', '.join(shares)}")
+        print(f"{name:55} median {median(own) * 1000:6.1f}  min {min(own) * 1000:6.1f}  {', '.join(shares)}")
 
 
 def _runs(base: Path, runs: int) -> None:
@@ -135,7 +149,7 @@ def _memory(base: Path) -> None:
                 _do(command, "delete", "--force", name)
         sizes = {key: int(size) for key, size in re.findall(r"^(\w+): +(\d+) kB$", rollup, re.MULTILINE)}
         private = sizes["Private_Clean"] + sizes["Private_Dirty"]
-        print(f"{runtime + ' created, memory':48} resident {sizes['Rss']} KiB, private {private} KiB")
+        print(f"{runtime + ' created, memory':55} resident {sizes['Rss']} KiB, private {private} KiB")
 
 
 def enter_namespace() -> None:
@@ -152,7 +166,7 @@ def main() -> None:
     enter_namespace()
     compileall.compile_dir(Path(MAIN).parents[1], quiet=1)
     subprocess.run([PYTHON, "-m", "compileall", "-q", str(Path(MAIN).parents[1])], check=True)
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 30
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 40
     with tempfile.TemporaryDirectory() as place:
         base = Path(place)
         _runs(base, runs)
