@@ -6,17 +6,19 @@ names in a directory from the `fsync` of the directory on. Of what came after, a
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+import pytest
 
-    import pytest
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,19 @@ class Recorder:
     log: list[Operation] = field(default_factory=list)
     thread: int = field(default_factory=threading.get_ident)
 
-    def attach(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def attached(self) -> Iterator[pytest.MonkeyPatch]:
         """Listen to the functions of `os` that change a file system or make that last."""
-        for name in ("open", "write", "ftruncate", "fsync", "rename", "mkdir", "unlink"):
-            monkeypatch.setattr(os, name, self._listening(getattr(os, name), getattr(self, f"_{name}")))
+        # What other tests have left is not finalised meanwhile: that would be taken down as well.
+        gc.collect()
+        gc.disable()
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                for name in ("open", "write", "ftruncate", "fsync", "rename", "mkdir", "unlink"):
+                    patch.setattr(os, name, self._listening(getattr(os, name), getattr(self, f"_{name}")))
+                yield patch
+        finally:
+            gc.enable()
 
     def _listening(self, call: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
         def listening(*args: Any, **kwargs: Any) -> Any:

@@ -28,9 +28,8 @@ def recorded(parent: Path, *, fresh: bool) -> tuple[Disk, list[Operation]]:
     parent.mkdir()
     path = prepared(parent / "layout", fresh=fresh)
     disk, recorder = Disk(parent), Recorder()
-    with pytest.MonkeyPatch.context() as patch:
+    with recorder.attached() as patch:
         patch.setattr(workers.Workers, "each", lambda _, work, items: [work(item) for item in items])
-        recorder.attach(patch)
         store = LayoutStore(path)
         transfer.copy(LayoutStore(fixtures.layout(), read_only=True), store, NEW, referrers=True)
     store.close()
@@ -63,8 +62,7 @@ def test_a_blob_that_was_pushed_lasts_though_nothing_names_it_yet(tmp_path: Path
     path = prepared(tmp_path / "recorded" / "layout", fresh=False)
     disk, recorder = Disk(path.parent), Recorder()
     desc = Descriptor.of("application/octet-stream", b"pushed")
-    with pytest.MonkeyPatch.context() as patch:
-        recorder.attach(patch)
+    with recorder.attached():
         LayoutStore(path).push(desc, io.BytesIO(b"pushed"))
     for operation in recorder.log:
         disk.apply(operation)
