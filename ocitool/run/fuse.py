@@ -18,6 +18,7 @@ from .kernel import CLOEXEC, CLONE_PARENT, CLOSE_RANGE_CLOEXEC, PR_SET_NO_NEW_PR
 from .namespaces import MOUNT, USER
 from .overlay import UNPACK, Overlay
 from .rootfs import detach_from_host
+from .starting import stop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def serve(kernel: Kernel, state: State, layers: Overlay, *, userns: bool) -> Non
         helpers.remember(state, "layers", int(number))
         return
     if number:
-        helpers.end(int(number))
+        stop(int(number))
     told = helpers.said(path, _NOISE) or outcome or "it did not say why"
     raise RunError(f"fuse-overlayfs on {layers.target}: {told}", hint=UNPACK)
 

@@ -6,8 +6,7 @@ container's state.
 
 from __future__ import annotations
 
-import posix
-
+from .starting import stop
 from .state import process_start, read_file
 
 TYPE_CHECKING = False
@@ -30,16 +29,7 @@ def end_all(state: State) -> None:
     for pid, start in (state.fields.get("helpers") or {}).values():
         found = process_start(pid)
         if found is not None and found[1] == start:
-            end(pid)
-
-
-def end(pid: int) -> None:
-    """Kill a program, and collect it if it is our own child."""
-    try:
-        posix.kill(pid, 9)
-        posix.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
-        return
+            stop(pid)
 
 
 def said(log: str, noise: tuple[str, ...] = ()) -> str:

@@ -208,7 +208,7 @@ def adjust_oom_score(job: _init.Job, pid: int) -> None:
 
 
 def stop(pid: int) -> None:
-    """Kill a child and collect it."""
+    """Kill a process, and collect it if it is our own child."""
     try:
         posix.kill(pid, 9)
         posix.waitpid(pid, 0)
